@@ -1,0 +1,28 @@
+# make demo   sets up, then runs the four scripts on a drawn sample (or DATA=photos/ WEIGHTS=file.h5)
+# make test   sets up, then ruff, mypy and the whole test suite
+# make setup  only sets up: .venv from requirements.txt
+PYTHON ?= python3
+READY := .venv/.ready
+
+.PHONY: demo test setup clean
+demo: $(READY)
+	@.venv/bin/python -m breeds.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+test: $(READY)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest
+
+setup: $(READY)
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Breeds needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 2; }
+	@echo "Setting up .venv (once; TensorFlow is a large download) ..."
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(READY)
+
+clean:
+	rm -rf .venv demo

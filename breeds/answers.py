@@ -1,0 +1,116 @@
+"""Answers as CSV, JSON lines, or Kaggle's submission format."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from breeds.durable import write_aside
+from breeds.predict import Answer
+
+FORMATS = ("csv", "json", "kaggle")
+# A spreadsheet takes a cell that starts so for a formula, and runs it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def safe_cell(text: str) -> str:
+    """Return `text` so that a spreadsheet shows it and never runs it: a quote before formulas."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_answers(
+    answers: Iterable[Answer], classes: list[str], out: Path | None, form: str, top_k: int
+) -> tuple[int, list[Answer]]:
+    """Write every answer as it comes, to stdout or, whole or not at all, to a file.
+
+    Parameters
+    ----------
+    out
+        The file, or None for stdout.
+    classes
+        Names, in the order of the probabilities.
+    form
+        One of `FORMATS`.
+    top_k
+        How many breeds to name for each photo; Kaggle's format has them all.
+
+    Returns
+    -------
+    total, failed
+        How many answers there were, and those with an error.
+    """
+    with ExitStack() as stack:
+        file = sys.stdout
+        if out is not None:
+            aside = stack.enter_context(write_aside(out))
+            file = stack.enter_context(open(aside, "w", encoding="utf-8", newline=""))
+        row = {"csv": _csv, "json": _json, "kaggle": _kaggle}[form](classes, file, top_k)
+        total, failed = 0, []
+        for answer in answers:
+            row(answer)
+            total += 1
+            if answer.probabilities is None:
+                failed.append(answer)
+    return total, failed
+
+
+def _best(answer: Answer, classes: list[str], top_k: int) -> list[tuple[str, float]]:
+    if answer.probabilities is None:
+        return []
+    order = np.argsort(-answer.probabilities, kind="stable")[:top_k]
+    return [(classes[i], float(answer.probabilities[i])) for i in order]
+
+
+def _csv(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
+    top_k = min(top_k, len(classes))
+    writer = csv.writer(file, lineterminator="\n")
+    more = [name for k in range(2, top_k + 1) for name in (f"breed_{k}", f"probability_{k}")]
+    writer.writerow(["path", "breed", "probability", *more, "error"])
+
+    def row(answer: Answer) -> None:
+        best = _best(answer, classes, top_k) or [("", float("nan"))] * top_k
+        cells = [cell for name, p in best for cell in (safe_cell(name), "" if p != p else f"{p:.6f}")]
+        writer.writerow([safe_cell(_printable(answer.path)), *cells, safe_cell(answer.error)])
+
+    return row
+
+
+def _json(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
+    def row(answer: Answer) -> None:
+        best = _best(answer, classes, top_k)
+        line = {
+            "path": _printable(answer.path),
+            "breed": best[0][0] if best else None,
+            "probability": round(best[0][1], 6) if best else None,
+            "top": [{"breed": name, "probability": round(p, 6)} for name, p in best],
+            "error": answer.error or None,
+        }
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    return row
+
+
+def _kaggle(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
+    """Kaggle wants every class for every id: a photo without an answer gets equal shares."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["id", *map(safe_cell, classes)])
+
+    def row(answer: Answer) -> None:
+        shares = answer.probabilities
+        if shares is None:
+            shares = np.full(len(classes), 1 / len(classes))
+        writer.writerow([safe_cell(_printable(Path(answer.path).stem)), *(f"{p:.8f}" for p in shares)])
+
+    return row
+
+
+def _printable(path: str) -> str:
+    """Return a path as valid Unicode, with a mark for bytes of the name that are none."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

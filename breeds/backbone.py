@@ -1,0 +1,162 @@
+"""What a backbone is, where its weights come from, and the recipe that decides a feature's value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from breeds.errors import BreedsError
+
+#: Version of the decode rule of `breeds.photos`; a change of any pixel needs a new one.
+DECODE_RULE = "1"
+#: Version of the way random weights are drawn and calibrated.
+RANDOM_RULE = "1"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network without its classifier, as ``keras.applications`` builds it.
+
+    Pixels are scaled to [-1, 1]; the features are the global average of its last layer.
+    """
+
+    name: str
+    size: int
+    width: int
+    weights_url: str
+    weights_md5: str
+
+
+XCEPTION = Backbone(
+    name="xception",
+    size=299,
+    width=2048,
+    weights_url=(
+        "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
+        "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    ),
+    weights_md5="b0042744bf5b25fce3cb969f33bebb97",
+)
+BACKBONES = {XCEPTION.name: XCEPTION}
+
+# Weights that are known by content, whatever their file is called.
+_KNOWN_WEIGHTS = {
+    "5d5159bc4d25be6ba1ee8e63b6fffc9c78470368187fe2d0f0d49c37982cdd3f": "shared-block14-retrained",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A backbone's weights: their honest name, their SHA-256, and their file (None if random).
+
+    The name is ``imagenet`` only for the very file that Keras publishes; any other file is
+    ``file:NAME``. The digest of random weights is that of the rule and seed which draw them.
+    """
+
+    name: str
+    sha256: str
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a feature's value. Features of two recipes never mix."""
+
+    backbone: str
+    weights: str
+    weights_sha256: str
+    size: int
+    resize: str
+    precision: str = "fp32"
+    view: str = "original"
+    decode_rule: str = DECODE_RULE
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the recipe without the weights' name, which is not what decides."""
+        deciding = {key: value for key, value in asdict(self).items() if key != "weights"}
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        """Name the recipe in one line, for people."""
+        extra = "" if self.view == "original" else f", view {self.view}"
+        return (
+            f"{self.backbone} {self.size}×{self.size} {self.resize} {self.precision}{extra}, "
+            f"weights {self.weights} ({self.weights_sha256[:12]}), decode rule {self.decode_rule}"
+        )
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON, for a store's or a model's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Recipe:
+        """Read back what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the text is not a recipe.
+        """
+        values = json.loads(text)
+        kinds = {field.name: int if field.name == "size" else str for field in fields(Recipe)}
+        if not isinstance(values, dict) or values.keys() != kinds.keys():
+            raise ValueError("not a recipe of this version of Breeds")
+        if not all(type(values[name]) is kind for name, kind in kinds.items()):
+            raise ValueError("a recipe with values of the wrong kind")
+        return Recipe(**values)
+
+
+def imagenet_path(backbone: Backbone) -> Path:
+    """Return where Keras keeps its own download of the ImageNet weights."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    return home / "models" / backbone.weights_url.rsplit("/", 1)[1]
+
+
+def find_weights(spec: str, backbone: Backbone) -> Weights | None:
+    """Find the weights that `spec` names on this machine.
+
+    Parameters
+    ----------
+    spec
+        ``imagenet``, ``random``, or the path of a ``.h5`` file.
+
+    Returns
+    -------
+    Weights or None
+        None if `spec` is ``imagenet`` and Keras has not downloaded them yet, or not whole.
+
+    Raises
+    ------
+    BreedsError
+        If the file is not there or is no HDF5 weights file.
+    """
+    if spec == "random":
+        rule = f"breeds random weights, rule {RANDOM_RULE}, {backbone.name}, seed 0"
+        return Weights("random", hashlib.sha256(rule.encode()).hexdigest(), None)
+    if spec == "imagenet":
+        path = imagenet_path(backbone)
+        if path.is_file() and _digest(path, "md5") == backbone.weights_md5:
+            return Weights("imagenet", _digest(path, "sha256"), path)
+        return None
+    path = Path(spec)
+    if path.suffix != ".h5":
+        raise BreedsError(f"--weights {spec}: use imagenet, random, or the path of a .h5 weights file.")
+    if not path.is_file():
+        raise BreedsError(f"No such weights file: {path}.")
+    sha256 = _digest(path, "sha256")
+    official = _digest(path, "md5") == backbone.weights_md5
+    return Weights("imagenet" if official else _KNOWN_WEIGHTS.get(sha256, f"file:{path.name}"), sha256, path)
+
+
+@cache
+def _digest(path: Path, algorithm: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None

@@ -1,0 +1,121 @@
+"""What the four fronts share: errors as one sentence, exit codes, and the newest output as default."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TypeVar
+
+from breeds.errors import BreedsError
+
+N = TypeVar("N", int, float)
+
+FEATURES = Path("features")
+MODELS = Path("models")
+REPORTS = Path("reports")
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BreedsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\nstopped; what was finished is kept, and the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
+        code = 130
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except ModuleNotFoundError as error:
+        if (error.name or "breeds").startswith("breeds"):
+            raise
+        print(f"error: The package {error.name} is not installed; run `make setup`, then "
+              f"`source .venv/bin/activate`.", file=sys.stderr)  # fmt: skip
+        code = 2
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def newest(folder: Path, pattern: str, made_by: str) -> Path:
+    """Return the newest file of `folder` that fits `pattern`, and say on stderr which it is.
+
+    Raises
+    ------
+    BreedsError
+        If there is none; the text names the script that makes one.
+    """
+    found = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+    if not found:
+        raise BreedsError(f"There is no {folder / pattern} yet; run {made_by} first, or name a file.")
+    return say_using(max(found, key=lambda path: path.stat().st_mtime_ns))
+
+
+def name_of(data: Path) -> str:
+    """Return what to call the outputs made from a folder of photos or a manifest."""
+    return (data.stem if data.is_file() else data.resolve().name) or "photos"
+
+
+def say_using(path: Path) -> Path:
+    """Say on stderr which file is taken as nobody named one, and return it."""
+    print(f"using {path}", file=sys.stderr)
+    return path
+
+
+class _Help(argparse.HelpFormatter):
+    """Adds the default of an option to its help where it has one and does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.option_strings and action.default not in (None, argparse.SUPPRESS):
+            shown = "no" if action.default is False else "%(default)s"
+            text += f" (default: {shown})"
+        return text
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a front, described by its docstring."""
+    return argparse.ArgumentParser(description=about, formatter_class=_Help)
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 up, for argparse."""
+    return _number(text, int, lambda n: n >= 1, "a whole number from 1 up")
+
+
+def natural(text: str) -> int:
+    """Read a whole number from 0 up, for argparse."""
+    return _number(text, int, lambda n: n >= 0, "a whole number from 0 up")
+
+
+def positive_float(text: str) -> float:
+    """Read a number above 0, for argparse."""
+    return _number(text, float, lambda x: 0 < x < math.inf, "a number above 0")
+
+
+def share(text: str) -> float:
+    """Read a share from 0 up to (not including) 0.8, for argparse."""
+    return _number(text, float, lambda x: 0 <= x < 0.8, "a share from 0 to below 0.8")
+
+
+def _number(text: str, kind: type[N], fits: Callable[[N], bool], wanted: str) -> N:
+    try:
+        number: N | None = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not fits(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return number

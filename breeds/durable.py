@@ -1,0 +1,152 @@
+"""Files that are whole or not there at all: write aside, fsync, rename; and one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from breeds.errors import BreedsError
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that a file could be written at `path`, before any work, leaving nothing behind.
+
+    Raises
+    ------
+    BreedsError
+        If `path` is a folder, or no file can be made in its folder (or where that folder would go).
+    """
+    if path.is_dir():
+        raise BreedsError(f"Cannot write {path}: it is a folder; name a file.")
+    folder = path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BreedsError(f"Cannot write {path}: {error.strerror}; choose another place.") from None
+
+
+@contextmanager
+def write_aside(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success fsync it and rename it into place.
+
+    A crash at any instant leaves the old file, or the new one, never a part. On an exception the
+    temporary file is removed and `path` is untouched.
+
+    Raises
+    ------
+    BreedsError
+        If the disk is full or the place cannot be written.
+    """
+    with temporary_beside(path) as aside:
+        yield aside
+        commit(aside, path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` for `commit` to rename; whatever is left there is removed.
+
+    Raises
+    ------
+    BreedsError
+        If the disk is full or the place cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        yield aside
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BreedsError(f"Cannot write {path}: {reason}; nothing was changed there.") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def commit(aside: Path, path: Path) -> None:
+    """Fsync the file `aside`, rename it to `path` in the same folder, and fsync the folder."""
+    with open(aside, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of writers that were killed, told by the process number in their name."""
+    for leftover in folder.glob(".*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; the system frees it if the process dies.
+
+    Raises
+    ------
+    BreedsError
+        If another process holds it; the text names `what` and that process.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(path)
+    except BlockingIOError:
+        holder = path.read_text(errors="replace").strip() or "another process"
+        raise BreedsError(f"{what} is being written by {holder}; wait for it, or stop it.") from None
+    except OSError as error:
+        raise BreedsError(f"Cannot write {path}: {error.strerror}.") from None
+    try:
+        command = " ".join(sys.argv)[:200]
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = f"process {os.getpid()} on {socket.gethostname()} since {started} ({command})\n"
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text.encode(errors="replace"), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """Lock `path`, making sure that the file locked is the one that the name stands for.
+
+    The holder removes the file before letting go, so a lock won on a removed file is no lock.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)

@@ -1,0 +1,148 @@
+"""The reference engine: ``keras.applications`` in fp32, on whatever device Keras sees."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.backbone import BACKBONES, Recipe, Weights
+from breeds.engines.quiet import keras, quiet
+from breeds.errors import BreedsError
+
+BATCH = 32
+
+
+class KerasEngine:
+    """Xception and its like on Keras, in batches of a fixed shape.
+
+    Parameters
+    ----------
+    recipe
+        Names the backbone and its input size.
+    weights
+        The weights that the recipe's digest stands for.
+
+    Raises
+    ------
+    BreedsError
+        If the weights do not fit the backbone; the text names the layer.
+    """
+
+    name = "keras"
+
+    def __init__(self, recipe: Recipe, weights: Weights) -> None:
+        self._shape = (BATCH, recipe.size, recipe.size, 3)
+        with quiet():
+            self._model = build(recipe, weights)
+
+    def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
+        batch = np.zeros(self._shape, dtype=np.uint8)
+        filled = 0
+        for photo in pixels:
+            batch[filled] = photo
+            filled += 1
+            if filled == BATCH:
+                yield from self._run(batch)
+                filled = 0
+        if filled:
+            # The rest of the batch holds older photos or zeros: the shape stays, so the bits do.
+            yield from self._run(batch)[:filled]
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scaled = batch.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        return np.asarray(self._model.predict_on_batch(scaled), dtype=np.float32)
+
+
+def build(recipe: Recipe, weights: Weights) -> Any:
+    """Build the Keras model of `recipe`: float32 (n, size, size, 3) in [-1, 1] to (n, width).
+
+    Raises
+    ------
+    BreedsError
+        If the weights do not fit the backbone; the text names the layer.
+    """
+    shape = (recipe.size, recipe.size, 3)
+    constructors = {"xception": keras.applications.Xception}
+    constructor = constructors[BACKBONES[recipe.backbone].name]
+    model = constructor(include_top=False, pooling="avg", weights=None, input_shape=shape)
+    if weights.path is None:
+        _randomise(model, shape)
+    else:
+        _load(model, weights.path)
+    return model
+
+
+def _load(model: Any, path: Path) -> None:
+    try:
+        with h5py.File(path) as file:
+            layout = ".h5" if "layer_names" in file.attrs or "model_weights" in file else ".weights.h5"
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # Keras tells its two file layouts apart by name; we do by content. What it cannot
+            # match, it may only warn of and leave random.
+            warnings.simplefilter("error", UserWarning)
+            link = Path(folder, f"weights{layout}")
+            link.symlink_to(path.resolve())
+            model.load_weights(link)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+        raise BreedsError(
+            f"The weights file {path} does not fit {model.name}: {_misfit(model, path, str(error))}."
+        ) from None
+
+
+def _misfit(model: Any, path: Path, text: str) -> str:
+    """Say in one clause why Keras could not load `path`, naming the layer where it names one."""
+    if not h5py.is_hdf5(path):
+        return "it is not an HDF5 file, or damaged"
+    named = re.search(r"<\w+ name=([^,>]+)|named ([^\s,)]+)|[Ll]ayer '([^']+)'", text)
+    shapes = re.findall(r"shape[= ]\(([\d, ]+)\)", text)
+    if named is None:
+        return " ".join(text.split())[:200].rstrip(".")
+    layer = next(filter(None, named.groups()))
+    if len(shapes) >= 2:
+        return f"layer {layer} has shape ({shapes[0]}) and the file has ({shapes[1]})"
+    return f"layer {layer} and the file differ ({' '.join(text.split())[-150:].rstrip('.')})"
+
+
+def _randomise(model: Any, shape: tuple[int, int, int]) -> None:
+    """Draw all weights from a fixed seed and calibrate batch normalisation on generated photos.
+
+    He initialisation (He et al., 2015, arXiv:1502.01852); with each layer's statistics measured
+    as the batch flows through, activations neither vanish nor explode, and features differ.
+    """
+    rng = np.random.default_rng(0)
+    norms = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            norms.append((layer, layer.momentum))
+            continue
+        drawn = []
+        for weight in layer.get_weights():
+            fan_in = np.prod(weight.shape[:2]) * (1 if "depthwise" in layer.name else weight.shape[-2])
+            drawn.append(rng.normal(0, np.sqrt(2 / fan_in), weight.shape).astype(np.float32))
+        layer.set_weights(drawn)
+    for layer, _ in norms:
+        layer.momentum = 0.0
+    model(_generated(rng, shape), training=True)
+    for layer, momentum in norms:
+        layer.momentum = momentum
+
+
+def _generated(rng: np.random.Generator, shape: tuple[int, int, int], count: int = 16) -> Any:
+    """Return float32 (count, size, size, 3) in [-1, 1]: noise at many scales, as photos have."""
+    size = shape[0]
+    total = np.zeros((count, *shape), dtype=np.float32)
+    for cells in (2, 5, 13, 38, 113, size):
+        noise = rng.normal(size=(count, cells, cells, 3)).astype(np.float32)
+        index = np.arange(size) * cells // size
+        total += noise[:, index][:, :, index] / np.float32(cells**0.5)
+    spread = np.abs(total).max(axis=(1, 2, 3), keepdims=True)
+    return total / spread

@@ -1,0 +1,233 @@
+"""Photos to features: what is missing, in which order, beside the engine; bad photos set aside."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from breeds.backbone import XCEPTION, Recipe
+from breeds.durable import check_writable, hold
+from breeds.engines import get_weights, open_engine
+from breeds.errors import BreedsError, PhotoError
+from breeds.photos import Listing, Photo, decode, find_photos, key_of, read
+from breeds.pipeline import LazyEngine, Pixels, run_ahead, stream_features
+from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an extraction did: ``photos == features + len(quarantined)``, always."""
+
+    store: Path
+    recipe: Recipe
+    photos: int
+    features: int
+    new: int
+    changed: bool
+    duplicates: int
+    ignored: int
+    quarantined: list[tuple[str, str]]
+    damaged: list[Path]
+    seconds: float
+
+
+def extract(
+    data: Path,
+    store: Path,
+    weights: str = "imagenet",
+    labels: Path | None = None,
+    top: int | None = None,
+    classes: Sequence[str] | None = None,
+    resize: str = "stretch",
+    workers: int = 2,
+    trust_mtime: bool = False,
+) -> Summary:
+    """Bring the store up to date with the photos of `data`; only what is missing is computed.
+
+    Parameters
+    ----------
+    data, labels, top, classes
+        Which photos, as in `breeds.photos.find_photos`.
+    store
+        The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
+    weights
+        ``imagenet``, ``random`` or a file's path.
+    resize
+        How a photo becomes a square, one of `breeds.photos.RESIZES`.
+    workers
+        Threads that read and decode.
+    trust_mtime
+        Take a file whose path, size and time have not changed for unchanged, without reading it.
+
+    Raises
+    ------
+    BreedsError
+        If a user's mistake leaves nothing to do, or another process writes the store.
+    """
+    started = time.perf_counter()
+    check_writable(store)
+    listing = find_photos(data, labels, top, classes)
+    found = get_weights(weights, XCEPTION)
+    recipe = Recipe(XCEPTION.name, found.name, found.sha256, XCEPTION.size, resize)
+    old = Store.open(store) if store.exists() else None
+    if old is not None:
+        check_recipe(store, old.recipe, recipe)
+    table = identify(listing, old.table if old and trust_mtime else None, workers)
+    if found.path is not None:
+        table.weights_path = os.path.abspath(found.path)
+    _refuse_conflicts(table)
+
+    index = FeatureIndex(recipe)
+    with hold(store.with_name(f".{store.stem}.lock"), str(store)):
+        if old is not None:
+            index.add_file(store, old.table.key)
+        if any(key not in index for key in table.key):
+            index.add_shards(shard_folder(store))
+        engine = LazyEngine(lambda: open_engine(recipe, found))
+        new = _extract_missing(listing, table, index, shard_folder(store), engine, workers)
+        _refuse_nothing_left(listing, table)
+        changed = old is None or old.table != table
+        if changed:
+            assemble(store, table, index, engine.name or (old.engine if old else ""))
+    return Summary(
+        store=store,
+        recipe=recipe,
+        photos=len(listing.photos),
+        features=len(table),
+        new=new,
+        changed=changed,
+        duplicates=len(table) - len(set(table.key)),
+        ignored=listing.ignored,
+        quarantined=table.quarantine,
+        damaged=index.damaged,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
+    """Compute every photo's key; those that cannot be read go to the table's quarantine.
+
+    Parameters
+    ----------
+    trusted
+        An older table whose keys are taken over where path, size and time are the same.
+    """
+    table = Table(root=os.path.abspath(listing.root))
+    known = {}
+    if trusted is not None and trusted.root == table.root:
+        rows = zip(trusted.path, trusted.size, trusted.mtime_ns, strict=True)
+        known = dict(zip(rows, trusted.key, strict=True))
+
+    def look(photo: Photo) -> tuple[str, int, int] | PhotoError:
+        path = listing.full_path(photo)
+        try:
+            status = os.stat(path)
+            stamp = (photo.path, status.st_size, status.st_mtime_ns)
+            return known.get(stamp) or key_of(read(path)), status.st_size, status.st_mtime_ns
+        except PhotoError as error:
+            return error
+        except (OSError, ValueError) as error:
+            return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+    photos = tqdm(listing.photos, desc="looking", unit=" photos", disable=None, leave=False, delay=1)
+    with ThreadPoolExecutor(workers) as pool:
+        for photo, seen in run_ahead(pool, look, photos, window=64):
+            if isinstance(seen, PhotoError):
+                table.quarantine.append((photo.path, str(seen)))
+                continue
+            for column, value in zip(
+                (table.key, table.size, table.mtime_ns, table.path, table.label, table.split),
+                (*seen, photo.path, photo.label, photo.split),
+                strict=True,
+            ):
+                column.append(value)  # type: ignore[attr-defined]
+    return table
+
+
+def _extract_missing(
+    listing: Listing,
+    table: Table,
+    index: FeatureIndex,
+    folder: Path,
+    engine: LazyEngine,
+    workers: int,
+) -> int:
+    """Compute and commit what `index` lacks; photos that cannot be decoded leave the table."""
+    missing: dict[str, int] = {}
+    for row, key in enumerate(table.key):
+        if key not in index:
+            missing.setdefault(key, row)
+    if not missing:
+        return 0
+    bad: dict[str, str] = {}
+    writer = ShardWriter(folder, index.recipe, index)
+
+    def prepare(row: int) -> Pixels | PhotoError:
+        try:
+            data = read(os.path.join(listing.root, table.path[row]))
+            if key_of(data) != table.key[row]:
+                return PhotoError("changed while it was being read; run again")
+            return decode(data, index.recipe.size, index.recipe.resize)
+        except PhotoError as error:
+            return error
+
+    progress = tqdm(total=len(missing), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
+    try:
+        with progress:
+            for row, feature in stream_features(missing.values(), prepare, engine, workers):
+                if isinstance(feature, PhotoError):
+                    bad[table.key[row]] = str(feature)
+                elif feature is not None:
+                    writer.add(table.key[row], table.path[row], feature, engine.name)
+                progress.update()
+    finally:
+        writer.commit(engine.name)
+    _set_aside(table, bad)
+    return len(missing) - len(bad)
+
+
+def _set_aside(table: Table, bad: dict[str, str]) -> None:
+    """Move the rows whose keys are in `bad` from the table's columns to its quarantine."""
+    table.quarantine += [
+        (path, bad[key]) for path, key in zip(table.path, table.key, strict=True) if key in bad
+    ]
+    table.quarantine.sort()
+    keep = [key not in bad for key in table.key]
+    for name in ("key", "path", "label", "split", "size", "mtime_ns"):
+        column = getattr(table, name)
+        setattr(table, name, [value for value, kept in zip(column, keep, strict=True) if kept])
+
+
+def _refuse_conflicts(table: Table) -> None:
+    """Refuse the same photo under two labels or in two parts of the split."""
+    first: dict[str, int] = {}
+    conflicts = []
+    for row, key in enumerate(table.key):
+        other = first.setdefault(key, row)
+        for what, column in (("label", table.label), ("split", table.split)):
+            if column[row] != column[other]:
+                conflicts.append(
+                    f"{table.path[other]} ({what} {column[other] or 'none'}) and "
+                    f"{table.path[row]} ({what} {column[row] or 'none'})"
+                )
+    if conflicts:
+        more = f", and {len(conflicts) - 5} more pairs" if len(conflicts) > 5 else ""
+        raise BreedsError(
+            f"The same photo, byte for byte, is there with two answers: {'; '.join(conflicts[:5])}"
+            f"{more}; remove or relabel one of each pair."
+        )
+
+
+def _refuse_nothing_left(listing: Listing, table: Table) -> None:
+    if len(table) == 0:
+        path, reason = table.quarantine[0]
+        raise BreedsError(
+            f"None of the {len(listing.photos)} photos in {listing.root} can be used; "
+            f"the first, {path}: {reason}."
+        )

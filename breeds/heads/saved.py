@@ -1,0 +1,176 @@
+"""The model: a head as plain arrays, with everything that belongs to it, in one safe file.
+
+A head of any kind is a standardisation followed by dense layers with rectifiers between: one
+layer for logistic regression, two for the dense head. So one numpy function predicts with all
+of them, and a model file is arrays plus JSON: loading one runs no code from it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from breeds.backbone import Recipe
+from breeds.durable import write_aside
+from breeds.errors import BreedsError
+
+_FORMAT = "breeds model 1"
+Array = NDArray[np.float32]
+
+
+@dataclass
+class Model:
+    """A trained head with its classes, its recipe and its training record.
+
+    Attributes
+    ----------
+    kind
+        ``logistic`` or ``dense``.
+    classes
+        Names, in the order of the probabilities' columns.
+    recipe
+        The recipe of the features it was trained on, and the only one it may be used with.
+    weights_path
+        Where the backbone's weights were found at training time ("" for imagenet and random).
+    mean, scale
+        Standardisation, float32 (width,): ``(features - mean) / scale``.
+    layers
+        Weights and biases, float32 (inputs, outputs) and (outputs,).
+    seen
+        SHA-256 keys of the training and validation photos, uint8 (n, 32).
+    temperature
+        Divides the logits.
+    record
+        How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
+    """
+
+    kind: str
+    classes: list[str]
+    recipe: Recipe
+    weights_path: str
+    mean: Array
+    scale: Array
+    layers: list[tuple[Array, Array]]
+    seen: NDArray[np.uint8]
+    temperature: float = 1.0
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def logits(self, features: Array) -> NDArray[np.float64]:
+        """Return the logits, float64 (n, classes), of features, float32 (n, width)."""
+        values: NDArray[Any] = (features.astype(np.float64) - self.mean) / self.scale
+        for number, (weights, bias) in enumerate(self.layers):
+            values = (values if number == 0 else np.maximum(values, 0)) @ weights + bias
+        return np.asarray(values / self.temperature)
+
+    def probabilities(self, features: Array) -> NDArray[np.float64]:
+        """Return the probabilities, float64 (n, classes), rows adding up to 1."""
+        return softmax(self.logits(features))
+
+    def seen_keys(self) -> set[str]:
+        """Return the keys of the photos that training has seen."""
+        return {row.tobytes().hex() for row in self.seen}
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the softmax of each row."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def pack_keys(keys: list[str]) -> NDArray[np.uint8]:
+    """Return hexadecimal keys as uint8 (n, 32), sorted."""
+    return np.frombuffer(bytes.fromhex("".join(sorted(keys))), dtype=np.uint8).reshape(-1, 32)
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a model file, whole or not at all.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {"mean": model.mean, "scale": model.scale, "seen": model.seen}
+    for number, (weights, bias) in enumerate(model.layers):
+        arrays[f"weights.{number}"], arrays[f"bias.{number}"] = weights, bias
+    about = {
+        "kind": model.kind,
+        "classes": model.classes,
+        "recipe": json.loads(model.recipe.to_json()),
+        "recipe_sha256": model.recipe.digest,
+        "weights_path": model.weights_path,
+        "temperature": model.temperature,
+        "record": model.record,
+    }
+    metadata = {"format": _FORMAT, "breeds": json.dumps(about)}
+    with write_aside(path) as aside:
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, aside, metadata)
+
+
+def load(path: Path) -> Model:
+    """Read a model file; nothing in it is run, and everything in it is checked.
+
+    Raises
+    ------
+    BreedsError
+        If it is missing, not a model of Breeds, or damaged.
+    """
+    if not path.is_file():
+        raise BreedsError(f"No such model: {path}; make it with train_head.py.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"its format is not {_FORMAT!r}")
+        model = _model(json.loads(metadata["breeds"]), arrays)
+        _check(model)
+        return model
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).strip("'\"").split())[:200]
+        raise BreedsError(
+            f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with train_head.py."
+        ) from None
+
+
+def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
+    count = sum(name.startswith("weights.") for name in arrays)
+    return Model(
+        kind=str(about["kind"]),
+        classes=[str(name) for name in about["classes"]],
+        recipe=Recipe.from_json(json.dumps(about["recipe"])),
+        weights_path=str(about["weights_path"]),
+        mean=arrays["mean"],
+        scale=arrays["scale"],
+        layers=[(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(count)],
+        seen=arrays["seen"],
+        temperature=float(about["temperature"]),
+        record=dict(about["record"]),
+    )
+
+
+def _check(model: Model) -> None:
+    """Raise ValueError if the parts of a model do not belong together."""
+    width = model.mean.shape[0]
+    if not model.layers or model.mean.shape != (width,) or model.scale.shape != (width,):
+        raise ValueError("arrays are missing or of the wrong shape")
+    for weights, bias in model.layers:
+        if weights.shape != (width, len(bias)) or bias.ndim != 1:
+            raise ValueError("layers do not fit each other")
+        width = len(bias)
+    if width != len(model.classes) or len(set(model.classes)) != width or width < 2:
+        raise ValueError("the classes do not fit the last layer")
+    if model.seen.dtype != np.uint8 or model.seen.ndim != 2 or model.seen.shape[1] != 32:
+        raise ValueError("the training keys are not SHA-256 digests")
+    floats = [model.mean, model.scale, *(array for layer in model.layers for array in layer)]
+    if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in floats):
+        raise ValueError("a number is not finite")
+    if not (model.scale > 0).all() or not 0 < model.temperature < 1e6:
+        raise ValueError("a scale is not positive")

@@ -1,0 +1,215 @@
+"""Find photos and their labels: a folder per class, Kaggle's layout, a CSV manifest, a flat folder."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from breeds.errors import BreedsError
+
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo"]
+)
+SPLITS = ("train", "val", "test")
+# First bytes of the allowed formats, for photos whose names do not say what they are.
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
+_WNID = re.compile(r"^n\d{8}-(?=.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo as it was found: `path` is relative to the listing's root; "" means none given."""
+
+    path: str
+    label: str = ""
+    split: str = ""
+
+
+@dataclass
+class Listing:
+    """The photos under `root`, sorted by path, and how many other files were passed over."""
+
+    root: Path
+    photos: list[Photo] = field(default_factory=list)
+    ignored: int = 0
+
+    def full_path(self, photo: Photo) -> str:
+        """Return the path that opens `photo`."""
+        return os.path.join(self.root, photo.path)
+
+
+def find_photos(
+    data: Path, labels: Path | None = None, top: int | None = None, classes: Sequence[str] | None = None
+) -> Listing:
+    """List the photos of `data` with their labels.
+
+    Parameters
+    ----------
+    data
+        A folder with a subfolder per class (a leading WordNet number such as ``n02085620-`` is
+        left out of the class's name; subfolders named train, val and test are parts of the split
+        with the classes below them), or in Kaggle's layout (``labels.csv`` and ``train/ID.jpg``),
+        or flat (no labels); or a CSV file with columns ``path,label[,split]`` or ``id,breed``.
+    labels
+        A CSV file of one of these two kinds for the photos in the folder `data`.
+    top
+        Keep the classes with the most photos, this many, ties by name.
+    classes
+        Keep these classes.
+
+    Raises
+    ------
+    BreedsError
+        If nothing is there, no photo is found, or the labels do not fit the photos.
+    """
+    listing = _find(data, labels)
+    if not listing.photos:
+        others = f" ({listing.ignored} other files)" if listing.ignored else ""
+        raise BreedsError(f"No photos in {data}{others}; name a folder with JPEG or PNG files.")
+    listing.photos.sort(key=lambda photo: os.fsencode(photo.path))
+    if top is not None or classes is not None:
+        listing.photos = _of_classes(listing.photos, top, classes, data)
+    return listing
+
+
+def walk_photos(folder: Path) -> tuple[list[str], int]:
+    """Return the paths below `folder` that look like photos by name or content, and the count of others.
+
+    Hidden files and folders are passed over; links to folders are followed, each folder once.
+    """
+    found: list[str] = []
+    ignored = 0
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(here)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
+        if real in seen:
+            continue
+        seen.add(real)
+        relative = os.path.relpath(here, folder)
+        for name in sorted(files):
+            if _looks_like_photo(here, name):
+                found.append(name if relative == "." else os.path.join(relative, name))
+            else:
+                ignored += 1
+    return found, ignored
+
+
+def _refuse(error: OSError) -> None:
+    raise BreedsError(f"Cannot read the folder {error.filename}: {error.strerror}.")
+
+
+def _looks_like_photo(folder: str, name: str) -> bool:
+    if name.startswith("."):
+        return False
+    if os.path.splitext(name)[1].lower() in EXTENSIONS:
+        return True
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    return start.startswith(_MAGIC) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+
+
+def _find(data: Path, labels: Path | None) -> Listing:
+    if not data.exists():
+        raise BreedsError(f"No such folder or file: {data}; name the folder that holds your photos.")
+    if labels is not None and not labels.is_file():
+        raise BreedsError(f"No such labels file: {labels}.")
+    if data.is_file():
+        if labels is not None or data.suffix.lower() != ".csv":
+            raise BreedsError(f"{data} is a file; name a folder of photos, or a CSV manifest alone.")
+        return _labelled_by(data, data.parent)
+    if labels is not None:
+        return _labelled_by(labels, data)
+    if (data / "labels.csv").is_file():
+        return _labelled_by(data / "labels.csv", data)
+    return _labelled_by_folder(data)
+
+
+def _labelled_by_folder(data: Path) -> Listing:
+    paths, ignored = walk_photos(data)
+    parts = [Path(path).parts for path in paths]
+    # One folder around all classes, as in Stanford's Images/: look inside it.
+    depth = 0
+    while parts and min(map(len, parts)) > depth + 2 and len({p[depth] for p in parts}) == 1:
+        depth += 1
+    folders = {p[depth] for p in parts if len(p) > depth + 1}
+    parted = bool(folders) and folders <= _SPLIT_FOLDERS.keys() and all(len(p) > depth + 2 for p in parts)
+    photos = []
+    for path, part in zip(paths, parts, strict=True):
+        split = _SPLIT_FOLDERS[part[depth]] if parted else ""
+        inner = part[depth + parted :]
+        photos.append(Photo(path, _WNID.sub("", inner[0]) if len(inner) > 1 else "", split))
+    return Listing(data, photos, ignored)
+
+
+def _labelled_by(table: Path, root: Path) -> Listing:
+    columns, rows = _read_csv(table)
+    ignored = 0
+    if {"path", "label"} <= columns:
+        photos = [Photo(row["path"], _WNID.sub("", row["label"]), row.get("split", "")) for row in rows]
+    elif {"id", "breed"} <= columns:
+        folder = "train" if (root / "train").is_dir() else ""
+        photos = [Photo(os.path.join(folder, f"{row['id']}.jpg"), row["breed"]) for row in rows]
+        ignored = len(set(os.listdir(root / folder)) - {os.path.basename(p.path) for p in photos})
+    else:
+        found = ", ".join(sorted(columns)) or "none"
+        raise BreedsError(f"{table} has columns {found}; it needs path,label[,split] or id,breed.")
+    _check_rows(photos, table)
+    listing = Listing(root, photos, ignored)
+    missing = [p.path for p in photos if not os.path.isfile(listing.full_path(p))]
+    if missing:
+        first = ", ".join(missing[:5])
+        raise BreedsError(f"{len(missing)} of {len(photos)} photos in {table} are missing: {first}.")
+    return listing
+
+
+def _read_csv(table: Path) -> tuple[set[str], list[dict[str, str]]]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            columns = {name.strip() for name in reader.fieldnames or ()}
+            rows = [{str(k).strip(): str(v).strip() for k, v in row.items()} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BreedsError(f"Cannot read {table} as a CSV file: {error}.") from None
+    return columns, rows
+
+
+def _check_rows(photos: list[Photo], table: Path) -> None:
+    for line, photo in enumerate(photos, start=2):
+        if not photo.path or "\0" in photo.path:
+            raise BreedsError(f"{table}, row {line}: the path is empty or not a path.")
+        if photo.split not in ("", *SPLITS):
+            known = ", ".join(SPLITS)
+            raise BreedsError(f"{table}, row {line}: split is {photo.split!r}; use one of {known}.")
+    twice = [path for path, count in Counter(photo.path for photo in photos).items() if count > 1]
+    if twice:
+        raise BreedsError(f"{table} names {twice[0]} more than once; leave one row for each photo.")
+
+
+def _of_classes(
+    photos: list[Photo], top: int | None, classes: Sequence[str] | None, data: Path
+) -> list[Photo]:
+    counts = Counter(photo.label for photo in photos if photo.label)
+    if classes is None:
+        keep = {label for label, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:top]}
+    else:
+        keep = set(classes)
+        unknown = sorted(keep - counts.keys())
+        if unknown:
+            known = ", ".join(sorted(counts)) or "none"
+            raise BreedsError(f"No photos of {', '.join(unknown)} in {data}; its classes are {known}.")
+    if not keep:
+        raise BreedsError(f"The photos in {data} have no labels, so no classes can be chosen.")
+    return [photo for photo in photos if photo.label in keep]

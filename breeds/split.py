@@ -1,0 +1,107 @@
+"""Split photos into training, validation and test parts: by content, stratified, seeded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.errors import BreedsError
+
+TEST_SHARE = 0.2
+
+
+def split_keys(
+    keys: Sequence[str],
+    labels: Sequence[str],
+    seed: int,
+    val: float = 0.0,
+    given: Sequence[str] | None = None,
+) -> NDArray[np.str_]:
+    """Assign each photo to a part of the split.
+
+    Within each class the keys are put in the order of their SHA-256 with the seed and cut, so the
+    answer depends on nothing but the photos' contents: not on their order, names or machine.
+
+    Parameters
+    ----------
+    keys, labels
+        One per photo. The same key more than once lands in one part.
+    seed
+        Another seed gives another split.
+    val
+        Share of each class for validation, on top of `TEST_SHARE` for test.
+    given
+        Parts that are already decided ("" for those that are not).
+
+    Returns
+    -------
+    numpy.ndarray
+        Text, shape (n,): ``train``, ``val`` or ``test``.
+
+    Raises
+    ------
+    BreedsError
+        If there are fewer than two classes, or a class has too few photos for every part.
+    """
+    of_class: dict[str, set[str]] = {}
+    part: dict[str, str] = {}
+    for key, label, decided in zip(keys, labels, given or [""] * len(keys), strict=True):
+        of_class.setdefault(label, set()).add(key)
+        if decided:
+            part[key] = decided
+    _refuse_too_few(of_class, 3 if val else 2)
+    for members in of_class.values():
+        open_keys = sorted(members - part.keys(), key=lambda key: _draw(seed, key))
+        cuts = _counts(len(open_keys), val)
+        for key, name in zip(open_keys, np.repeat(list(cuts), list(cuts.values())), strict=True):
+            part[key] = str(name)
+    result = np.array([part[key] for key in keys])
+    _refuse_empty_part(of_class, part)
+    return result
+
+
+def fold_of(keys: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
+    """Assign each photo to one of `folds` cross-validation folds, stratified, by content.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n,), values 0 to folds - 1.
+    """
+    order = sorted(range(len(keys)), key=lambda i: (labels[i], _draw(seed, f"fold {keys[i]}")))
+    result = np.empty(len(keys), dtype=np.intp)
+    result[order] = np.arange(len(keys)) % folds
+    return result
+
+
+def _draw(seed: int, key: str) -> str:
+    return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
+
+
+def _counts(n: int, val: float) -> dict[str, int]:
+    test = max(1, round(n * TEST_SHARE)) if n > 1 else 0
+    held = max(1, round(n * val)) if val and n > 2 else 0
+    return {"test": test, "val": held, "train": n - test - held}
+
+
+def _refuse_too_few(of_class: dict[str, set[str]], least: int) -> None:
+    if len(of_class) < 2:
+        only = next(iter(of_class), "none")
+        raise BreedsError(f"Training needs photos of at least two classes; the only one here is {only}.")
+    few = sorted(label for label, members in of_class.items() if len(members) < least)
+    if few:
+        raise BreedsError(
+            f"Each class needs at least {least} different photos to be split; too few of "
+            f"{', '.join(few)}: add photos, or leave the class out with --classes."
+        )
+
+
+def _refuse_empty_part(of_class: dict[str, set[str]], part: dict[str, str]) -> None:
+    for label, members in of_class.items():
+        counts = Counter(part[key] for key in members)
+        if not counts["train"]:
+            raise BreedsError(f"The given split leaves {label} without a training photo; change it.")

@@ -1,0 +1,17 @@
+"""The feature store: features cached by photo and recipe, in HDF5, never half-written."""
+
+from breeds.store.hdf5 import versions
+from breeds.store.shards import FeatureIndex, ShardWriter, check_recipe, shard_folder
+from breeds.store.table import Store, Table, assemble, verify
+
+__all__ = [
+    "FeatureIndex",
+    "ShardWriter",
+    "Store",
+    "Table",
+    "assemble",
+    "check_recipe",
+    "shard_folder",
+    "verify",
+    "versions",
+]

@@ -1,0 +1,56 @@
+"""``python -m breeds.store info FILE`` and ``verify FILE``."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from breeds import cli
+from breeds.store import Store, verify
+from breeds.store.shards import list_shards, shard_folder
+
+
+def main() -> int:
+    """Run one of the two commands and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m breeds.store", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("info", "say what a store holds"),
+        ("verify", "check a store and every shard beside it against their checksums"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("file", type=Path, help="a store, features/NAME.h5")
+    arguments = parser.parse_args()
+    return info(arguments.file) if arguments.command == "info" else check(arguments.file)
+
+
+def info(path: Path) -> int:
+    """Print what the store at `path` holds."""
+    store = Store.open(path)
+    table = store.table
+    print(f"{path}: {len(table)} photos of {table.root}, {len(set(table.key))} of them different")
+    print(f"recipe   {store.recipe}")
+    print(f"         {store.recipe.digest}")
+    print(f"engine   {store.engine}, written {store.created}, "
+          f"{len(list_shards(shard_folder(path)))} shards beside it")  # fmt: skip
+    for label, count in sorted(Counter(table.label).items()):
+        print(f"{count:8d} {label or '(no label)'}")
+    for name, reason in table.quarantine:
+        print(f"quarantined {name}: {reason}")
+    return 0
+
+
+def check(path: Path) -> int:
+    """Check the store at `path`; 1 if anything is damaged."""
+    problems = list(verify(path))
+    for problem in problems:
+        print(problem)
+    if not problems:
+        shards = len(list_shards(shard_folder(path)))
+        print(f"{path}: {len(Store.open(path).table)} features and {shards} shards match their checksums")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

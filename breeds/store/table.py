@@ -1,0 +1,158 @@
+"""The store file: one HDF5 file with a row for each photo, put together from shards."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.backbone import Recipe
+from breeds.durable import write_aside
+from breeds.errors import BreedsError
+from breeds.store import hdf5
+from breeds.store.shards import FeatureIndex, is_intact, list_shards, shard_folder
+
+_FORMAT = "breeds store 1"
+_BLOCK = 1024
+
+
+@dataclass
+class Table:
+    """What a store says of its photos: columns of one length, and the photos set aside.
+
+    `root` is the folder that the paths start from, `weights_path` the backbone's weights file (""
+    if it needs none); `size` (bytes) and `mtime_ns` are a photo's when its key was computed.
+    """
+
+    root: str
+    weights_path: str = ""
+    key: list[str] = field(default_factory=list)
+    path: list[str] = field(default_factory=list)
+    label: list[str] = field(default_factory=list)
+    split: list[str] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    mtime_ns: list[int] = field(default_factory=list)
+    quarantine: list[tuple[str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store opened for reading."""
+
+    path: Path
+    recipe: Recipe
+    engine: str
+    created: str
+    features_sha256: str
+    table: Table
+
+    @staticmethod
+    def open(path: Path) -> Store:
+        """Read a store's table; its features are read when asked for.
+
+        Raises
+        ------
+        BreedsError
+            If it is missing, not a store, or damaged.
+        """
+        with hdf5.open_hdf5(path) as file:
+            if file.attrs.get("format") != _FORMAT:
+                raise ValueError(f"its format is not {_FORMAT!r}")
+            rows = len(hdf5.features(file))
+            paths, reasons = (hdf5.read_text(file, f"quarantine_{c}") for c in ("path", "reason"))
+            table = Table(
+                root=str(file.attrs["root"]),
+                weights_path=str(file.attrs["weights_path"]),
+                key=hdf5.read_keys(file, rows),
+                path=hdf5.read_text(file, "path", rows),
+                label=hdf5.read_text(file, "label", rows),
+                split=hdf5.read_text(file, "split", rows),
+                size=hdf5.dataset(file, "size", rows)[:].tolist(),
+                mtime_ns=hdf5.dataset(file, "mtime_ns", rows)[:].tolist(),
+                quarantine=list(zip(paths, reasons, strict=True)),
+            )
+            engine, created, digest = (str(file.attrs[n]) for n in ("engine", "created", "features_sha256"))
+            return Store(path, hdf5.read_recipe(file), engine, created, digest, table)
+
+    def features(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """Return the features of `rows` (all by default), float32 (n, width).
+
+        Raises
+        ------
+        BreedsError
+            If the file is damaged, or a feature is not finite.
+        """
+        with hdf5.open_hdf5(self.path) as file:
+            source = hdf5.features(file)
+            found = source[:] if rows is None else hdf5.read_rows(source, np.asarray(rows))
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(bad):
+            row = bad[0] if rows is None else rows[bad[0]]
+            raise BreedsError(
+                f"{self.path} has features that are not finite numbers, first those of "
+                f"{self.table.path[row]}; delete the store and extract again with sound weights."
+            )
+        return np.asarray(found, dtype=np.float32)
+
+
+def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
+    """Write the store `path`: the rows of `table`, with their features out of `index`.
+
+    Memory holds one block of features at a time.
+
+    Raises
+    ------
+    BreedsError
+        If a source is damaged or `path` cannot be written.
+    """
+    width = index.read(table.key[:1]).shape[1]
+    digest = hashlib.sha256()
+    with write_aside(path) as aside, h5py.File(aside, "w") as file:
+        file.attrs["format"] = _FORMAT
+        file.attrs["root"] = table.root
+        file.attrs["weights_path"] = table.weights_path
+        file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        hdf5.write_provenance(file, index.recipe, engine)
+        hdf5.write_keys(file, table.key)
+        for name in ("path", "label", "split"):
+            hdf5.write_text(file, name, getattr(table, name))
+        for name in ("size", "mtime_ns"):
+            file.create_dataset(name, data=np.array(getattr(table, name), dtype=np.int64))
+        hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
+        hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
+        features = hdf5.create_features(file, len(table), width)
+        for start in range(0, len(table), _BLOCK):
+            block = index.read(table.key[start : start + _BLOCK])
+            features[start : start + len(block)] = block
+            digest.update(block.tobytes())
+        file.attrs["features_sha256"] = digest.hexdigest()
+
+
+def verify(path: Path) -> Iterator[str]:
+    """Yield a sentence for everything in a store and its shards that does not match its checksum.
+
+    Raises
+    ------
+    BreedsError
+        If the store cannot be read at all.
+    """
+    store = Store.open(path)
+    digest = hashlib.sha256()
+    with hdf5.open_hdf5(path) as file:
+        features = hdf5.features(file)
+        for start in range(0, len(features), _BLOCK):
+            digest.update(np.asarray(features[start : start + _BLOCK]).tobytes())
+    if digest.hexdigest() != store.features_sha256:
+        yield f"{path}: the features do not match their checksum"
+    for shard in list_shards(shard_folder(path)):
+        if not is_intact(shard):
+            yield f"{shard}: the bytes do not match the checksum in the name"

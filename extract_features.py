@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Photos to features: run the backbone once over every photo and cache the result in HDF5.
+
+Only what is missing is computed. Then: train_head.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from breeds import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    result = cli.parser(__doc__)
+    add = result.add_argument
+    add("data", metavar="DATA", type=Path,
+        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), or a CSV manifest "
+        "with columns path,label[,split]")  # fmt: skip
+    add("--store", metavar="FILE", type=Path, help="the HDF5 file to write (default: features/DATA.h5)")
+    add("--weights", metavar="W", default="imagenet",
+        help="imagenet (downloaded once by Keras), random, or the path of a .h5 weights file")  # fmt: skip
+    add("--labels", metavar="CSV", type=Path,
+        help="labels for the photos in DATA, columns id,breed or path,label[,split] "
+        "(default: DATA/labels.csv if there, else the subfolders' names)")  # fmt: skip
+    add("--top", metavar="N", type=cli.positive,
+        help="keep the N classes with the most photos (default: all)")  # fmt: skip
+    add("--classes", metavar="A,B,C", type=lambda text: text.split(","),
+        help="keep these classes (default: all)")  # fmt: skip
+    add("--resize", default="stretch", choices=("stretch", "crop", "pad"),
+        help="how a photo becomes a square")  # fmt: skip
+    add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
+        help="threads that read and decode photos")  # fmt: skip
+    add("--trust-mtime", action="store_true", default=False,
+        help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
+    return result
+
+
+def main() -> int:
+    """Run the extraction and say what was done."""
+    arguments = parser().parse_args()
+    from breeds.extract import extract
+
+    options = vars(arguments)
+    data = options.pop("data")
+    store = options.pop("store") or cli.FEATURES / f"{cli.name_of(data)}.h5"
+    summary = extract(data, store, **options)
+    for shard in summary.damaged:
+        print(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
+    for path, reason in summary.quarantined:
+        print(f"quarantined {path}: {reason}", file=sys.stderr)
+    extra = [f"{summary.ignored} other files passed over"] if summary.ignored else []
+    extra += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
+    print(
+        f"{summary.photos} photos = {summary.features} features ({summary.new} new, "
+        f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"
+        f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s\n"
+        f"recipe: {summary.recipe}\n"
+        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}; "
+        f"next: python train_head.py"
+    )
+    return 1 if summary.quarantined else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""What breed is it? Answers for any mix of photos and folders, as CSV, JSON lines or for Kaggle."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from breeds import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    result = cli.parser(__doc__)
+    add = result.add_argument
+    add("paths", metavar="PATH", nargs="+",
+        help="photos, folders (searched to any depth), patterns, or - for a list on stdin")  # fmt: skip
+    add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
+    add("--weights", metavar="W",
+        help="the backbone's weights: imagenet, random, or a file (default: those of the model)")  # fmt: skip
+    add("--out", metavar="FILE", type=Path, help="the file to write (default: to the terminal)")
+    add("--format", choices=("csv", "json", "kaggle"), default="csv",
+        help="csv, one JSON object a line, or Kaggle's submission format")  # fmt: skip
+    add("--top-k", metavar="K", type=cli.positive, default=1, help="how many breeds to name for each photo")
+    add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
+        help="threads that read and decode photos")  # fmt: skip
+    return result
+
+
+def main() -> int:
+    """Predict, and list what could not be read."""
+    arguments = parser().parse_args()
+    model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
+    from breeds.answers import write_answers
+    from breeds.durable import check_writable
+    from breeds.heads import saved
+    from breeds.predict import list_inputs, predict
+
+    started = time.perf_counter()
+    if arguments.out:
+        check_writable(arguments.out)
+    paths = list_inputs(arguments.paths, sys.stdin)
+    model = saved.load(model_path)
+    if model.recipe.weights == "random":
+        print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
+    cache = model_path.parent / f"features-{model.recipe.digest[:12]}.shards"
+    answers = predict(model, paths, arguments.weights, cache, arguments.workers)
+    total, failed = write_answers(answers, model.classes, arguments.out, arguments.format, arguments.top_k)
+    for answer in failed:
+        print(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
+    seconds = time.perf_counter() - started
+    print(f"{total} photos = {total - len(failed)} answers + {len(failed)} without; {seconds:.1f} s"
+          f"{f'; wrote {arguments.out}' if arguments.out else ''}", file=sys.stderr)  # fmt: skip
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,134 @@
+"""What the tests share: the scripts as a user runs them, real photos, and one engine for all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from breeds.backbone import XCEPTION, Recipe
+from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+SHARED_WEIGHTS = SHARED / "weights" / "xception_notop.weights.h5"
+
+needs_shared = pytest.mark.skipif(
+    not SHARED_WEIGHTS.is_file(), reason=f"the team's real photos and weights are not at {SHARED}"
+)
+
+
+def run_script(
+    script: str, *arguments: object, cwd: Path, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the four scripts (or ``-m module``) as a user would, in the folder `cwd`."""
+    target = script.split() if script.startswith("-m ") else [str(ROOT / script)]
+    command = [sys.executable, *target, *map(str, arguments)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}  # type: ignore[dict-item]
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False, **options
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Assert that a run ended as a user's mistake must: one sentence on stderr and exit code 2."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    error = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1, result.stderr
+    for word in words:
+        assert word in error[0]
+
+
+@pytest.fixture(scope="session")
+def random_recipe() -> Recipe:
+    """The recipe of random weights."""
+    from breeds.engines import get_weights
+
+    weights = get_weights("random", XCEPTION)
+    return Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+
+
+@pytest.fixture(scope="session")
+def random_engine(random_recipe: Recipe):
+    """The real Keras engine with random weights, opened once for the whole session."""
+    from breeds.engines import get_weights, open_engine
+
+    return open_engine(random_recipe, get_weights("random", XCEPTION))
+
+
+@pytest.fixture
+def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
+    """Let `extract` and `predict` called in this process use the session's engine."""
+    opened: list[str] = []
+
+    def reuse(*_: object) -> object:
+        opened.append("opened")
+        return random_engine
+
+    monkeypatch.setattr("breeds.extract.open_engine", reuse)
+    monkeypatch.setattr("breeds.predict.open_engine", reuse)
+    return opened
+
+
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of drawn photos, ten breeds, six of each; copy it before changing it."""
+    from breeds.samples import write_samples
+
+    folder = tmp_path_factory.mktemp("drawn") / "photos"
+    write_samples(folder, per_breed=6)
+    return folder
+
+
+@pytest.fixture
+def photos(drawn_photos: Path, tmp_path: Path) -> Path:
+    """A copy of three breeds of the drawn photos, four of each, to do with as a test likes."""
+    for breed in sorted(drawn_photos.iterdir())[:3]:
+        for photo in sorted(breed.iterdir())[:4]:
+            target = tmp_path / "photos" / breed.name / photo.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target)
+    return tmp_path / "photos"
+
+
+MakeStore = Callable[..., Path]
+
+
+@pytest.fixture
+def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
+    """A function that writes a real store of made-up features, clusters that a head can learn."""
+
+    def make(
+        counts: dict[str, int],
+        name: str = "features/made.h5",
+        seed: int = 0,
+        recipe: Recipe = random_recipe,
+        width: int = 2048,
+        noise: float = 1.0,
+        splits: Sequence[str] | None = None,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        labels = [label for label, count in counts.items() for _ in range(count)]
+        centres = {label: rng.normal(size=width) * 0.2 for label in counts}
+        keys = [rng.bytes(32).hex() for _ in labels]
+        paths = [f"{label}/{i:04d}.jpg" for i, label in enumerate(labels)]
+        store = tmp_path / name
+        index = FeatureIndex(recipe)
+        writer = ShardWriter(shard_folder(store), recipe, index)
+        for key, label, path in zip(keys, labels, paths, strict=True):
+            feature = centres[label] + noise * rng.normal(size=width) + 3
+            writer.add(key, path, feature.astype(np.float32), "made up")
+        writer.commit("made up")
+        n = len(labels)
+        table = Table("made up", "", keys, paths, labels, list(splits or [""] * n), [1] * n, [0] * n)
+        assemble(store, table, index, "made up")
+        return store
+
+    return make
