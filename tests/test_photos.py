@@ -1,0 +1,680 @@
+"""Finding photos and decoding them: real files in, and what Keras and numpy say of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SHARED, needs_shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from breeds.errors import BreedsError, PhotoError
+from breeds.photos import Listing, decode, find_photos, key_of, read
+
+# Pillow warns of the damage that these tests do.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+# Blocks of 16 pixels, asymmetrical in every direction: flat inside, so that JPEG keeps them well.
+BLOCKS = np.random.default_rng(5).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+PICTURE = Image.fromarray(BLOCKS.repeat(16, axis=0).repeat(16, axis=1))
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO"]
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+JPEG = encoded(PICTURE, "JPEG")
+
+
+def put(folder: Path, *names: str, data: bytes = JPEG) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def found(listing: Listing) -> dict[str, tuple[str, str]]:
+    return {photo.path: (photo.label, photo.split) for photo in listing.photos}
+
+
+# --- finding ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        pytest.param({"pug/a.jpg": ("pug", ""), "beagle/a.JPEG": ("beagle", "")}, id="folder per class"),
+        pytest.param(
+            {
+                "n02085620-Chihuahua/a.jpg": ("Chihuahua", ""),
+                "n02088094-Afghan_hound/a.jpg": ("Afghan_hound", ""),
+            },
+            id="wnid prefix",
+        ),
+        pytest.param(
+            {"n02085620-/a.jpg": ("n02085620-", ""), "n0208-pug/a.jpg": ("n0208-pug", "")},
+            id="no wnid prefix",
+        ),
+        pytest.param(
+            {"Images/n02085620-Chihuahua/a.jpg": ("Chihuahua", ""), "Images/pug/a.jpg": ("pug", "")},
+            id="one folder around all classes",
+        ),
+        pytest.param(
+            {"dogs/Images/pug/a.jpg": ("pug", ""), "dogs/Images/beagle/a.jpg": ("beagle", "")},
+            id="two folders around all classes",
+        ),
+        pytest.param({"Images/pug/a.jpg": ("pug", ""), "Images/pug/b.jpg": ("pug", "")}, id="one class"),
+        pytest.param(
+            {
+                "train/pug/a.jpg": ("pug", "train"),
+                "test/n02085620-pug/a.jpg": ("pug", "test"),
+                "val/beagle/a.jpg": ("beagle", "val"),
+            },
+            id="parts of the split",
+        ),
+        pytest.param(
+            {"d/train/pug/a.jpg": ("pug", "train"), "d/valid/pug/b.jpg": ("pug", "val")},
+            id="parts inside one folder, valid for val",
+        ),
+        pytest.param(
+            {"train/pug/a.jpg": ("pug", "train"), "validation/pug/b.jpg": ("pug", "val")},
+            id="validation for val",
+        ),
+        pytest.param(
+            {"test/a.jpg": ("test", ""), "pug/a.jpg": ("pug", "")}, id="a class called test beside another"
+        ),
+        pytest.param(
+            {"pug/young/a.jpg": ("pug", ""), "beagle/old/grey/a.jpg": ("beagle", "")},
+            id="folders inside classes",
+        ),
+        pytest.param({"a.jpg": ("", ""), "b.png": ("", "")}, id="flat"),
+        pytest.param({"pug/a.jpg": ("pug", ""), "stray.jpg": ("", "")}, id="a stray photo has no label"),
+    ],
+)
+def test_folders_give_labels_and_parts(tmp_path: Path, expected: dict[str, tuple[str, str]]) -> None:
+    put(tmp_path, *expected)
+    listing = find_photos(tmp_path)
+    assert found(listing) == expected
+    assert listing.ignored == 0
+    assert all(Path(listing.full_path(photo)).read_bytes() == JPEG for photo in listing.photos)
+
+
+def test_photos_come_sorted_by_path_whatever_made_first(tmp_path: Path) -> None:
+    put(tmp_path, "pug/b.jpg", "pug/a.jpg", "pug/10.jpg", "Beagle/z.jpg", "pug/é.jpg", "pug.jpg")
+    paths = [photo.path for photo in find_photos(tmp_path).photos]
+    assert paths == ["Beagle/z.jpg", "pug.jpg", "pug/10.jpg", "pug/a.jpg", "pug/b.jpg", "pug/é.jpg"]
+
+
+def test_hidden_files_and_other_files_are_counted_and_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "pug/a.jpg", "pug/._a.jpg", ".hidden.jpg", ".git/b.jpg")
+    put(tmp_path, "pug/notes.txt", "pug/README", ".DS_Store", data=b"not a photo")
+    listing = find_photos(tmp_path)
+    assert list(found(listing)) == ["pug/a.jpg"]
+    assert listing.ignored == 5  # what is inside .git is not even looked at
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_photo_without_extension_is_found_by_its_content(tmp_path: Path, form: str) -> None:
+    put(tmp_path, "pug/0001", "pug/a.jpg.dat", data=encoded(PICTURE, form))
+    put(tmp_path, "pug/0002", data=b"RIFF....WAVEfmt ")
+    listing = find_photos(tmp_path)
+    assert list(found(listing)) == ["pug/0001", "pug/a.jpg.dat"]
+    assert listing.ignored == 1
+
+
+def test_what_is_named_like_a_photo_is_listed_so_that_it_can_be_set_aside(tmp_path: Path) -> None:
+    put(tmp_path, "pug/text.jpg", "pug/empty.png", data=b"")
+    (tmp_path / "pug/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert list(found(find_photos(tmp_path))) == ["pug/empty.png", "pug/gone.jpg", "pug/text.jpg"]
+
+
+def test_a_pipe_in_the_folder_does_not_block(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    listing = find_photos(tmp_path)
+    assert (list(found(listing)), listing.ignored) == (["a.jpg"], 1)
+
+
+def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    put(tmp_path, "data/pug/a.jpg", "elsewhere/b.jpg")
+    data = tmp_path / "data"
+    (data / "pug/loop").symlink_to(data)
+    (data / "pug/self").symlink_to(data / "pug/self")
+    (data / "beagle").symlink_to(tmp_path / "elsewhere")
+    (data / "again").symlink_to(tmp_path / "elsewhere")
+    photos = found(find_photos(data))
+    assert len(photos) == 2
+    assert photos["pug/a.jpg"] == ("pug", "")
+
+
+@pytest.mark.parametrize(
+    ("top", "kept"), [(1, {"b"}), (2, {"b", "a"}), (3, {"a", "b", "c"}), (99, {"a", "b", "c", "d"})]
+)
+def test_top_keeps_the_largest_classes_ties_by_name(tmp_path: Path, top: int, kept: set[str]) -> None:
+    put(tmp_path, "stray.jpg", "d/1.jpg", "c/1.jpg", "c/2.jpg", "a/1.jpg", "a/2.jpg")
+    put(tmp_path, "b/1.jpg", "b/2.jpg", "b/3.jpg")
+    assert {label for label, _ in found(find_photos(tmp_path, top=top)).values()} == kept
+
+
+def test_classes_keeps_those_named(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "n02085620-b/1.jpg", "c/1.jpg")
+    photos = found(find_photos(tmp_path, classes=["b", "c"]))
+    assert photos == {"c/1.jpg": ("c", ""), "n02085620-b/1.jpg": ("b", "")}
+
+
+def test_an_unknown_class_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    put(tmp_path, "pug/1.jpg", "beagle/1.jpg")
+    with pytest.raises(BreedsError, match=r"poodle.*beagle, pug"):
+        find_photos(tmp_path, classes=["pug", "poodle"])
+
+
+@pytest.mark.parametrize("choice", [{"top": 3}, {"classes": []}])
+def test_choosing_among_classes_without_any_is_refused(tmp_path: Path, choice: dict[str, object]) -> None:
+    put(tmp_path, "a.jpg")
+    with pytest.raises(BreedsError, match="no labels"):
+        find_photos(tmp_path, **choice)
+
+
+def test_no_such_folder_an_empty_one_and_one_without_photos(tmp_path: Path) -> None:
+    with pytest.raises(BreedsError, match=r"No such folder.*nowhere"):
+        find_photos(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BreedsError, match=r"No photos in .*empty;"):
+        find_photos(tmp_path / "empty")
+    put(tmp_path / "texts", "a.txt", "pug/b.doc", data=b"words")
+    with pytest.raises(BreedsError, match=r"No photos in .*texts \(2 other files\)"):
+        find_photos(tmp_path / "texts")
+    with pytest.raises(BreedsError, match=r"a\.txt is a file"):
+        find_photos(tmp_path / "texts/a.txt")
+    with pytest.raises(BreedsError, match=r"No such labels file: .*labels\.csv"):
+        find_photos(tmp_path / "texts", tmp_path / "labels.csv")
+
+
+# --- labels in a CSV file --------------------------------------------------------------------
+
+
+def manifest(folder: Path, text: str | bytes, name: str = "dogs.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("path,label,split\nx/a.jpg,pug,train\nx/b.jpg,beagle,\n", id="plain"),
+        pytest.param("\ufeffpath,label,split\r\nx/a.jpg,pug,train\r\nx/b.jpg,beagle,\r\n", id="from Excel"),
+        pytest.param('split,label,path,note\ntrain,pug,x/a.jpg,"a, b"\n,beagle,x/b.jpg\n', id="any order"),
+        pytest.param(
+            " path , label,split\n x/a.jpg , pug, train\n\nx/b.jpg,beagle\n\n", id="spaces, empty lines"
+        ),
+        pytest.param(
+            "path,label,split\nx/a.jpg,n02085620-pug,train\nx/b.jpg,beagle,,,\n", id="wnid, too many cells"
+        ),
+    ],
+)
+def test_a_manifest_gives_labels_and_parts(tmp_path: Path, text: str) -> None:
+    put(tmp_path, "x/a.jpg", "x/b.jpg", "x/unlisted.jpg")
+    listing = find_photos(manifest(tmp_path, text))
+    assert found(listing) == {"x/a.jpg": ("pug", "train"), "x/b.jpg": ("beagle", "")}
+    assert listing.root == tmp_path
+
+
+def test_a_manifest_may_be_elsewhere_and_name_absolute_paths(tmp_path: Path) -> None:
+    put(tmp_path, "photos/a.jpg", "other/b.jpg")
+    absolute = str(tmp_path / "other/b.jpg")
+    table = manifest(tmp_path, f"path,label\na.jpg,pug\n{absolute},beagle\n")
+    listing = find_photos(tmp_path / "photos", labels=table)
+    assert found(listing) == {"a.jpg": ("pug", ""), absolute: ("beagle", "")}
+    assert {read(listing.full_path(photo)) for photo in listing.photos} == {JPEG}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(
+            "file,class\na.jpg,pug\n", r"dogs\.csv has columns class, file;.*path,label", id="columns"
+        ),
+        pytest.param("", r"columns none", id="empty file"),
+        pytest.param("path,label\n", r"No photos in", id="no rows"),
+        pytest.param(
+            "path,label\na.jpg,pug\n,beagle\n", r"dogs\.csv, row 3: the path is empty", id="empty path"
+        ),
+        pytest.param(
+            "path,label,split\na.jpg,pug,trian\n", r"row 2: split is 'trian'; use one of train", id="split"
+        ),
+        pytest.param("path,label\na.jpg,pug\na.jpg,beagle\n", r"names a\.jpg more than once", id="twice"),
+        pytest.param(
+            "path,label\na.jpg,caf\xe9\n".encode("latin-1"), r"Cannot read .*dogs\.csv", id="not UTF-8"
+        ),
+        pytest.param("path,label\na.jpg,pug\na,pug\n", r"1 of 2 photos .* missing: a\.", id="missing"),
+        pytest.param("id,breed\na,pug\nb,pug\n", r"1 of 2 photos .* missing: b\.jpg", id="missing by id"),
+        pytest.param("path,label\n" + "a" * 5000 + ",pug\n", r"1 of 1 photos .* missing", id="endless name"),
+    ],
+)
+def test_a_bad_manifest_is_refused_saying_why(tmp_path: Path, text: str | bytes, words: str) -> None:
+    put(tmp_path, "a.jpg")
+    with pytest.raises(BreedsError, match=words):
+        find_photos(manifest(tmp_path, text))
+
+
+def test_missing_photos_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
+    put(tmp_path, "here.jpg")
+    rows = "".join(f"gone{i}.jpg,pug\n" for i in range(7))
+    with pytest.raises(BreedsError) as refused:
+        find_photos(manifest(tmp_path, f"path,label\nhere.jpg,pug\n{rows}"))
+    assert "7 of 8 photos" in str(refused.value)
+    assert "gone0.jpg, gone1.jpg, gone2.jpg, gone3.jpg, gone4.jpg." in str(refused.value)
+    assert "gone5" not in str(refused.value)
+
+
+@pytest.mark.parametrize("folder", ["train", ""])
+def test_kaggles_layout_needs_no_option(tmp_path: Path, folder: str) -> None:
+    put(tmp_path / folder, "0a.jpg", "0b.jpg", "unlisted.jpg")
+    manifest(tmp_path, "id,breed\n0a,pug\n0b,shih-tzu\n", "labels.csv")
+    prefix = f"{folder}/" if folder else ""
+    expected = {f"{prefix}0a.jpg": ("pug", ""), f"{prefix}0b.jpg": ("shih-tzu", "")}
+    assert found(find_photos(tmp_path)) == expected
+    assert found(find_photos(tmp_path, labels=tmp_path / "labels.csv")) == expected
+
+
+@needs_shared
+def test_kaggles_own_files(tmp_path: Path) -> None:
+    folder = SHARED / "data/kaggle300"
+    frame = pd.read_csv(folder / "labels.csv")
+    frame = frame[[(folder / f"train/{i}.jpg").is_file() for i in frame["id"]]]
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    expected = {f"train/{i}.jpg": (breed, "") for i, breed in zip(frame["id"], frame["breed"], strict=True)}
+    assert len(expected) > 30
+    assert found(find_photos(folder, tmp_path / "labels.csv")) == expected
+    largest = frame["breed"].value_counts().sort_index().sort_values(ascending=False, kind="stable")[:5]
+    top = find_photos(folder, tmp_path / "labels.csv", top=5)
+    assert {photo.label for photo in top.photos} == set(largest.index)
+    assert len(top.photos) == largest.sum()
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def test_a_photo_is_read_whole_and_its_key_is_its_sha256(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    assert read(str(tmp_path / "a.jpg")) == JPEG
+    assert key_of(JPEG) == hashlib.sha256((tmp_path / "a.jpg").read_bytes()).hexdigest()
+
+
+def test_what_cannot_be_read_is_a_reason_not_a_crash(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    put(tmp_path, "empty.jpg", data=b"")
+    put(tmp_path, "huge.jpg")
+    os.truncate(tmp_path / "huge.jpg", 101 * 2**20)  # sparse: takes no room
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, reason in {
+        tmp_path: "not a regular file",
+        tmp_path / "pipe": "not a regular file",
+        "/dev/zero": "not a regular file",
+        tmp_path / "empty.jpg": "empty file",
+        tmp_path / "huge.jpg": "101 MiB is over the limit of 100 MiB",
+        tmp_path / "nowhere.jpg": "no such file",
+        tmp_path / "loop": "cannot be read",
+        tmp_path / "empty.jpg/a.jpg": "cannot be read",
+        "a\0b": "cannot be read",
+        "a" * 5000: "cannot be read",
+    }.items():
+        with pytest.raises(PhotoError, match=reason):
+            read(str(path))
+
+
+# --- decoding: equal to Keras ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def load_img():
+    """Keras's own loader, with the target size and interpolation of the design."""
+    import keras
+
+    return functools.partial(keras.utils.load_img, target_size=(299, 299), interpolation="bilinear")
+
+
+@needs_shared
+@pytest.mark.parametrize(("resize", "keep"), [("stretch", False), ("crop", True)])
+def test_real_photos_equal_keras(load_img, resize: str, keep: bool) -> None:
+    photos = sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::6]
+    assert len(photos) == 25
+    for photo in photos:
+        expected = np.asarray(load_img(photo, keep_aspect_ratio=keep))
+        np.testing.assert_array_equal(decode(photo.read_bytes(), 299, resize), expected, err_msg=photo.name)
+
+
+@pytest.mark.parametrize(("resize", "keep"), [("stretch", False), ("crop", True)])
+def test_drawn_photos_equal_keras(load_img, drawn_photos: Path, resize: str, keep: bool) -> None:
+    photos = sorted(drawn_photos.glob("*/01.jpg"))
+    assert len(photos) == 10
+    for photo in photos:
+        expected = np.asarray(load_img(photo, keep_aspect_ratio=keep))
+        np.testing.assert_array_equal(decode(photo.read_bytes(), 299, resize), expected, err_msg=photo.name)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1, 1), (3, 900), (900, 3), (299, 299), (300, 299)])
+@pytest.mark.parametrize(("resize", "keep"), [("stretch", False), ("crop", True)])
+def test_any_shape_equals_keras(
+    load_img, tmp_path: Path, size: tuple[int, int], resize: str, keep: bool
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    put(tmp_path, "a.png", data=encoded(Image.fromarray(noise)))
+    expected = np.asarray(load_img(tmp_path / "a.png", keep_aspect_ratio=keep))
+    np.testing.assert_array_equal(decode((tmp_path / "a.png").read_bytes(), 299, resize), expected)
+
+
+OPAQUE = "CMYK JPEG, CMYK TIFF, L JPEG, L PNG, P PNG, P GIF, P BMP, 1 PNG, 1 TIFF, RGB WEBP, RGB BMP, RGB MPO"
+
+
+@pytest.mark.parametrize(("mode", "form"), [pair.split() for pair in OPAQUE.split(", ")])
+def test_every_opaque_mode_equals_keras(load_img, tmp_path: Path, mode: str, form: str) -> None:
+    put(tmp_path, "a", data=encoded(PICTURE.convert(mode), form))
+    with Image.open(tmp_path / "a") as image:
+        assert image.mode == mode
+    np.testing.assert_array_equal(
+        decode((tmp_path / "a").read_bytes(), 299), np.asarray(load_img(tmp_path / "a"))
+    )
+
+
+def test_cmyk_keeps_its_colours() -> None:
+    pixels = decode(encoded(PICTURE.convert("CMYK"), "JPEG", quality=100), 96, "crop")
+    expected = np.asarray(PICTURE)[:, 16:112]
+    assert np.abs(pixels.astype(int) - expected).max() < 8
+
+
+# --- decoding: shapes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_a_photo_of_the_right_size_keeps_every_pixel(resize: str) -> None:
+    square = np.random.default_rng(2).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    pixels = decode(encoded(Image.fromarray(square)), 32, resize)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, square)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_pad_keeps_the_shape_and_adds_grey_bars(wide: bool) -> None:
+    red = Image.new("RGB", (400, 200) if wide else (200, 400), (255, 0, 0))
+    pixels = decode(encoded(red), 64, "pad")
+    pixels = pixels if wide else pixels.transpose(1, 0, 2)
+    assert (pixels[:16] == 128).all()
+    assert (pixels[48:] == 128).all()
+    assert (pixels[16:48] == (255, 0, 0)).all()
+
+
+# --- decoding: orientation -------------------------------------------------------------------
+
+# How the upright pixels lie in the file, by the EXIF standard's own words for each value.
+STORED = {
+    1: lambda up: up,
+    2: np.fliplr,
+    3: lambda up: np.rot90(up, 2),
+    4: np.flipud,
+    5: lambda up: up.transpose(1, 0, 2),
+    6: lambda up: np.rot90(up, 1),  # a viewer turns it clockwise
+    7: lambda up: np.rot90(up, 2).transpose(1, 0, 2),
+    8: lambda up: np.rot90(up, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_exif_orientation_is_applied(
+    orientation: int, resize: str, form: str, options: dict[str, object]
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](np.asarray(PICTURE))))
+    pixels = decode(encoded(stored, form, exif=exif, **options), 128, resize)
+    upright = decode(encoded(PICTURE, form, **options), 128, resize)
+    assert np.abs(pixels.astype(int) - upright).max() <= (3 if form == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_left_alone(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    np.testing.assert_array_equal(decode(encoded(PICTURE, exif=exif), 64), decode(encoded(PICTURE), 64))
+
+
+def test_damaged_exif_does_not_cost_the_photo() -> None:
+    damaged = encoded(PICTURE, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    np.testing.assert_array_equal(decode(damaged, 64), decode(JPEG, 64))
+
+
+# --- decoding: modes -------------------------------------------------------------------------
+
+
+def over_white(colour: tuple[int, ...], alpha: int) -> list[float]:
+    return [(c * alpha + 255 * (255 - alpha)) / 255 for c in colour]
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 128, 254, 255])
+@pytest.mark.parametrize(
+    ("mode", "form", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("RGBA", "WEBP", {"lossless": True, "exact": True}),
+        ("RGBA", "TIFF", {}),
+        ("LA", "PNG", {}),
+    ],
+)
+def test_transparency_lies_over_white(mode: str, form: str, options: dict[str, object], alpha: int) -> None:
+    colour = (200, 100, 0) if mode == "RGBA" else (90,)
+    pixels = decode(encoded(Image.new(mode, (8, 8), (*colour, alpha)), form, **options), 8)
+    expected = over_white(colour if mode == "RGBA" else colour * 3, alpha)
+    np.testing.assert_allclose(pixels[3, 3], expected, atol=1)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_a_transparent_palette_entry_becomes_white(form: str) -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (4, 0, 8, 8))
+    pixels = decode(encoded(image, form, transparency=0), 8)
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 7].tolist() == [0, 0, 255]
+
+
+def test_a_palette_with_degrees_of_transparency() -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.paste(1, (4, 0, 8, 8))
+    pixels = decode(encoded(image, transparency=bytes([255, 51])), 8)
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    np.testing.assert_allclose(pixels[0, 7], over_white((0, 0, 255), 51), atol=1)
+
+
+@pytest.mark.parametrize(("mode", "key", "other"), [("RGB", (9, 8, 7), (1, 2, 3)), ("L", 9, 1)])
+def test_a_colour_that_stands_for_transparent_becomes_white(mode: str, key: object, other: object) -> None:
+    image = Image.new(mode, (8, 8), key)
+    image.paste(other, (4, 0, 8, 8))
+    pixels = decode(encoded(image, transparency=key), 8)
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[0, 7].tolist() == list(other if mode == "RGB" else (1, 1, 1))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "TIFF big-endian"])
+def test_16_bit_grey_is_scaled_not_clipped(form: str) -> None:
+    levels = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    image = Image.fromarray(levels)
+    if form == "TIFF big-endian":
+        image = Image.frombytes("I;16B", (16, 16), levels.astype(">u2").tobytes())
+    pixels = decode(encoded(image, form.split()[0]), 16)
+    expected = np.rint(levels / 65535 * 255)
+    np.testing.assert_array_equal(pixels, np.dstack([expected] * 3))
+
+
+def test_1_bit_is_black_and_white() -> None:
+    board = np.indices((16, 16)).sum(axis=0) % 2 == 0
+    pixels = decode(encoded(Image.fromarray(board)), 16)
+    np.testing.assert_array_equal(pixels, np.dstack([board * 255] * 3))
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_the_first_of_several_pictures_counts(form: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue", "lime")]
+    data = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 3
+    np.testing.assert_allclose(decode(data, 8)[4, 4], (255, 0, 0), atol=2)
+
+
+# --- decoding: what is refused ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)), id="float"),
+        pytest.param(Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)), id="32 bits"),
+        pytest.param(Image.fromarray(np.full((8, 8), -1, dtype=np.int32)), id="negative"),
+    ],
+)
+def test_pixels_without_a_defined_white_are_refused(image: Image.Image) -> None:
+    with pytest.raises(PhotoError, match="no defined white"):
+        decode(encoded(image, "TIFF"), 8)
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ],
+)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_truncated_photos_are_refused(form: str, options: dict[str, object], share: float) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = encoded(Image.fromarray(noise), form, **options)
+    assert decode(data, 16).shape == (16, 16, 3)
+    with pytest.raises(PhotoError, match=r"\w"):
+        decode(data[: int(len(data) * share)], 16)
+
+
+@pytest.mark.parametrize("form", ["PPM", "ICO", "TGA", "SGI", "JPEG2000", "PDF", "EPS", "DDS"])
+def test_formats_that_are_not_on_the_list_are_refused(form: str) -> None:
+    with pytest.raises(PhotoError):
+        decode(encoded(PICTURE.resize((32, 32)), form), 8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"hello",
+        b"<svg/>",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"GIF89a",
+        b"II*\0",
+        b"BM",
+        JPEG[2:],
+    ],
+)
+def test_what_is_no_photo_is_refused(data: bytes) -> None:
+    with pytest.raises(PhotoError, match=r"\w"):
+        decode(data, 8)
+
+
+def claims_30000_squared(form: str) -> bytes:
+    """A tiny file whose header promises 900 megapixels."""
+    data = bytearray(encoded(PICTURE.resize((8, 8)), form))
+    if form == "PNG":
+        data[16:24] = struct.pack(">II", 30000, 30000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif form == "BMP":
+        data[18:26] = struct.pack("<ii", 30000, 30000)
+    elif form == "GIF":
+        data[6:10] = struct.pack("<HH", 30000, 30000)
+    else:
+        start = data.index(b"\xff\xc0") + 5
+        data[start : start + 4] = struct.pack(">HH", 30000, 30000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "GIF", "JPEG"])
+def test_a_photo_that_claims_too_many_pixels_is_refused_by_its_header(form: str) -> None:
+    with pytest.raises(PhotoError, match="30000×30000 is over the limit of 128 megapixels"):
+        decode(claims_30000_squared(form), 299)
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(128 * 96, True), (128 * 96 - 1, False)])
+def test_the_pixel_limit_is_exact(monkeypatch: pytest.MonkeyPatch, limit: int, fits: bool) -> None:
+    monkeypatch.setattr(sys.modules["breeds.photos.decode"], "MAX_PIXELS", limit)
+    if fits:
+        assert decode(JPEG, 8).shape == (8, 8, 3)
+    else:
+        with pytest.raises(PhotoError, match="over the limit"):
+            decode(JPEG, 8)
+
+
+SEEDS = [encoded(PICTURE.resize((40, 30)), form) for form in FORMATS] + [
+    encoded(PICTURE.resize((40, 30)), "JPEG", progressive=True, exif=Image.Exif()),
+    encoded(PICTURE.resize((40, 30)).convert("P"), "PNG", transparency=0),
+    encoded(PICTURE.resize((40, 30)), "TIFF", compression="tiff_lzw"),
+    encoded(PICTURE.resize((40, 30)), "GIF", save_all=True, append_images=[PICTURE.resize((20, 20))]),
+]
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(
+    data=st.sampled_from(SEEDS),
+    edits=st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=4)), max_size=6),
+    early=st.booleans(),
+    end=st.integers(0, 5000),
+    resize=st.sampled_from(["stretch", "crop", "pad"]),
+)
+def test_damaged_photos_decode_or_are_refused(
+    data: bytes, edits: list[tuple[int, bytes]], early: bool, end: int, resize: str
+) -> None:
+    damaged = bytearray(data)
+    for place, value in edits:
+        place %= 64 if early else len(data)
+        damaged[place : place + len(value)] = value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["breeds.photos.decode"], "MAX_PIXELS", 10**6)  # to stay fast
+        try:
+            pixels = decode(
+                bytes(damaged[: len(data) - end % len(data)] if end % 3 == 0 else damaged), 16, resize
+            )
+        except PhotoError as error:
+            assert str(error)
+        else:
+            assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
