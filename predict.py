@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
     add("--format", choices=("csv", "json", "kaggle"), default="csv",
         help="csv, one JSON object a line, or Kaggle's submission format")  # fmt: skip
     add("--top-k", metavar="K", type=cli.positive, default=1, help="how many breeds to name for each photo")
+    add("--engine", default="auto", choices=("auto", "openvino", "keras"),
+        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
         help="threads that read and decode photos")  # fmt: skip
     return result
@@ -47,7 +49,7 @@ def main() -> int:
     if model.recipe.weights == "random":
         print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     cache = model_path.parent / f"features-{model.recipe.digest[:12]}.shards"
-    answers = predict(model, paths, arguments.weights, cache, arguments.workers)
+    answers = predict(model, paths, arguments.weights, cache, arguments.workers, arguments.engine)
     total, failed = write_answers(answers, model.classes, arguments.out, arguments.format, arguments.top_k)
     for answer in failed:
         print(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)

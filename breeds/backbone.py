@@ -26,6 +26,7 @@ class Backbone:
 
     name: str
     size: int
+    smallest: int
     width: int
     weights_url: str
     weights_md5: str
@@ -34,6 +35,7 @@ class Backbone:
 XCEPTION = Backbone(
     name="xception",
     size=299,
+    smallest=71,
     width=2048,
     weights_url=(
         "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
@@ -64,7 +66,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a feature's value. Features of two recipes never mix."""
+    """Everything that decides a feature's value. Features of two recipes never mix.
+
+    `precision` is ``fp32``, ``bf16`` or ``int8`` (OpenVINO), ``mixed_bfloat16`` or ``mixed_float16``
+    (Keras); `calibration` is the SHA-256 over the sorted keys of the photos int8 is calibrated on.
+    """
 
     backbone: str
     weights: str
@@ -72,6 +78,7 @@ class Recipe:
     size: int
     resize: str
     precision: str = "fp32"
+    calibration: str = ""
     view: str = "original"
     decode_rule: str = DECODE_RULE
 
@@ -84,6 +91,7 @@ class Recipe:
     def __str__(self) -> str:
         """Name the recipe in one line, for people."""
         extra = "" if self.view == "original" else f", view {self.view}"
+        extra += f", calibration {self.calibration[:12]}" if self.calibration else ""
         return (
             f"{self.backbone} {self.size}×{self.size} {self.resize} {self.precision}{extra}, "
             f"weights {self.weights} ({self.weights_sha256[:12]}), decode rule {self.decode_rule}"

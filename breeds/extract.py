@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from breeds.backbone import XCEPTION, Recipe
-from breeds.durable import check_writable, hold
-from breeds.engines import get_weights, open_engine
+from breeds.backbone import XCEPTION, Recipe, Weights
+from breeds.durable import check_writable, hold, write_aside
+from breeds.engines import get_weights, open_engine, recipe_precision
+from breeds.engines.network import CALIBRATION_PHOTOS
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import Listing, Photo, decode, find_photos, key_of, read
 from breeds.pipeline import LazyEngine, Pixels, run_ahead, stream_features
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
+
+#: Largest input size that is accepted; memory grows with its square.
+LARGEST_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ def extract(
     top: int | None = None,
     classes: Sequence[str] | None = None,
     resize: str = "stretch",
+    size: int | None = None,
+    precision: str = "fp32",
+    engine: str = "auto",
     workers: int = 2,
     trust_mtime: bool = False,
 ) -> Summary:
@@ -60,6 +68,10 @@ def extract(
         ``imagenet``, ``random`` or a file's path.
     resize
         How a photo becomes a square, one of `breeds.photos.RESIZES`.
+    size
+        Width and height of the network's input; None is the backbone's own.
+    precision, engine
+        One of `breeds.engines.PRECISIONS` and one of `breeds.engines.ENGINES`.
     workers
         Threads that read and decode.
     trust_mtime
@@ -74,14 +86,17 @@ def extract(
     check_writable(store)
     listing = find_photos(data, labels, top, classes)
     found = get_weights(weights, XCEPTION)
-    recipe = Recipe(XCEPTION.name, found.name, found.sha256, XCEPTION.size, resize)
+    recipe = _recipe(found, size, resize, recipe_precision(engine, precision))
     old = Store.open(store) if store.exists() else None
     if old is not None:
-        check_recipe(store, old.recipe, recipe)
+        check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
     table = identify(listing, old.table if old and trust_mtime else None, workers)
     if found.path is not None:
         table.weights_path = os.path.abspath(found.path)
     _refuse_conflicts(table)
+    sample = None
+    if recipe.precision == "int8":
+        recipe, sample = _calibrated(recipe, old, store, table, listing)
 
     index = FeatureIndex(recipe)
     with hold(store.with_name(f".{store.stem}.lock"), str(store)):
@@ -89,12 +104,12 @@ def extract(
             index.add_file(store, old.table.key)
         if any(key not in index for key in table.key):
             index.add_shards(shard_folder(store))
-        engine = LazyEngine(lambda: open_engine(recipe, found))
-        new = _extract_missing(listing, table, index, shard_folder(store), engine, workers)
+        opened = LazyEngine(lambda: open_engine(recipe, lambda: found, engine, sample))
+        new = _extract_missing(listing, table, index, shard_folder(store), opened, workers)
         _refuse_nothing_left(listing, table)
         changed = old is None or old.table != table
         if changed:
-            assemble(store, table, index, engine.name or (old.engine if old else ""))
+            assemble(store, table, index, opened.name or (old.engine if old else ""))
     return Summary(
         store=store,
         recipe=recipe,
@@ -108,6 +123,43 @@ def extract(
         damaged=index.damaged,
         seconds=time.perf_counter() - started,
     )
+
+
+def _recipe(weights: Weights, size: int | None, resize: str, precision: str) -> Recipe:
+    size = size or XCEPTION.size
+    if not XCEPTION.smallest <= size <= LARGEST_SIZE:
+        raise BreedsError(
+            f"--size {size}: {XCEPTION.name} takes {XCEPTION.smallest} to {LARGEST_SIZE} pixels."
+        )
+    return Recipe(XCEPTION.name, weights.name, weights.sha256, size, resize, precision)
+
+
+def _calibrated(
+    recipe: Recipe, old: Store | None, store: Path, table: Table, listing: Listing
+) -> tuple[Recipe, list[str] | None]:
+    """Fix the photos that int8 is calibrated on: those this store began with, or the first by key.
+
+    Their keys are recorded beside the shards, in a file named by their digest.
+    """
+    folder = shard_folder(store)
+    recorded = sorted(folder.glob("calibration-*.txt"))
+    wanted = f"calibration-{old.recipe.calibration}.txt" if old else ""
+    chosen = [path for path in recorded if path.name == wanted] or recorded[:1]
+    if old and not (chosen and chosen[0].name == wanted):
+        return replace(recipe, calibration=old.recipe.calibration), None
+    if chosen:
+        keys = chosen[0].read_text(encoding="ascii").split()
+    else:
+        keys = sorted(set(table.key))[:CALIBRATION_PHOTOS]
+    text = "\n".join(keys) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if not chosen:
+        with write_aside(folder / f"calibration-{digest}.txt") as aside:
+            aside.write_text(text, encoding="ascii")
+    path_of = dict(zip(table.key, table.path, strict=True))
+    complete = all(key in path_of for key in keys)
+    sample = [os.path.join(listing.root, path_of[key]) for key in keys] if complete else None
+    return replace(recipe, calibration=digest), sample
 
 
 def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:

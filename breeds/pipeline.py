@@ -19,8 +19,8 @@ R = TypeVar("R")
 Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 
-#: How many photos are decoded ahead of the engine (0.27 MB each).
-AHEAD = 96
+#: How many photos are decoded ahead of the engine (0.27 MB each at 299×299).
+AHEAD = 32
 
 
 class LazyEngine:

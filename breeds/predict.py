@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,12 @@ def _matches(name: str) -> list[str]:
 
 
 def predict(
-    model: Model, paths: Iterable[str], weights: str | None, cache: Path | None, workers: int = 2
+    model: Model,
+    paths: Iterable[str],
+    weights: str | None,
+    cache: Path | None,
+    workers: int = 2,
+    engine: str = "auto",
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
 
@@ -93,6 +99,8 @@ def predict(
         Folder where the features are kept for the next time, or None.
     workers
         Threads that read and decode.
+    engine
+        One of `breeds.engines.ENGINES`.
 
     Raises
     ------
@@ -100,18 +108,23 @@ def predict(
         If the weights are not there or not the model's.
     """
     chosen = _weights(model, weights) if weights else None
-    engine = LazyEngine(lambda: open_engine(model.recipe, chosen or _weights(model, None)))
+    first = list(islice(paths := iter(paths), 2))
+    opened = LazyEngine(
+        lambda: open_engine(
+            model.recipe, lambda: chosen or _weights(model, None), engine, single=len(first) == 1
+        )
+    )
     index = FeatureIndex(model.recipe)
     _add_training_store(model, index)
     with ExitStack() as stack:
         writer = _open_cache(cache, index, stack) if cache else None
         if writer is not None:
-            stack.callback(lambda: writer.commit(engine.name))
-        items = map(_Photo, paths)
+            stack.callback(lambda: writer.commit(opened.name))
+        items = map(_Photo, chain(first, paths))
         block: list[tuple[_Photo, Feature | PhotoError | None]] = []
-        for photo, feature in stream_features(items, _preparer(model, index), engine, workers):
+        for photo, feature in stream_features(items, _preparer(model, index), opened, workers):
             if writer is not None and isinstance(feature, np.ndarray):
-                writer.add(photo.key, photo.path, feature, engine.name)
+                writer.add(photo.key, photo.path, feature, opened.name)
             block.append((photo, feature))
             if len(block) == _BLOCK:
                 yield from _answers(model, index, block)

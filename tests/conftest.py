@@ -60,7 +60,7 @@ def random_engine(random_recipe: Recipe):
     """The real Keras engine with random weights, opened once for the whole session."""
     from breeds.engines import get_weights, open_engine
 
-    return open_engine(random_recipe, get_weights("random", XCEPTION))
+    return open_engine(random_recipe, lambda: get_weights("random", XCEPTION), "keras")
 
 
 @pytest.fixture

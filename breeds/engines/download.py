@@ -57,7 +57,7 @@ def _unreachable(url: str) -> str | None:
 
 
 def _fetch(backbone: Backbone) -> str | None:
-    from breeds.engines.quiet import keras
+    from breeds.engines.keras import keras
 
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_STALL_SECONDS)

@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbone import BACKBONES, Recipe, Weights
-from breeds.engines.quiet import keras, quiet
+from breeds.engines.quiet import quiet
 from breeds.errors import BreedsError
 
-BATCH = 32
+with quiet():
+    import keras
+
+__all__ = ["KerasEngine", "build", "gpus", "keras"]
+
+BATCH, GPU_BATCH = 32, 256
 
 
 class KerasEngine:
@@ -39,7 +44,7 @@ class KerasEngine:
     name = "keras"
 
     def __init__(self, recipe: Recipe, weights: Weights) -> None:
-        self._shape = (BATCH, recipe.size, recipe.size, 3)
+        self._shape = (GPU_BATCH if gpus() else BATCH, recipe.size, recipe.size, 3)
         with quiet():
             self._model = build(recipe, weights)
 
@@ -50,7 +55,7 @@ class KerasEngine:
         for photo in pixels:
             batch[filled] = photo
             filled += 1
-            if filled == BATCH:
+            if filled == len(batch):
                 yield from self._run(batch)
                 filled = 0
         if filled:
@@ -62,6 +67,14 @@ class KerasEngine:
         return np.asarray(self._model.predict_on_batch(scaled), dtype=np.float32)
 
 
+def gpus() -> int:
+    """Return how many GPUs Keras sees, whichever its backend is."""
+    try:
+        return len(keras.distribution.list_devices("gpu"))
+    except (RuntimeError, ValueError):
+        return 0
+
+
 def build(recipe: Recipe, weights: Weights) -> Any:
     """Build the Keras model of `recipe`: float32 (n, size, size, 3) in [-1, 1] to (n, width).
 
@@ -70,15 +83,29 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     BreedsError
         If the weights do not fit the backbone; the text names the layer.
     """
-    shape = (recipe.size, recipe.size, 3)
-    constructors = {"xception": keras.applications.Xception}
-    constructor = constructors[BACKBONES[recipe.backbone].name]
-    model = constructor(include_top=False, pooling="avg", weights=None, input_shape=shape)
-    if weights.path is None:
-        _randomise(model, shape)
-    else:
+    model = _architecture(recipe.backbone, recipe.size, recipe.precision)
+    if weights.path is not None:
         _load(model, weights.path)
+        return model
+    # Calibrated at the backbone's own size, so that random weights are the same at every size.
+    size = BACKBONES[recipe.backbone].size
+    drawn = _architecture(recipe.backbone, size, "fp32")
+    _randomise(drawn, (size, size, 3))
+    model.set_weights(drawn.get_weights())
     return model
+
+
+def _architecture(backbone: str, size: int, precision: str) -> Any:
+    """Build the network with fresh weights; in half precision the global average stays float32."""
+    constructors = {"xception": keras.applications.Xception}
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "fp32" else precision)
+    try:
+        model = constructors[backbone](include_top=False, weights=None, input_shape=(size, size, 3))
+    finally:
+        keras.config.set_dtype_policy(before)
+    pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype="float32")(model.output)
+    return keras.Model(model.input, pooled, name=backbone)
 
 
 def _load(model: Any, path: Path) -> None:

@@ -1,0 +1,238 @@
+"""Networks converted for OpenVINO: made once, kept in a cache folder, checked at every use.
+
+An entry is a folder whose name ends in the SHA-256 of its files, so it carries its own checksum:
+a damaged one is remade, never trusted. Conversion and quantisation run in a process of their
+own, so that TensorFlow and NNCF leave nothing behind in the one that extracts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from breeds.backbone import BACKBONES, Recipe, Weights
+from breeds.engines.quiet import quiet
+from breeds.errors import BreedsError, PhotoError
+from breeds.photos import decode, read
+
+#: Version of the conversion; a change of what it gives needs a new one.
+_RULE = "1"
+_FILES = ("network.xml", "network.bin")
+#: How many photos int8 is calibrated on.
+CALIBRATION_PHOTOS = 300
+
+
+def cache_folder() -> Path:
+    """Return where converted networks are kept: ``$BREEDS_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("BREEDS_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "breeds"
+
+
+def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
+    """Return the converted network of a recipe's weights, converting it if it is not in the cache.
+
+    Parameters
+    ----------
+    weights
+        Finds the weights; called only if they are needed.
+
+    Returns
+    -------
+    pathlib.Path
+        The XML file; the numbers are in the BIN file beside it.
+
+    Raises
+    ------
+    BreedsError
+        If the weights cannot be had or do not fit.
+    """
+    name = f"{recipe.backbone}-{recipe.weights_sha256[:16]}-fp32-{_RULE}"
+    found = _find(name)
+    if found is None:
+        _say("converting the network for OpenVINO, once for these weights: about 15 seconds")
+        found = _make(name, _convert, recipe, weights())
+    return found
+
+
+def int8_network(recipe: Recipe, weights: Callable[[], Weights], sample: Sequence[str] | None) -> Path:
+    """Return the quantised network of an int8 recipe, quantising if it is not in the cache.
+
+    Parameters
+    ----------
+    sample
+        Paths of the photos to calibrate on, those that the recipe's calibration digest stands
+        for; None if they are not at hand.
+
+    Raises
+    ------
+    BreedsError
+        If the network is not in the cache and there is no sample to make it from.
+    """
+    mark = f"{recipe.size}-{recipe.resize}-{recipe.calibration[:16]}"
+    name = f"{recipe.backbone}-{recipe.weights_sha256[:16]}-int8-{mark}-{_RULE}"
+    found = _find(name)
+    if found is not None:
+        return found
+    if sample is None:
+        raise BreedsError(
+            f"The int8 network of this model (calibration {recipe.calibration[:12]}) is not in "
+            f"{cache_folder()}; run extract_features.py --precision int8 on the photos it was "
+            f"calibrated on, or copy {name}-* there from a machine that has it."
+        )
+    fp32 = fp32_network(recipe, weights)
+    _say("quantising the network to int8, once for this store: one or two minutes")
+    return _make(name, _quantise, fp32, recipe.size, recipe.resize, list(sample))
+
+
+@cache
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _digest(folder: Path) -> str:
+    total = hashlib.sha256()
+    for name in _FILES:
+        with open(folder / name, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _find(name: str) -> Path | None:
+    """Return the network `name` of the cache if it is whole; remove it if it is not."""
+    for entry in sorted(cache_folder().glob(f"{name}-*")):
+        match = re.fullmatch(re.escape(name) + r"-([0-9a-f]{64})", entry.name)
+        if match is None:
+            continue
+        try:
+            if _digest(entry) == match[1]:
+                return entry / _FILES[0]
+        except OSError:
+            pass
+        _say(f"the cached network {entry} is damaged and is made again")
+        shutil.rmtree(entry, ignore_errors=True)
+    return None
+
+
+def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
+    """Let `maker` write a network into a folder, in a process of its own, and put it into the cache."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
+    except OSError as error:
+        _say(f"the cache {folder} cannot be written ({error.strerror}): the network is made again each time")
+        aside = Path(tempfile.mkdtemp(prefix="breeds-"))
+        atexit.register(shutil.rmtree, aside, ignore_errors=True)
+    try:
+        _in_own_process(maker, aside, *arguments)
+        if aside.parent != folder:
+            return aside / _FILES[0]
+        final = folder / f"{name}-{_digest(aside)}"
+        for file in _FILES:
+            with open(aside / file, "rb") as written:
+                os.fsync(written.fileno())
+        if not final.exists():
+            aside.rename(final)
+        return final / _FILES[0]
+    finally:
+        if aside.parent == folder:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    quietly = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it too, without a traceback of its own
+    try:
+        with ProcessPoolExecutor(1, spawn, signal.signal, quietly) as pool:
+            pool.submit(maker, *arguments).result()
+    except BrokenExecutor:
+        raise BreedsError(
+            "The process that converts the network was killed; is there enough memory?"
+        ) from None
+
+
+def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
+    """Convert the Keras model to one that takes uint8 pixels of one photo, with scaling folded in."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from dataclasses import replace
+
+    from breeds.engines.keras import build
+
+    # Any size can be set afterwards: the network is fully convolutional.
+    model = build(replace(recipe, size=BACKBONES[recipe.backbone].size), weights)
+    ov = import_openvino(with_converter=True)
+    from openvino.preprocess import PrePostProcessor
+
+    size = model.input_shape[1]
+    with quiet():
+        network = ov.convert_model(model)
+        network.reshape([1, size, size, 3])
+        steps = PrePostProcessor(network)
+        steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+        steps.input().preprocess().convert_element_type(ov.Type.f32).scale(127.5).mean(1.0)
+        ov.save_model(steps.build(), folder / _FILES[0], compress_to_fp16=False)
+
+
+def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence[str]) -> None:
+    """Quantise a network after training, calibrated on photos (NNCF's defaults, symmetric int8)."""
+    import logging
+
+    ov = import_openvino(with_converter=True)
+    with quiet():
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        pixels = []
+        for path in sample:
+            try:
+                pixels.append(decode(read(path), size, resize)[None])
+            except PhotoError:
+                continue
+        if not pixels:
+            raise BreedsError("None of the photos to calibrate int8 on can be decoded; use --precision fp32.")
+        network = ov.Core().read_model(fp32)
+        network.reshape([1, size, size, 3])
+        quantised = nncf.quantize(
+            network,
+            nncf.Dataset(pixels),
+            subset_size=len(pixels),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+        )
+        ov.save_model(quantised, folder / _FILES[0], compress_to_fp16=False)
+
+
+def import_openvino(with_converter: bool = False) -> Any:
+    """Import OpenVINO without its telemetry and, unless asked for, without its converter.
+
+    OpenVINO does without either where its import fails; so blocked, it starts in half the time,
+    sends nothing anywhere and writes nothing to the home folder.
+
+    Raises
+    ------
+    ImportError
+        If OpenVINO is not installed or does not load on this machine.
+    """
+    blocked = ["openvino_telemetry"] + ([] if with_converter else ["openvino.tools.ovc"])
+    for name in blocked:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    finally:
+        for name in blocked:
+            if sys.modules.get(name, ...) is None and name != "openvino_telemetry":
+                del sys.modules[name]
+    return openvino
