@@ -133,17 +133,20 @@ def _logistic(
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     from breeds.heads import logistic
 
+    mean, scale = logistic.standardise(features)
+    standard = (features - mean) / scale
     how: dict[str, Any] = {"C": C, "C_chosen_by": "you"}
+    start = None
     if C is None:
         folds = min(FOLDS, min(Counter(labels).values()))
         if folds < 2:
             how = {"C": FALLBACK_C, "C_chosen_by": "default: a class has one training photo"}
         else:
-            search = logistic.search_C(features, targets, fold_of(keys, labels, folds, seed))
-            losses = {f"{c:.6g}": round(loss, 5) for c, loss in search.log_loss.items()}
+            search = logistic.search_C(standard, targets, fold_of(keys, labels, folds, seed))
+            start = search.start
+            losses = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
             how = {"C": search.C, "C_chosen_by": f"{folds}-fold cross-validation", "cv_log_loss": losses}
-    mean, scale = logistic.standardise(features)
-    layer = logistic.fit((features - mean) / scale, targets, how["C"])
+    layer = logistic.fit(standard, targets, how["C"], start=start)
     return mean, scale, [layer], how
 
 
