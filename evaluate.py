@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from breeds import cli
@@ -17,6 +18,12 @@ def parser() -> argparse.ArgumentParser:
         help="the store with the photos to test on (default: the one the model was trained on)")  # fmt: skip
     add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
     add("--json", metavar="FILE", type=Path, help="the report to write (default: reports/MODEL.json)")
+    add("--cv", metavar="FxR", type=cli.folds_and_repeats,
+        help="also cross-validate the head: F folds, R times, such as 5x2 (default: no)")  # fmt: skip
+    add("--against", metavar="MODEL", type=Path,
+        help="also compare with this model on photos that neither has seen (default: no)")  # fmt: skip
+    add("--doubts", action="store_true", default=False,
+        help="also list photos whose label is doubtful, and near duplicates across classes")  # fmt: skip
     return result
 
 
@@ -35,10 +42,27 @@ def main() -> int:
     store_path = arguments.store
     if store_path is None:
         store_path = cli.say_using(Path(str(model.record.get("store", ""))))
-    numbers = report.evaluate(Store.open(store_path), model)
+    store = Store.open(store_path)
+    numbers = report.evaluate(store, model)
     numbers["model"] = str(model_path)
+    text = [report.as_text(numbers)]
+    if arguments.cv:
+        from breeds.crossval import cross_validate
+
+        numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
+        text.append(report.cross_validation_text(numbers["cross_validation"]))
+    if arguments.against:
+        numbers["against"] = report.compare_models(store, model, saved.load(arguments.against))
+        text.append(f"against {arguments.against}: {numbers['against']['in_words']}")
+    if arguments.doubts:
+        from breeds.doubts import find_doubts, find_near_duplicates
+
+        doubts, pairs = find_doubts(store), find_near_duplicates(store)
+        numbers["doubts"] = [asdict(doubt) for doubt in doubts]
+        numbers["near_duplicates"] = [asdict(pair) for pair in pairs]
+        text.append(report.doubts_text(doubts, pairs))
     report.write_json(numbers, json_path)
-    print(report.as_text(numbers))
+    print("\n\n".join(text))
     print(f"wrote {json_path}; next: python predict.py PHOTOS")
     return 0
 

@@ -27,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
     add("--top-k", metavar="K", type=cli.positive, default=1, help="how many breeds to name for each photo")
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
+    add("--no-unknown", action="store_true", default=False,
+        help="always name a breed, also for photos that seem to be of none")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
         help="threads that read and decode photos")  # fmt: skip
     return result
@@ -46,6 +48,8 @@ def main() -> int:
         check_writable(arguments.out)
     paths = list_inputs(arguments.paths, sys.stdin)
     model = saved.load(model_path)
+    if arguments.no_unknown:
+        model.unknown = None
     if model.recipe.weights == "random":
         print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     cache = model_path.parent / f"features-{model.recipe.digest[:12]}.shards"

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breeds import cli
+
+if TYPE_CHECKING:
+    from breeds.store import Store
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,12 +26,30 @@ def parser() -> argparse.ArgumentParser:
         help="inverse regularisation strength of logistic regression (default: chosen by 5-fold "
         "cross-validation)")  # fmt: skip
     add("--seed", metavar="N", type=cli.natural, default=0, help="decides the split and everything random")
-    add("--val", metavar="SHARE", type=cli.share, default=0.0,
+    add("--val", metavar="SHARE", type=lambda text: cli.share(text, 0.7), default=0.0,
         help="share of the photos for validation, beside the fifth for testing")  # fmt: skip
+    add("--balanced", action="store_true", default=False,
+        help="let every class weigh the same, however many photos it has")  # fmt: skip
+    add("--keep", metavar="SHARE", type=cli.share, default=0.95,
+        help="share of known photos to keep when photos of none of the classes are refused")  # fmt: skip
+    add("--compare", action="store_true", default=False,
+        help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
     add("--export", choices=("joblib",),
         help="also write a scikit-learn pipeline beside the model, for other programs "
         "(default: no)")  # fmt: skip
     return result
+
+
+def compare(store: Store, seed: int) -> int:
+    """Print the table of heads; nothing is written."""
+    from breeds.crossval import compare_heads
+
+    print(f"{'head':24} log loss  accuracy  95 % interval     seconds")
+    for row in compare_heads(store, seed):
+        low, high = row["accuracy_interval"]
+        print(f"{row['head']:24} {row['log_loss']:8.4f}  {row['accuracy']:8.2%}  "
+              f"{low:.2%} to {high:.2%} {row['seconds']:8.1f}")  # fmt: skip
+    return 0
 
 
 def main() -> int:
@@ -43,8 +65,13 @@ def main() -> int:
 
     if arguments.head == "dense" and (arguments.C or arguments.export):
         raise BreedsError("--C and --export belong to --head logistic; leave them out for the dense head.")
+    if arguments.compare:
+        return compare(Store.open(store_path), arguments.seed)
     check_writable(model_path)
-    model = train(Store.open(store_path), arguments.head, arguments.C, arguments.seed, arguments.val)
+    model = train(
+        Store.open(store_path), arguments.head, arguments.C, arguments.seed, arguments.val,
+        arguments.balanced, arguments.keep,
+    )  # fmt: skip
     saved.save(model, model_path)
     record = model.record
     print(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
@@ -53,9 +80,16 @@ def main() -> int:
         if record[name]:
             print(f"{record[name]} {name} left out")
     if arguments.head == "logistic":
-        print(f"C = {record['C']:.4g}, chosen by {record['C_chosen_by']}")
+        print(
+            f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; temperature {model.temperature:.3g}"
+        )
+        if record.get("C_at_edge"):
+            print("this C is at the edge of the grid: a better one may lie beyond; try with --C")
     else:
         print(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
+    if record["few"]:
+        names = ", ".join(f"{label} ({count})" for label, count in record["few"].items())
+        print(f"few training photos, so numbers about these classes say little: {names}")
     print(f"on the training photos themselves: accuracy {record['train_accuracy']:.1%}, "
           f"log loss {record['train_log_loss']:.4f}")  # fmt: skip
     print(f"weights {model.recipe.weights} ({model.recipe.weights_sha256[:12]}); {record['seconds']:.1f} s")

@@ -15,6 +15,7 @@ import numpy as np
 from breeds.durable import write_aside
 from breeds.predict import Answer
 
+UNKNOWN = "unknown"
 FORMATS = ("csv", "json", "kaggle")
 # A spreadsheet takes a cell that starts so for a formula, and runs it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -68,16 +69,26 @@ def _best(answer: Answer, classes: list[str], top_k: int) -> list[tuple[str, flo
     return [(classes[i], float(answer.probabilities[i])) for i in order]
 
 
+def _breed(answer: Answer, classes: list[str]) -> tuple[str, str]:
+    """Return the answer, which may be `UNKNOWN`, and the best guess."""
+    best = _best(answer, classes, 1)
+    guess = best[0][0] if best else ""
+    return (UNKNOWN if answer.unknown else guess), guess
+
+
 def _csv(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
     top_k = min(top_k, len(classes))
     writer = csv.writer(file, lineterminator="\n")
     more = [name for k in range(2, top_k + 1) for name in (f"breed_{k}", f"probability_{k}")]
-    writer.writerow(["path", "breed", "probability", *more, "error"])
+    writer.writerow(["path", "breed", "probability", "guess", *more, "error"])
 
     def row(answer: Answer) -> None:
-        best = _best(answer, classes, top_k) or [("", float("nan"))] * top_k
-        cells = [cell for name, p in best for cell in (safe_cell(name), "" if p != p else f"{p:.6f}")]
-        writer.writerow([safe_cell(_printable(answer.path)), *cells, safe_cell(answer.error)])
+        best = [(safe_cell(name), f"{p:.6f}") for name, p in _best(answer, classes, top_k)]
+        best += [("", "")] * (top_k - len(best))
+        breed, guess = map(safe_cell, _breed(answer, classes))
+        rest = [cell for pair in best[1:] for cell in pair]
+        path, error = safe_cell(_printable(answer.path)), safe_cell(answer.error)
+        writer.writerow([path, breed, best[0][1], guess, *rest, error])
 
     return row
 
@@ -87,8 +98,9 @@ def _json(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], ob
         best = _best(answer, classes, top_k)
         line = {
             "path": _printable(answer.path),
-            "breed": best[0][0] if best else None,
+            "breed": _breed(answer, classes)[0] or None,
             "probability": round(best[0][1], 6) if best else None,
+            "guess": best[0][0] if best else None,
             "top": [{"breed": name, "probability": round(p, 6)} for name, p in best],
             "error": answer.error or None,
         }

@@ -106,9 +106,18 @@ def positive_float(text: str) -> float:
     return _number(text, float, lambda x: 0 < x < math.inf, "a number above 0")
 
 
-def share(text: str) -> float:
-    """Read a share from 0 up to (not including) 0.8, for argparse."""
-    return _number(text, float, lambda x: 0 <= x < 0.8, "a share from 0 to below 0.8")
+def share(text: str, below: float = 1.0) -> float:
+    """Read a share from 0 up to (not including) `below`, for argparse."""
+    return _number(text, float, lambda x: 0 <= x < below, f"a share from 0 to below {below:g}")
+
+
+def folds_and_repeats(text: str) -> tuple[int, int]:
+    """Read folds and repeats such as ``5x2``, for argparse."""
+    folds, cross, repeats = text.partition("x")
+    numbers = [int(part) if part.isdigit() else 0 for part in (folds, repeats if cross else "1")]
+    if numbers[0] < 2 or numbers[1] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not folds x repeats, such as 5x2")
+    return numbers[0], numbers[1]
 
 
 def _number(text: str, kind: type[N], fits: Callable[[N], bool], wanted: str) -> N:

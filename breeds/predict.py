@@ -28,11 +28,15 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one photo: probabilities, float64 (classes,), or why there are none."""
+    """What a model says of one photo: probabilities, float64 (classes,), or why there are none.
+
+    `unknown` is set for a photo that seems to be of none of the classes.
+    """
 
     path: str
     probabilities: NDArray[np.float64] | None
     error: str = ""
+    unknown: bool = False
 
 
 @dataclass
@@ -150,17 +154,20 @@ def _answers(
     """Turn a block of features, read from the cache where they are None, into answers."""
     cached = [photo.key for photo, feature in block if feature is None]
     from_cache = iter(index.read(cached)) if cached else iter(())
-    features = [
+    known = [
         next(from_cache) if feature is None else feature
         for _, feature in block
         if not isinstance(feature, PhotoError)
     ]
-    rows = iter(model.probabilities(np.stack(features))) if features else iter(())
+    features = np.stack(known) if known else np.empty((0, len(model.mean)), dtype=np.float32)
+    unknown = model.unknown.is_unknown(features) if model.unknown else [False] * len(features)
+    rows = zip(model.probabilities(features), unknown, strict=True) if known else iter(())
     for photo, feature in block:
         if isinstance(feature, PhotoError):
             yield Answer(photo.path, None, str(feature))
         else:
-            yield Answer(photo.path, next(rows))
+            probabilities, refused = next(rows)
+            yield Answer(photo.path, probabilities, unknown=bool(refused))
 
 
 def _weights(model: Model, spec: str | None) -> Weights:

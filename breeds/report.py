@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.durable import write_aside
 from breeds.errors import BreedsError
-from breeds.heads.saved import Model
+from breeds.heads.saved import Model, softmax
 from breeds.store import Store, check_recipe, versions
+
+if TYPE_CHECKING:
+    from breeds.doubts import Doubt, NearDuplicate
+
+Floats = NDArray[np.float32]
 
 _OPTIMISTIC = (
     "The weights have seen ImageNet, and Stanford Dogs and Kaggle's dog photos are ImageNet photos: "
@@ -48,7 +55,8 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
             f"train on this store, or extract with --classes."
         )
     truth = np.array([number[table.label[row]] for row in rows])
-    probabilities = model.probabilities(store.features(np.array(rows)))
+    features = store.features(np.array(rows))
+    probabilities = model.probabilities(features)
     matrix = metrics.confusion(truth, probabilities.argmax(axis=1), len(model.classes))
     right = int(matrix.diagonal().sum())
     scores = metrics.class_scores(matrix)
@@ -57,6 +65,12 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         "accuracy_interval": list(metrics.wilson_interval(right, len(rows))),
         "top3": metrics.accuracy(truth, probabilities, 3),
         "log_loss": metrics.log_loss(truth, probabilities),
+        "log_loss_interval": list(metrics.bootstrap_interval(metrics.log_loss, truth, probabilities)),
+        "macro_f1": metrics.macro_f1(truth, probabilities),
+        "macro_f1_interval": list(metrics.bootstrap_interval(metrics.macro_f1, truth, probabilities)),
+        "calibration": _calibration(model, truth, features),
+        "coverage": [list(point) for point in _coverage(model, truth, probabilities, features)],
+        "unknown": _unknown(model, truth, probabilities, features),
         "n_train": model.record["n_train"],
         "n_test": len(rows),
         "n_seen": seen,
@@ -69,6 +83,91 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         "store": str(store.path),
         "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
         "versions": versions(),
+    }
+
+
+def _calibration(model: Model, truth: metrics.Truth, features: Floats) -> dict[str, float]:
+    """Measure what the temperature, fitted in training, does to the probabilities of test photos."""
+    after = model.probabilities(features)
+    before = softmax(model.logits(features) * model.temperature)
+    found = {"temperature": model.temperature}
+    for name, measure in (
+        ("ece", metrics.calibration_error),
+        ("brier", metrics.brier),
+        ("log_loss", metrics.log_loss),
+    ):
+        found[f"{name}_before"], found[f"{name}_after"] = measure(truth, before), measure(truth, after)
+    return found
+
+
+def _coverage(
+    model: Model, truth: metrics.Truth, probabilities: metrics.Probabilities, features: Floats
+) -> list[tuple[float, float]]:
+    """Return accuracy against coverage, leaving out first what is least like a known class."""
+    excess = model.unknown.excess(features) if model.unknown else -probabilities.max(axis=1)
+    return metrics.coverage_curve(truth, probabilities, -excess)
+
+
+def _unknown(
+    model: Model, truth: metrics.Truth, probabilities: metrics.Probabilities, features: Floats
+) -> dict[str, float] | None:
+    """Say how many known photos the threshold keeps, and how good the answers to these are."""
+    if model.unknown is None:
+        return None
+    kept = ~model.unknown.is_unknown(features)
+    right = probabilities.argmax(axis=1) == truth
+    return {
+        "kept": float(kept.mean()),
+        "kept_aimed_at": model.unknown.keep,
+        "accuracy_of_kept": float(right[kept].mean()) if kept.any() else 0.0,
+    }
+
+
+def compare_models(store: Store, model: Model, other: Model) -> dict[str, Any]:
+    """Compare two models on the labelled photos that neither has seen in training.
+
+    Returns
+    -------
+    dict
+        Counts, McNemar's exact p-value, and what it means in words.
+
+    Raises
+    ------
+    BreedsError
+        If their classes or recipes differ, or no photo is left.
+    """
+    if model.classes != other.classes:
+        raise BreedsError("The two models know different classes; compare models of the same classes.")
+    for one in (model, other):
+        check_recipe(store.path, store.recipe, one.recipe)
+    table = store.table
+    seen = model.seen_keys() | other.seen_keys()
+    number = {name: i for i, name in enumerate(model.classes)}
+    first: dict[str, int] = {}
+    for row, (key, label) in enumerate(zip(table.key, table.label, strict=True)):
+        if label in number and key not in seen:
+            first.setdefault(key, row)
+    if not first:
+        raise BreedsError(f"{store.path} has no photo that neither model has seen in training.")
+    features = store.features(np.array(list(first.values())))
+    truth = np.array([number[table.label[row]] for row in first.values()])
+    right, other_right = (one.logits(features).argmax(axis=1) == truth for one in (model, other))
+    only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    p = metrics.mcnemar(only, only_other)
+    better = "this model" if only > only_other else "the other model"
+    words = (
+        f"{better} is better, and that is no accident of these {len(truth)} photos (p = {p:.3g})"
+        if p < 0.05
+        else f"these {len(truth)} photos do not show that either is better (p = {p:.3g})"
+    )
+    return {
+        "photos": len(truth),
+        "accuracy": float(right.mean()),
+        "accuracy_other": float(other_right.mean()),
+        "only_this_right": only,
+        "only_other_right": only_other,
+        "p_value": p,
+        "in_words": words,
     }
 
 
@@ -102,20 +201,55 @@ def write_json(report: dict[str, Any], path: Path) -> None:
 
 def as_text(report: dict[str, Any]) -> str:
     """Lay a report out for a terminal."""
-    low, high = report["accuracy_interval"]
+    calibration, unknown = report["calibration"], report["unknown"]
     lines = [
-        f"accuracy  {report['accuracy']:.1%}   (95 % interval {low:.1%} to {high:.1%})",
-        f"top 3     {report['top3']:.1%}",
-        f"log loss  {report['log_loss']:.4f}",
-        f"photos    {report['n_test']} for testing, none of the {report['n_train']} for training",
-        f"weights   {report['weights']['name']} ({report['weights']['sha256'][:12]})",
-        "",
-        *_class_table(report),
-        "",
-        *_confused(report),
-        report["caveat"],
+        f"accuracy   {report['accuracy']:.1%}   {_interval(report['accuracy_interval'], '.1%')}",
+        f"top 3      {report['top3']:.1%}",
+        f"log loss   {report['log_loss']:.4f}  {_interval(report['log_loss_interval'], '.4f')}",
+        f"macro F1   {report['macro_f1']:.3f}   {_interval(report['macro_f1_interval'], '.3f')}",
+        f"calibration error {calibration['ece_after']:.3f} (before its temperature "
+        f"{calibration['temperature']:.3g}: {calibration['ece_before']:.3f}), Brier score "
+        f"{calibration['brier_after']:.4f} (before: {calibration['brier_before']:.4f})",
+        f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
+        f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
+    ]
+    if unknown:
+        lines.append(
+            f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "
+            f"accuracy of the kept {unknown['accuracy_of_kept']:.1%}"
+        )
+    lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
+    return "\n".join(lines)
+
+
+def cross_validation_text(numbers: dict[str, Any]) -> str:
+    """Lay out the numbers of `breeds.crossval.cross_validate`."""
+    return (
+        f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on "
+        f"{numbers['photos']} photos: "
+        f"accuracy {numbers['accuracy']:.2%} (± {numbers['accuracy_spread']:.2%} between repeats), "
+        f"log loss {numbers['log_loss']:.4f} (± {numbers['log_loss_spread']:.4f}), "
+        f"macro F1 {numbers['macro_f1']:.4f}"
+    )
+
+
+def doubts_text(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> str:
+    """List doubtful labels and near duplicates, one on each line."""
+    lines = [f"{len(doubts)} doubtful labels, the most doubtful first:"]
+    lines += [
+        f"  {d.path}: called {d.label} ({d.label_probability:.1%}), looks like {d.suggestion} "
+        f"({d.suggestion_probability:.0%})"
+        for d in doubts
+    ]
+    lines.append(f"{len(pairs)} near duplicates across classes:")
+    lines += [
+        f"  {p.path} ({p.label}) and {p.other_path} ({p.other_label}): {p.similarity:.3f}" for p in pairs
     ]
     return "\n".join(lines)
+
+
+def _interval(bounds: list[float], form: str) -> str:
+    return f"(95 % interval {bounds[0]:{form}} to {bounds[1]:{form}})"
 
 
 def _class_table(report: dict[str, Any]) -> list[str]:

@@ -21,6 +21,8 @@ FOLDS = 5
 #: C where there are too few photos of a class to choose it by cross-validation.
 FALLBACK_C = 0.01
 DENSE_VALIDATION_FOLDS = 8
+#: Under so many training photos of a class, its numbers rest on too few.
+FEW = 10
 Rows = NDArray[np.intp]
 
 
@@ -62,7 +64,13 @@ def labelled(store: Store, seed: int, val: float) -> Labelled:
 
 
 def train(
-    store: Store, head: str = "logistic", C: float | None = None, seed: int = 0, val: float = 0.0
+    store: Store,
+    head: str = "logistic",
+    C: float | None = None,
+    seed: int = 0,
+    val: float = 0.0,
+    balanced: bool = False,
+    keep: float = 0.95,
 ) -> Model:
     """Train a head on a store's training part.
 
@@ -78,6 +86,10 @@ def train(
     val
         Share of photos for validation; logistic regression has no use for them and leaves them
         alone, the dense head decides by them when to stop (without, by an eighth of training).
+    balanced
+        Let every class weigh the same; the dense head always does.
+    keep
+        Share of known photos that the threshold for unknown ones is set to keep.
 
     Raises
     ------
@@ -95,19 +107,36 @@ def train(
     chosen = [i for i, used in enumerate(for_fit) if used]
     keys, labels = [photos.keys[i] for i in chosen], [photos.labels[i] for i in chosen]
 
+    folds = _folds(keys, labels, seed)
     if head == "dense":
         decides = photos.part[for_fit] == "val"
         if not decides.any():
             decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
-        mean, scale, layers, how = _dense(features, targets[for_fit], decides, seed)
+        fitted = _dense(features, targets[for_fit], decides, seed)
     else:
-        mean, scale, layers, how = _logistic(features, targets[for_fit], keys, labels, C, seed)
+        fitted = _logistic(features, targets[for_fit], folds, C, balanced)
+    detector = None
+    if folds is not None:
+        from breeds.heads.unknown import fit_detector
+
+        detector = fit_detector(features, targets[for_fit], folds, keep)
     seen = [key for key, part in zip(photos.keys, photos.part, strict=True) if part != "test"]
-    model = Model(head, classes, store.recipe, store.table.weights_path, mean, scale, layers, pack_keys(seen))
+    model = Model(
+        kind=head,
+        classes=classes,
+        recipe=store.recipe,
+        weights_path=store.table.weights_path,
+        mean=fitted.mean,
+        scale=fitted.scale,
+        layers=fitted.layers,
+        seen=pack_keys(seen),
+        temperature=fitted.temperature,
+        unknown=detector,
+    )
     probabilities = model.probabilities(features)
     parts = Counter(photos.part.tolist())
     model.record = {
-        **how,
+        **fitted.how,
         "seed": seed,
         "store": str(store.path),
         "n_train": int(for_fit.sum()) if head == "dense" else parts["train"],
@@ -117,45 +146,66 @@ def train(
         "duplicates": photos.duplicates,
         "train_accuracy": float((probabilities.argmax(axis=1) == targets[for_fit]).mean()),
         "train_log_loss": log_loss(targets[for_fit], probabilities),
+        "few": {label: n for label, n in sorted(Counter(labels).items()) if n < FEW},
         "seconds": round(time.perf_counter() - started, 2),
         "versions": versions(),
     }
     return model
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A head before it becomes a model: standardisation, layers, temperature, and how it came about."""
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+    temperature: float
+    how: dict[str, Any]
+
+
+def _folds(keys: list[str], labels: list[str], seed: int) -> Rows | None:
+    """Return the cross-validation fold of each photo, or None if a class has a single one."""
+    folds = min(FOLDS, *Counter(labels).values())
+    return fold_of(keys, labels, folds, seed) if folds > 1 else None
+
+
 def _logistic(
-    features: NDArray[np.float32],
-    targets: Rows,
-    keys: list[str],
-    labels: list[str],
-    C: float | None,
-    seed: int,
-) -> tuple[Any, Any, Any, dict[str, Any]]:
+    features: NDArray[np.float32], targets: Rows, folds: Rows | None, C: float | None, balanced: bool
+) -> _Fitted:
     from breeds.heads import logistic
 
     mean, scale = logistic.standardise(features)
     standard = (features - mean) / scale
-    how: dict[str, Any] = {"C": C, "C_chosen_by": "you"}
-    start = None
-    if C is None:
-        folds = min(FOLDS, min(Counter(labels).values()))
-        if folds < 2:
-            how = {"C": FALLBACK_C, "C_chosen_by": "default: a class has one training photo"}
-        else:
-            search = logistic.search_C(standard, targets, fold_of(keys, labels, folds, seed))
-            start = search.start
-            losses = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
-            how = {"C": search.C, "C_chosen_by": f"{folds}-fold cross-validation", "cv_log_loss": losses}
-    layer = logistic.fit(standard, targets, how["C"], start=start)
-    return mean, scale, [layer], how
+    how: dict[str, Any] = {
+        "C": C or FALLBACK_C,
+        "C_chosen_by": "you" if C else "default",
+        "balanced": balanced,
+    }
+    if folds is None:
+        layer = logistic.fit(standard, targets, how["C"], balanced)
+        return _Fitted(mean, scale, [layer], 1.0, how)
+    grid = (C,) if C else logistic.C_GRID
+    search = logistic.search_C(standard, targets, folds, balanced, grid)
+    how["C"] = search.C
+    if not C:
+        how["C_chosen_by"] = f"{int(folds.max()) + 1}-fold cross-validation"
+        how["C_at_edge"] = search.at_edge
+    how["cv_log_loss"] = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
+    layer = logistic.fit(standard, targets, search.C, balanced, search.start)
+    return _Fitted(mean, scale, [layer], search.temperature, how)
 
 
-def _dense(
-    features: NDArray[np.float32], targets: Rows, decides: NDArray[np.bool_], seed: int
-) -> tuple[Any, Any, Any, dict[str, Any]]:
-    from breeds.heads import dense, logistic
+def _dense(features: NDArray[np.float32], targets: Rows, decides: NDArray[np.bool_], seed: int) -> _Fitted:
+    from breeds.heads import dense
+    from breeds.heads.logistic import standardise
+    from breeds.heads.temperature import fit_temperature
 
-    mean, scale = logistic.standardise(features[~decides])
-    fitted = dense.fit((features - mean) / scale, targets, decides, seed)
-    how = {"best_epoch": fitted.best_epoch, "val_log_loss": min(fitted.val_log_loss)}
-    return mean, scale, fitted.layers, how
+    mean, scale = standardise(features[~decides])
+    standard = (features - mean) / scale
+    trained = dense.fit(standard, targets, decides, seed)
+    (first, bias), (second, last_bias) = trained.layers
+    logits = np.maximum(standard[decides] @ first + bias, 0) @ second + last_bias
+    temperature = fit_temperature(logits.astype(np.float64), targets[decides])
+    how = {"best_epoch": trained.best_epoch, "val_log_loss": min(trained.val_log_loss)}
+    return _Fitted(mean, scale, trained.layers, temperature, how)

@@ -8,7 +8,7 @@ them the solution. scikit-learn solves there, and the answer is carried back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +19,15 @@ from scipy.linalg import solve_triangular
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from breeds.heads.temperature import fit_temperature, logits_loss
+
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
 #: Inverse regularisation strengths that the search tries, from strong to weak regularisation.
-C_GRID = tuple(float(f"{c:.3g}") for c in np.logspace(-4, 1, 16))
+C_GRID = tuple(float(f"{c:.3g}") for c in np.logspace(-5, 0, 16))
+#: The search ends when the loss has not improved for this many steps.
+_PATIENCE = 2
 _SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
 _WORKERS = 2
 # Newton's method takes the fewest steps, but each costs the square of the number of classes.
@@ -42,7 +46,9 @@ class Search:
     C
         The best of the grid.
     log_loss
-        Mean log loss over the folds for every C that was tried; the search ends when it rises.
+        Out-of-fold log loss, after temperature scaling, of every C that was tried.
+    temperature
+        That of the best C.
     out_of_fold
         Logits, float64 (n, classes), of every photo by the head that was not trained on it.
     start
@@ -51,13 +57,14 @@ class Search:
 
     C: float
     log_loss: dict[float, float]
+    temperature: float
     out_of_fold: Logits
     start: tuple[NDArray[Any], NDArray[Any]]
 
     @property
     def at_edge(self) -> bool:
         """Whether the best C is the last of the grid, so that a better one may lie beyond."""
-        return self.C in (C_GRID[0], C_GRID[-1])
+        return len(self.log_loss) > 1 and self.C in (C_GRID[0], C_GRID[-1])
 
 
 def standardise(features: Floats) -> tuple[Floats, Floats]:
@@ -110,12 +117,17 @@ def fit(
 
 
 def search_C(
-    features: Floats, targets: NDArray[np.intp], folds: NDArray[np.intp], balanced: bool = False
+    features: Floats,
+    targets: NDArray[np.intp],
+    folds: NDArray[np.intp],
+    balanced: bool = False,
+    grid: Sequence[float] = C_GRID,
 ) -> Search:
-    """Choose C from `C_GRID` by the mean log loss over cross-validation folds.
+    """Choose C by the out-of-fold log loss after temperature scaling.
 
-    The folds walk the grid in step, each starting from its last solution, and stop when their
-    mean loss has risen.
+    A strongly regularised head is too timid, but once its temperature is set it is the better
+    one, so both are chosen together. The folds walk the grid in step, each starting from its
+    last solution, and stop when the loss rises.
 
     Parameters
     ----------
@@ -125,44 +137,54 @@ def search_C(
         Class numbers, shape (n,).
     folds
         The fold of each photo, shape (n,); every class is in at least two of them.
+    balanced
+        Let every class weigh the same, however many photos it has.
+    grid
+        Strengths to try, from small to large.
     """
     space = _Space(features, _SEARCH_RANK)
     losses: dict[float, float] = {}
     best: list[_Step] = []
+    temperature, out_of_fold = 1.0, np.empty((len(targets), int(targets.max()) + 1))
     parts = [folds == fold for fold in range(int(folds.max()) + 1)]
     with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool:
-        paths = [_path(space.coordinates, targets, part, balanced) for part in parts]
-        for C in C_GRID:
+        paths = [_path(space.coordinates, targets, part, balanced, grid) for part in parts]
+        for C in grid:
             steps = list(pool.map(next, paths))
-            losses[C] = float(np.mean([step.loss for step in steps]))
-            if losses[C] > min(losses.values()):
+            logits = np.empty_like(out_of_fold)
+            for part, step in zip(parts, steps, strict=True):
+                logits[part] = step.logits
+            here = fit_temperature(logits, targets)
+            losses[C] = logits_loss(logits, targets, here)
+            if losses[C] == min(losses.values()):
+                best, temperature, out_of_fold = steps, here, logits
+            elif list(losses).index(min(losses, key=losses.__getitem__)) < len(losses) - _PATIENCE:
                 break
-            best = steps
-    out_of_fold = np.empty((len(targets), best[0].logits.shape[1]))
-    for part, step in zip(parts, best, strict=True):
-        out_of_fold[part] = step.logits
     weights = space.out_of(np.mean([step.weights for step in best], axis=0))
     start = (weights, np.mean([step.bias for step in best], axis=0))
-    return Search(min(losses, key=losses.__getitem__), losses, out_of_fold, start)
+    return Search(min(losses, key=losses.__getitem__), losses, temperature, out_of_fold, start)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One fold at one C: log loss and logits of its held-out photos, and the solution."""
+    """One fold at one C: logits of its held-out photos, and the solution."""
 
-    loss: float
     logits: Logits
     weights: NDArray[Any]
     bias: NDArray[Any]
 
 
 def _path(
-    coordinates: NDArray[Any], targets: NDArray[np.intp], held_out: NDArray[np.bool_], balanced: bool
+    coordinates: NDArray[Any],
+    targets: NDArray[np.intp],
+    held_out: NDArray[np.bool_],
+    balanced: bool,
+    grid: Sequence[float],
 ) -> Iterator[_Step]:
     """Solve one fold for every C of the grid, each from the last solution."""
-    inside, outside, truth = coordinates[~held_out], coordinates[held_out], targets[held_out]
+    inside, outside = coordinates[~held_out], coordinates[held_out]
     solver = _solver(int(targets.max()) + 1, _SEARCH_TOLERANCE, balanced)
-    for C in C_GRID:
+    for C in grid:
         solver.C = C
         solver.fit(inside, targets[~held_out])
         while solver.n_iter_[0] == 0 and solver.tol > 1e-6:  # the last solution was close: look closer
@@ -171,10 +193,7 @@ def _path(
         logits = (outside @ solver.coef_.T + solver.intercept_).astype(np.float64)
         if logits.shape[1] == 1:
             logits = np.hstack([-logits / 2, logits / 2])
-        top = logits.max(axis=1)
-        total = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top
-        loss = float((total - logits[np.arange(len(truth)), truth]).mean())
-        yield _Step(loss, logits, solver.coef_, solver.intercept_)
+        yield _Step(logits, solver.coef_.copy(), solver.intercept_.copy())
 
 
 def _solver(classes: int, tolerance: float, balanced: bool) -> Any:

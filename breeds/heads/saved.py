@@ -20,8 +20,10 @@ from safetensors.numpy import save_file
 from breeds.backbone import Recipe
 from breeds.durable import write_aside
 from breeds.errors import BreedsError
+from breeds.heads.unknown import Detector
 
 _FORMAT = "breeds model 1"
+_DETECTOR = ("means", "directions", "weights", "typical")
 Array = NDArray[np.float32]
 
 
@@ -47,6 +49,8 @@ class Model:
         SHA-256 keys of the training and validation photos, uint8 (n, 32).
     temperature
         Divides the logits.
+    unknown
+        Tells photos of none of the classes, or None if there were too few photos to set it.
     record
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
     """
@@ -60,6 +64,7 @@ class Model:
     layers: list[tuple[Array, Array]]
     seen: NDArray[np.uint8]
     temperature: float = 1.0
+    unknown: Detector | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     def logits(self, features: Array) -> NDArray[np.float64]:
@@ -100,6 +105,8 @@ def save(model: Model, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {"mean": model.mean, "scale": model.scale, "seen": model.seen}
     for number, (weights, bias) in enumerate(model.layers):
         arrays[f"weights.{number}"], arrays[f"bias.{number}"] = weights, bias
+    if model.unknown is not None:
+        arrays |= {f"unknown.{name}": getattr(model.unknown, name) for name in _DETECTOR}
     about = {
         "kind": model.kind,
         "classes": model.classes,
@@ -107,6 +114,7 @@ def save(model: Model, path: Path) -> None:
         "recipe_sha256": model.recipe.digest,
         "weights_path": model.weights_path,
         "temperature": model.temperature,
+        "unknown": model.unknown and {"threshold": model.unknown.threshold, "keep": model.unknown.keep},
         "record": model.record,
     }
     metadata = {"format": _FORMAT, "breeds": json.dumps(about)}
@@ -152,6 +160,12 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
         layers=[(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(count)],
         seen=arrays["seen"],
         temperature=float(about["temperature"]),
+        unknown=about["unknown"]
+        and Detector(
+            **{name: arrays[f"unknown.{name}"] for name in _DETECTOR},
+            threshold=float(about["unknown"]["threshold"]),
+            keep=float(about["unknown"]["keep"]),
+        ),
         record=dict(about["record"]),
     )
 
@@ -170,6 +184,13 @@ def _check(model: Model) -> None:
     if model.seen.dtype != np.uint8 or model.seen.ndim != 2 or model.seen.shape[1] != 32:
         raise ValueError("the training keys are not SHA-256 digests")
     floats = [model.mean, model.scale, *(array for layer in model.layers for array in layer)]
+    if model.unknown is not None:
+        width, rank = model.mean.shape[0], len(model.unknown.weights)
+        shapes = [(len(model.classes), width), (width, rank), (rank,), (len(model.classes),)]
+        parts = [getattr(model.unknown, name) for name in _DETECTOR]
+        if [part.shape for part in parts] != shapes or not np.isfinite(model.unknown.threshold):
+            raise ValueError("the parts of the unknown detector do not fit")
+        floats += parts
     if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in floats):
         raise ValueError("a number is not finite")
     if not (model.scale > 0).all() or not 0 < model.temperature < 1e6:

@@ -1,0 +1,86 @@
+"""Label doubts: photos whose label a head that has not seen them contradicts, and near duplicates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from breeds.crossval import labelled_features, out_of_fold
+from breeds.heads.saved import softmax
+from breeds.split import fold_of
+from breeds.store import Store
+
+#: A strongly regularised head does not learn single wrong labels by heart.
+_C = 1e-3
+#: A label is doubted when the head gives it less than this.
+DOUBTFUL = 0.1
+#: Photos whose features are this alike are one picture, cropped, scaled or compressed again.
+NEAR_DUPLICATE = 0.97
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A photo whose label is doubted: what it is called, what it looks like, and how sure that is."""
+
+    path: str
+    label: str
+    suggestion: str
+    label_probability: float
+    suggestion_probability: float
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two photos of different classes that are nearly the same picture."""
+
+    path: str
+    label: str
+    other_path: str
+    other_label: str
+    similarity: float
+
+
+def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
+    """List the photos whose label is doubted, the most doubtful first.
+
+    Every photo is judged by a head trained without it (self-confidence in confident learning,
+    Northcutt et al., 2021, arXiv:1911.00068).
+
+    Raises
+    ------
+    BreedsError
+        If there are fewer than two classes, or a class has one photo.
+    """
+    features, targets, classes, rows = labelled_features(store)
+    table = store.table
+    keys, labels = [table.key[row] for row in rows], [table.label[row] for row in rows]
+    folds = fold_of(keys, labels, min(5, int(np.bincount(targets).min())), seed)
+    answers = softmax(out_of_fold(features, targets, folds, _C))
+    of_label = answers[np.arange(len(targets)), targets]
+    return [
+        Doubt(
+            table.path[rows[i]], labels[i], classes[int(answers[i].argmax())],
+            float(of_label[i]), float(answers[i].max()),
+        )
+        for i in np.argsort(of_label, kind="stable")
+        if of_label[i] < DOUBTFUL and answers[i].argmax() != targets[i]
+    ]  # fmt: skip
+
+
+def find_near_duplicates(store: Store) -> list[NearDuplicate]:
+    """List pairs of photos of different classes whose features nearly coincide, most alike first."""
+    features, targets, classes, rows = labelled_features(store)
+    centred = features - features.mean(axis=0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    found = []
+    for start in range(0, len(unit), _BLOCK):
+        alike = unit[start : start + _BLOCK] @ unit.T
+        for i, j in np.argwhere(alike > NEAR_DUPLICATE):
+            one, other = start + int(i), int(j)
+            if one < other and targets[one] != targets[other]:
+                paths = store.table.path[rows[one]], store.table.path[rows[other]]
+                names = classes[targets[one]], classes[targets[other]]
+                found.append(NearDuplicate(paths[0], names[0], paths[1], names[1], float(alike[i, j])))
+    return sorted(found, key=lambda pair: -pair.similarity)
