@@ -168,7 +168,7 @@ def _logistic_head(
     """Choose C and temperature inside, as `train_head.py` does."""
     inner = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), seed)
     search = logistic.search_C(inside, targets, inner)
-    weights, bias = logistic.fit(inside, targets, search.C, start=search.start)
+    weights, bias = logistic.fit(inside, targets, search.C, search=search)
     return softmax((outside @ weights + bias).astype(np.float64) / search.temperature)
 
 

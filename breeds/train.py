@@ -192,7 +192,7 @@ def _logistic(
         how["C_chosen_by"] = f"{int(folds.max()) + 1}-fold cross-validation"
         how["C_at_edge"] = search.at_edge
     how["cv_log_loss"] = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
-    layer = logistic.fit(standard, targets, search.C, balanced, search.start)
+    layer = logistic.fit(standard, targets, search.C, balanced, search)
     return _Fitted(mean, scale, [layer], search.temperature, how)
 
 

@@ -52,7 +52,9 @@ class Search:
     out_of_fold
         Logits, float64 (n, classes), of every photo by the head that was not trained on it.
     start
-        Weights (classes, width) and bias (classes,), the mean over the folds, to start from.
+        Weights (classes, dimensions) and bias (classes,), the mean over the folds.
+    space
+        The space that `start` is in.
     """
 
     C: float
@@ -60,6 +62,7 @@ class Search:
     temperature: float
     out_of_fold: Logits
     start: tuple[NDArray[Any], NDArray[Any]]
+    space: _Space
 
     @property
     def at_edge(self) -> bool:
@@ -80,7 +83,7 @@ def fit(
     targets: NDArray[np.intp],
     C: float,
     balanced: bool = False,
-    start: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    search: Search | None = None,
 ) -> tuple[Floats, Floats]:
     """Fit multinomial logistic regression with an L2 penalty; equal to scikit-learn's own.
 
@@ -94,20 +97,21 @@ def fit(
         Inverse strength of the penalty.
     balanced
         Let every class weigh the same, however many photos it has.
-    start
-        Weights (classes, width) and bias to start from.
+    search
+        What `search_C` found on the same features, to start from.
 
     Returns
     -------
     weights, bias
         float32 (width, classes) and (classes,), for `breeds.heads.saved.Model`.
     """
-    space = _Space(features)
+    space = search.space if search is not None and search.space.is_exact else _Space(features)
     solver = _solver(int(targets.max()) + 1, _FINAL_TOLERANCE, balanced)
     solver.C = C
-    if start is not None and len(start[1]) > 2:
-        solver.classes_ = np.unique(targets)
-        solver.coef_, solver.intercept_ = space.into(start[0]), start[1].astype(np.float32)
+    if search is not None:
+        weights, bias = search.start
+        solver.classes_, solver.intercept_ = np.unique(targets), bias.astype(np.float32)
+        solver.coef_ = weights if space is search.space else search.space.out_of(weights).astype(np.float32)
     with threadpool_limits(_WORKERS):
         solver.fit(space.coordinates, targets)
     weights, bias = space.out_of(solver.coef_), solver.intercept_
@@ -160,9 +164,10 @@ def search_C(
                 best, temperature, out_of_fold = steps, here, logits
             elif list(losses).index(min(losses, key=losses.__getitem__)) < len(losses) - _PATIENCE:
                 break
-    weights = space.out_of(np.mean([step.weights for step in best], axis=0))
-    start = (weights, np.mean([step.bias for step in best], axis=0))
-    return Search(min(losses, key=losses.__getitem__), losses, temperature, out_of_fold, start)
+    weights, bias = (np.mean([getattr(step, name) for step in best], axis=0) for name in ("weights", "bias"))
+    return Search(
+        min(losses, key=losses.__getitem__), losses, temperature, out_of_fold, (weights, bias), space
+    )
 
 
 @dataclass(frozen=True)
@@ -207,7 +212,7 @@ def _solver(classes: int, tolerance: float, balanced: bool) -> Any:
 
 
 class _Space:
-    """Photos in an orthonormal basis of their span, and the way there and back for weights.
+    """Photos in an orthonormal basis of their span, and the way back for weights.
 
     Parameters
     ----------
@@ -218,21 +223,21 @@ class _Space:
     """
 
     coordinates: Floats
-    into: Callable[[NDArray[Any]], NDArray[Any]]
+    is_exact: bool
     out_of: Callable[[NDArray[Any]], NDArray[Any]]
 
     def __init__(self, features: Floats, rank: int | None = None) -> None:
         n, width = features.shape
+        self.is_exact = n < width or rank is None or rank >= width
         if n < width:
             self._span(features.astype(np.float64))
         elif rank is None or rank >= width:
             self.coordinates = features
-            self.into = self.out_of = lambda weights: weights
+            self.out_of = lambda weights: weights
         else:
             # Ascending eigenvalues: the last columns are the leading directions.
             directions = np.linalg.eigh(features.T @ features)[1][:, -rank:]
             self.coordinates = np.ascontiguousarray(features @ directions)
-            self.into = lambda weights: weights @ directions
             self.out_of = lambda weights: weights @ directions.T
 
     def _span(self, features: Logits) -> None:
@@ -243,6 +248,3 @@ class _Space:
         factor = np.linalg.cholesky(products)
         self.coordinates = factor.astype(np.float32)
         self.out_of = lambda weights: solve_triangular(factor.T, weights.T.astype(np.float64)).T @ features
-        self.into = lambda weights: solve_triangular(factor, features @ weights.T, lower=True).T.astype(
-            np.float32
-        )

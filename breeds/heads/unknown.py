@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 Floats = NDArray[np.float32]
 
@@ -103,23 +102,20 @@ def _unit(features: Floats) -> NDArray[np.float64]:
 
 def _fit(features: Floats, targets: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
     """Return means, directions and weights of `Detector`."""
+    from sklearn.utils.extmath import randomized_svd  # here, as prediction does without scikit-learn
+
     unit = _unit(features)
     n, width = unit.shape
-    counts = np.bincount(targets)
-    means = np.zeros((len(counts), width))
-    np.add.at(means, targets, unit)
-    means /= np.maximum(counts, 1)[:, None]
-    rest = unit - means[targets]
-    # The spectrum of the within-class scatter, through whichever product is smaller.
-    scatter = rest @ rest.T if n < width else rest.T @ rest
-    last = len(scatter) - 1
-    values, directions = eigh(scatter, subset_by_index=(max(0, last + 1 - RANK), last))
-    real = values > 1e-9 * max(values[-1], 1e-30)
-    values, directions = values[real], directions[:, real]
-    if n < width:
-        directions = rest.T @ directions / np.sqrt(values)
-    round_part = max(SHRINKAGE * np.trace(scatter) / n / width, 1e-30)
-    weights = round_part / ((1 - SHRINKAGE) * values / n + round_part)
+    member = np.eye(int(targets.max()) + 1)[targets]
+    means = member.T @ unit / np.maximum(member.sum(axis=0), 1)[:, None]
+    rest = (unit - means[targets]).astype(np.float32)
+    rank = min(RANK, n, width)
+    _, values, rows = randomized_svd(rest, rank, n_iter=4, random_state=0)
+    real = values > 1e-6 * max(values[0], 1e-15)
+    real[0] = True
+    values, directions = values[real], rows[real].T
+    round_part = max(SHRINKAGE * (rest**2).sum() / n / width, 1e-30)
+    weights = round_part / ((1 - SHRINKAGE) * values**2 / n + round_part)
     return means.astype(np.float32), directions.astype(np.float32), weights.astype(np.float32)
 
 
