@@ -14,8 +14,9 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = cli.parser(__doc__)
     add = result.add_argument
-    add("--store", metavar="FILE", type=Path,
-        help="the store with the photos to test on (default: the one the model was trained on)")  # fmt: skip
+    add("--store", metavar="FILE", type=Path, nargs="+",
+        help="the store with the photos to test on; several for a model that rests on several "
+        "(default: what the model was trained on)")  # fmt: skip
     add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
     add("--json", metavar="FILE", type=Path, help="the report to write (default: reports/MODEL.json)")
     add("--cv", metavar="FxR", type=cli.folds_and_repeats,
@@ -39,10 +40,12 @@ def main() -> int:
 
     check_writable(json_path)
     model = saved.load(model_path)
-    store_path = arguments.store
-    if store_path is None:
-        store_path = cli.say_using(Path(str(model.record.get("store", ""))))
-    store = Store.open(store_path)
+    paths = arguments.store
+    if paths is None:
+        trained_on = [model.record.get("store", ""), *model.record.get("also", [])]
+        paths = [cli.say_using(Path(str(path))) for path in trained_on]
+    store, *more = [Store.open(path) for path in paths]
+    store = store.beside(more)
     numbers = report.evaluate(store, model)
     numbers["model"] = str(model_path)
     text = [report.as_text(numbers)]

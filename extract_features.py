@@ -10,8 +10,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breeds import cli
+
+if TYPE_CHECKING:
+    from breeds.extract import Summary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +28,12 @@ def parser() -> argparse.ArgumentParser:
     add("--store", metavar="FILE", type=Path, help="the HDF5 file to write (default: features/DATA.h5)")
     add("--weights", metavar="W", default="imagenet",
         help="imagenet (downloaded once by Keras), random, or the path of a .h5 weights file")  # fmt: skip
+    add("--backbone", default="xception",
+        choices=("xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny"),
+        help="the pretrained network")  # fmt: skip
+    add("--views", metavar="LIST",
+        help="also cache variants of every photo, in stores of their own (NAME+VIEW.h5): flip, "
+        "crops:N, or flip,crops:N (default: none)")  # fmt: skip
     add("--labels", metavar="CSV", type=Path,
         help="labels for the photos in DATA, columns id,breed or path,label[,split] "
         "(default: DATA/labels.csv if there, else the subfolders' names)")  # fmt: skip
@@ -34,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     add("--resize", default="stretch", choices=("stretch", "crop", "pad"),
         help="how a photo becomes a square")  # fmt: skip
     add("--size", metavar="N", type=cli.positive,
-        help="input size in pixels, 71 or more; smaller is faster (default: 299, Xception's)")  # fmt: skip
+        help="input size in pixels, 71 or more; smaller is faster (default: the backbone's own)")  # fmt: skip
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
         help="arithmetic of the network: int8 is about three times as fast as fp32 on most CPUs")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
@@ -50,11 +60,22 @@ def main() -> int:
     """Run the extraction and say what was done."""
     arguments = parser().parse_args()
     from breeds.extract import extract
+    from breeds.photos import ORIGINAL, parse_views
 
     options = vars(arguments)
-    data = options.pop("data")
+    data, listed = options.pop("data"), options.pop("views")
+    views = [ORIGINAL, *(parse_views(listed) if listed else [])]
     store = options.pop("store") or cli.FEATURES / f"{cli.name_of(data)}.h5"
-    summary = extract(data, store, **options)
+    codes = []
+    for view in views:
+        target = store if view == ORIGINAL else cli.view_store(store, view)
+        codes.append(show(extract(data, target, view=view, **options)))
+    print("next: python train_head.py")
+    return max(codes)
+
+
+def show(summary: Summary) -> int:
+    """Say what an extraction did; 1 if photos were set aside."""
     for shard in summary.damaged:
         print(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
     for path, reason in summary.quarantined:
@@ -66,8 +87,7 @@ def main() -> int:
         f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"
         f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s\n"
         f"recipe: {summary.recipe}\n"
-        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}; "
-        f"next: python train_head.py"
+        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}"
     )
     return 1 if summary.quarantined else 0
 

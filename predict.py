@@ -27,6 +27,8 @@ def parser() -> argparse.ArgumentParser:
     add("--top-k", metavar="K", type=cli.positive, default=1, help="how many breeds to name for each photo")
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
+    add("--tta", metavar="LIST",
+        help="average over variants of every photo too: flip, crops:N, or both (default: none)")  # fmt: skip
     add("--no-unknown", action="store_true", default=False,
         help="always name a breed, also for photos that seem to be of none")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
@@ -41,6 +43,7 @@ def main() -> int:
     from breeds.answers import write_answers
     from breeds.durable import check_writable
     from breeds.heads import saved
+    from breeds.photos import parse_views
     from breeds.predict import list_inputs, predict
 
     started = time.perf_counter()
@@ -52,8 +55,10 @@ def main() -> int:
         model.unknown = None
     if model.recipe.weights == "random":
         print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
-    cache = model_path.parent / f"features-{model.recipe.digest[:12]}.shards"
-    answers = predict(model, paths, arguments.weights, cache, arguments.workers, arguments.engine)
+    views = parse_views(arguments.tta) if arguments.tta else []
+    answers = predict(
+        model, paths, arguments.weights, model_path.parent, arguments.workers, arguments.engine, views
+    )
     total, failed = write_answers(answers, model.classes, arguments.out, arguments.format, arguments.top_k)
     for answer in failed:
         print(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
 
 if TYPE_CHECKING:
+    from breeds.heads.saved import Model
     from breeds.store import Store
 
 
@@ -17,7 +19,11 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = cli.parser(__doc__)
     add = result.add_argument
-    add("--store", metavar="FILE", type=Path, help="the store to train on (default: the newest in features/)")
+    add("--store", metavar="FILE", type=Path, nargs="+",
+        help="the store to train on; several, of the same photos, are put beside each other "
+        "(default: the newest in features/)")  # fmt: skip
+    add("--views", action="store_true", default=False,
+        help="train on the views of the photos too: the stores NAME+VIEW.h5 beside the store")  # fmt: skip
     add("--model", metavar="FILE", type=Path,
         help="the model to write (default: models/STORE.safetensors)")  # fmt: skip
     add("--head", choices=("logistic", "dense"), default="logistic",
@@ -52,11 +58,25 @@ def compare(store: Store, seed: int) -> int:
     return 0
 
 
+def open_views(store: Store) -> list[Store]:
+    """Open the stores of views beside a store."""
+    from breeds.errors import BreedsError
+    from breeds.store import Store, check_recipe
+
+    views = [Store.open(path) for path in sorted(store.path.parent.glob(f"{store.path.stem}+*.h5"))]
+    if not views:
+        raise BreedsError(f"There are no views beside {store.path}; run extract_features.py --views flip.")
+    for view in views:
+        check_recipe(view.path, replace(view.recipe, view=store.recipe.view), store.recipe)
+    return views
+
+
 def main() -> int:
     """Train, save, and say what was done."""
     arguments = parser().parse_args()
-    store_path = arguments.store or cli.newest(cli.FEATURES, "*.h5", "extract_features.py")
-    model_path = arguments.model or cli.MODELS / f"{store_path.stem}.safetensors"
+    paths = arguments.store or [cli.newest(cli.FEATURES, "*.h5", "extract_features.py")]
+    name = "-".join(path.stem for path in paths)
+    model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
     from breeds.durable import check_writable
     from breeds.errors import BreedsError
     from breeds.heads import saved
@@ -65,34 +85,20 @@ def main() -> int:
 
     if arguments.head == "dense" and (arguments.C or arguments.export):
         raise BreedsError("--C and --export belong to --head logistic; leave them out for the dense head.")
+    if arguments.views and len(paths) > 1:
+        raise BreedsError("--views goes with a single store; leave one of the two out.")
+    store, *more = [Store.open(path) for path in paths]
+    store = store.beside(more)
     if arguments.compare:
-        return compare(Store.open(store_path), arguments.seed)
+        return compare(store, arguments.seed)
     check_writable(model_path)
+    views = open_views(store) if arguments.views else []
     model = train(
-        Store.open(store_path), arguments.head, arguments.C, arguments.seed, arguments.val,
-        arguments.balanced, arguments.keep,
+        store, arguments.head, arguments.C, arguments.seed, arguments.val,
+        arguments.balanced, arguments.keep, views,
     )  # fmt: skip
     saved.save(model, model_path)
-    record = model.record
-    print(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
-          f"validation, {record['n_test']} kept for testing")  # fmt: skip
-    for name in ("unlabelled", "duplicates"):
-        if record[name]:
-            print(f"{record[name]} {name} left out")
-    if arguments.head == "logistic":
-        print(
-            f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; temperature {model.temperature:.3g}"
-        )
-        if record.get("C_at_edge"):
-            print("this C is at the edge of the grid: a better one may lie beyond; try with --C")
-    else:
-        print(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
-    if record["few"]:
-        names = ", ".join(f"{label} ({count})" for label, count in record["few"].items())
-        print(f"few training photos, so numbers about these classes say little: {names}")
-    print(f"on the training photos themselves: accuracy {record['train_accuracy']:.1%}, "
-          f"log loss {record['train_log_loss']:.4f}")  # fmt: skip
-    print(f"weights {model.recipe.weights} ({model.recipe.weights_sha256[:12]}); {record['seconds']:.1f} s")
+    show(model)
     if arguments.export:
         from breeds.heads.export import export_joblib
 
@@ -100,6 +106,33 @@ def main() -> int:
         print(f"wrote {model_path.with_suffix('.joblib')} (scikit-learn; Breeds never loads it)")
     print(f"wrote {model_path}; next: python evaluate.py")
     return 0
+
+
+def show(model: Model) -> None:
+    """Say how a model came about."""
+    record = model.record
+    print(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
+          f"validation, {record['n_test']} kept for testing")  # fmt: skip
+    if record["views"]:
+        print(f"trained on these views too: {', '.join(record['views'])}")
+    for name in ("unlabelled", "duplicates"):
+        if record[name]:
+            print(f"{record[name]} {name} left out")
+    if model.kind == "logistic":
+        print(f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; "
+              f"temperature {model.temperature:.3g}")  # fmt: skip
+    else:
+        print(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
+    if record.get("C_at_edge"):
+        print("this C is at the edge of the grid: a better one may lie beyond; try with --C")
+    if record["few"]:
+        names = ", ".join(f"{label} ({count})" for label, count in record["few"].items())
+        print(f"few training photos, so numbers about these classes say little: {names}")
+    print(f"on the training photos themselves: accuracy {record['train_accuracy']:.1%}, "
+          f"log loss {record['train_log_loss']:.4f}")  # fmt: skip
+    for recipe, _ in model.parts:
+        print(f"weights {recipe.weights} ({recipe.weights_sha256[:12]})")
+    print(f"{record['seconds']:.1f} s")
 
 
 if __name__ == "__main__":

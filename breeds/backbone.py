@@ -14,36 +14,63 @@ from breeds.errors import BreedsError
 #: Version of the decode rule of `breeds.photos`; a change of any pixel needs a new one.
 DECODE_RULE = "1"
 #: Version of the way random weights are drawn and calibrated.
-RANDOM_RULE = "1"
+RANDOM_RULE = "2"
 
 
 @dataclass(frozen=True)
 class Backbone:
     """A pretrained network without its classifier, as ``keras.applications`` builds it.
 
-    Pixels are scaled to [-1, 1]; the features are the global average of its last layer.
+    The features are the global average of its last layer. Pixels are scaled to [-1, 1] first, but
+    for the networks that `scales` itself says do that inside, and take 0 to 255.
     """
 
     name: str
+    keras_name: str
     size: int
     smallest: int
     width: int
     weights_url: str
-    weights_md5: str
+    weights_digest: str
+    scales: bool = False
 
 
+_KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 XCEPTION = Backbone(
     name="xception",
+    keras_name="Xception",
     size=299,
     smallest=71,
     width=2048,
-    weights_url=(
-        "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
-        "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    ),
-    weights_md5="b0042744bf5b25fce3cb969f33bebb97",
+    weights_url=_KERAS_FILES + "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    weights_digest="b0042744bf5b25fce3cb969f33bebb97",
 )
-BACKBONES = {XCEPTION.name: XCEPTION}
+BACKBONES = {
+    backbone.name: backbone
+    for backbone in (
+        XCEPTION,
+        Backbone(
+            "inceptionv3", "InceptionV3", 299, 75, 2048,
+            _KERAS_FILES + "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "bcbd6486424b2319ff4ef7d526e38f63",
+        ),
+        Backbone(
+            "resnet50v2", "ResNet50V2", 224, 32, 2048,
+            _KERAS_FILES + "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "fac2f116257151a9d068a22e544a4917",
+        ),
+        Backbone(
+            "efficientnetv2s", "EfficientNetV2S", 384, 32, 1280,
+            _KERAS_FILES + "efficientnet_v2/efficientnetv2-s_notop.h5",
+            "af0682fb74e8c54910f2d4393339c070", scales=True,
+        ),
+        Backbone(
+            "convnexttiny", "ConvNeXtTiny", 224, 32, 768,
+            _KERAS_FILES + "convnext/convnext_tiny_notop.h5",
+            "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1", scales=True,
+        ),
+    )
+}  # fmt: skip
 
 # Weights that are known by content, whatever their file is called.
 _KNOWN_WEIGHTS = {
@@ -148,7 +175,7 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
         return Weights("random", hashlib.sha256(rule.encode()).hexdigest(), None)
     if spec == "imagenet":
         path = imagenet_path(backbone)
-        if path.is_file() and _digest(path, "md5") == backbone.weights_md5:
+        if path.is_file() and _is_official(path, backbone):
             return Weights("imagenet", _digest(path, "sha256"), path)
         return None
     path = Path(spec)
@@ -157,8 +184,17 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
     if not path.is_file():
         raise BreedsError(f"No such weights file: {path}.")
     sha256 = _digest(path, "sha256")
-    official = _digest(path, "md5") == backbone.weights_md5
-    return Weights("imagenet" if official else _KNOWN_WEIGHTS.get(sha256, f"file:{path.name}"), sha256, path)
+    return Weights(
+        "imagenet" if _is_official(path, backbone) else _KNOWN_WEIGHTS.get(sha256, f"file:{path.name}"),
+        sha256,
+        path,
+    )
+
+
+def _is_official(path: Path, backbone: Backbone) -> bool:
+    """Say whether `path` is the very file that Keras publishes, by the digest that Keras checks."""
+    algorithm = "md5" if len(backbone.weights_digest) == 32 else "sha256"
+    return _digest(path, algorithm) == backbone.weights_digest
 
 
 @cache

@@ -58,7 +58,7 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     BreedsError
         If there is none; the text names the script that makes one.
     """
-    found = [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+    found = [path for path in folder.glob(pattern) if not path.name.startswith(".") and "+" not in path.stem]
     if not found:
         raise BreedsError(f"There is no {folder / pattern} yet; run {made_by} first, or name a file.")
     return say_using(max(found, key=lambda path: path.stat().st_mtime_ns))
@@ -67,6 +67,11 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
 def name_of(data: Path) -> str:
     """Return what to call the outputs made from a folder of photos or a manifest."""
     return (data.stem if data.is_file() else data.resolve().name) or "photos"
+
+
+def view_store(store: Path, view: str) -> Path:
+    """Return the store beside `store` that holds another view of the same photos."""
+    return store.with_name(f"{store.stem}+{view}{store.suffix}")
 
 
 def say_using(path: Path) -> Path:

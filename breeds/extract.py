@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from breeds.backbone import XCEPTION, Recipe, Weights
+from breeds.backbone import BACKBONES, XCEPTION, Backbone, Recipe, Weights
 from breeds.durable import check_writable, hold, write_aside
 from breeds.engines import get_weights, open_engine, recipe_precision
 from breeds.engines.network import CALIBRATION_PHOTOS
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import Listing, Photo, decode, find_photos, key_of, read
+from breeds.photos import ORIGINAL, Listing, Photo, decode, find_photos, key_of, read
 from breeds.pipeline import LazyEngine, Pixels, run_ahead, stream_features
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
 
@@ -49,6 +49,8 @@ def extract(
     labels: Path | None = None,
     top: int | None = None,
     classes: Sequence[str] | None = None,
+    backbone: str = XCEPTION.name,
+    view: str = ORIGINAL,
     resize: str = "stretch",
     size: int | None = None,
     precision: str = "fp32",
@@ -66,6 +68,10 @@ def extract(
         The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
     weights
         ``imagenet``, ``random`` or a file's path.
+    backbone
+        A name in `breeds.backbone.BACKBONES`.
+    view
+        Which variant of the photos to extract, as in `breeds.photos.decode`.
     resize
         How a photo becomes a square, one of `breeds.photos.RESIZES`.
     size
@@ -85,8 +91,8 @@ def extract(
     started = time.perf_counter()
     check_writable(store)
     listing = find_photos(data, labels, top, classes)
-    found = get_weights(weights, XCEPTION)
-    recipe = _recipe(found, size, resize, recipe_precision(engine, precision))
+    found = get_weights(weights, BACKBONES[backbone])
+    recipe = _recipe(BACKBONES[backbone], found, size, resize, recipe_precision(engine, precision), view)
     old = Store.open(store) if store.exists() else None
     if old is not None:
         check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
@@ -125,13 +131,15 @@ def extract(
     )
 
 
-def _recipe(weights: Weights, size: int | None, resize: str, precision: str) -> Recipe:
-    size = size or XCEPTION.size
-    if not XCEPTION.smallest <= size <= LARGEST_SIZE:
+def _recipe(
+    backbone: Backbone, weights: Weights, size: int | None, resize: str, precision: str, view: str
+) -> Recipe:
+    size = size or backbone.size
+    if not backbone.smallest <= size <= LARGEST_SIZE:
         raise BreedsError(
-            f"--size {size}: {XCEPTION.name} takes {XCEPTION.smallest} to {LARGEST_SIZE} pixels."
+            f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
         )
-    return Recipe(XCEPTION.name, weights.name, weights.sha256, size, resize, precision)
+    return Recipe(backbone.name, weights.name, weights.sha256, size, resize, precision, view=view)
 
 
 def _calibrated(
@@ -225,7 +233,7 @@ def _extract_missing(
             data = read(os.path.join(listing.root, table.path[row]))
             if key_of(data) != table.key[row]:
                 return PhotoError("changed while it was being read; run again")
-            return decode(data, index.recipe.size, index.recipe.resize)
+            return decode(data, index.recipe.size, index.recipe.resize, index.recipe.view)
         except PhotoError as error:
             return error
 

@@ -101,3 +101,4 @@ def stream_features(
             item, _, _ = waiting.popleft()
             yield item, feature
             yield from settled()
+        yield from settled()  # those that came after the last pixels

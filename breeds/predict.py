@@ -5,25 +5,27 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import BACKBONES, Weights
+from breeds.backbone import BACKBONES, Recipe, Weights
 from breeds.durable import check_writable, hold
-from breeds.engines import get_weights, open_engine
+from breeds.engines import Engine, get_weights, open_engine
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.saved import Model
-from breeds.photos import decode, key_of, read, walk_photos
+from breeds.photos import ORIGINAL, decode, key_of, read, walk_photos
 from breeds.pipeline import Feature, LazyEngine, Pixels, stream_features
 from breeds.store import FeatureIndex, ShardWriter, Store
 
-_BLOCK = 64
+#: Photos that are answered together; rows come this many at a time.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -89,92 +91,157 @@ def predict(
     cache: Path | None,
     workers: int = 2,
     engine: str = "auto",
+    views: Sequence[str] = (),
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
 
     Parameters
     ----------
     model
-        The model; features are computed by its own recipe.
+        The model; features are computed by its own recipes.
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with,
         where they are.
     cache
-        Folder where the features are kept for the next time, or None.
+        Folder in which the features are kept for the next time, a folder for each recipe, or None.
     workers
         Threads that read and decode.
     engine
         One of `breeds.engines.ENGINES`.
+    views
+        Views of every photo over which to average, beside the photo as it is.
 
     Raises
     ------
     BreedsError
         If the weights are not there or not the model's.
     """
-    chosen = _weights(model, weights) if weights else None
-    first = list(islice(paths := iter(paths), 2))
-    opened = LazyEngine(
-        lambda: open_engine(
-            model.recipe, lambda: chosen or _weights(model, None), engine, single=len(first) == 1
-        )
-    )
-    index = FeatureIndex(model.recipe)
-    _add_training_store(model, index)
+    paths = iter(paths)
+    chunk = list(islice(paths, _CHUNK))
     with ExitStack() as stack:
-        writer = _open_cache(cache, index, stack) if cache else None
-        if writer is not None:
-            stack.callback(lambda: writer.commit(opened.name))
-        items = map(_Photo, chain(first, paths))
-        block: list[tuple[_Photo, Feature | PhotoError | None]] = []
-        for photo, feature in stream_features(items, _preparer(model, index), opened, workers):
-            if writer is not None and isinstance(feature, np.ndarray):
-                writer.add(photo.key, photo.path, feature, opened.name)
-            block.append((photo, feature))
-            if len(block) == _BLOCK:
-                yield from _answers(model, index, block)
-                block = []
-        yield from _answers(model, index, block)
+        opened = [
+            LazyEngine(partial(_open, part, weights, engine, len(chunk) == 1 and not views))
+            for part in _parts(model, weights)
+        ]
+        sources = [
+            [_Source(replace(part[0], view=view), opened[i], workers) for i, part in enumerate(model.parts)]
+            for view in (ORIGINAL, *views)
+        ]
+        for source in sources[0]:
+            source.use_store(Path(str(model.record.get("store", ""))))
+        for source in (source for of_view in sources for source in of_view):
+            if cache is not None:
+                source.use_cache(cache / f"features-{source.recipe.digest[:12]}.shards", stack)
+        while chunk:
+            yield from _answers(model, sources, chunk)
+            chunk = list(islice(paths, _CHUNK))
 
 
-def _preparer(model: Model, index: FeatureIndex) -> Callable[[_Photo], Pixels | PhotoError | None]:
-    def prepare(photo: _Photo) -> Pixels | PhotoError | None:
+class _Source:
+    """Where features of one recipe come from: a store, the cache, or the engine."""
+
+    def __init__(self, recipe: Recipe, engine: LazyEngine, workers: int) -> None:
+        self.recipe = recipe
+        self._engine = engine
+        self._workers = workers
+        self._index = FeatureIndex(recipe)
+        self._writer: ShardWriter | None = None
+
+    def use_store(self, path: Path) -> None:
+        """Let the store that a model was trained on, if it is still there, answer for its photos."""
+        try:
+            store = Store.open(path)
+        except BreedsError:
+            return
+        if store.recipe.digest == self.recipe.digest:
+            self._index.add_file(path, store.table.key)
+
+    def use_cache(self, folder: Path, stack: ExitStack) -> None:
+        """Read the cache and lock it for writing; without the lock, go on without writing."""
+        try:
+            check_writable(folder / "shard.h5")
+            stack.enter_context(hold(folder / ".lock", f"The cache {folder}"))
+            self._index.add_shards(folder)
+        except BreedsError as error:
+            print(f"features of this run are not kept: {error}", file=sys.stderr)
+            return
+        self._writer = ShardWriter(folder, self.recipe, self._index)
+        stack.callback(self._commit)
+
+    def _commit(self) -> None:
+        if self._writer is not None:
+            self._writer.commit(self._engine.name)
+
+    def features(self, paths: Sequence[str]) -> list[Feature | PhotoError]:
+        """Return the feature of every photo, float32 (width,), or why there is none."""
+        photos = [_Photo(path) for path in paths]
+        found: list[Feature | PhotoError | None] = []
+        for photo, feature in stream_features(photos, self._prepare, self._engine, self._workers):
+            if self._writer is not None and isinstance(feature, np.ndarray):
+                self._writer.add(photo.key, photo.path, feature, self._engine.name)
+            found.append(feature)
+        cached = [photo.key for photo, feature in zip(photos, found, strict=True) if feature is None]
+        from_cache = iter(self._index.read(cached) if cached else ())
+        return [next(from_cache) if feature is None else feature for feature in found]
+
+    def _prepare(self, photo: _Photo) -> Pixels | PhotoError | None:
         try:
             data = read(photo.path)
             photo.key = key_of(data)
-            return None if photo.key in index else decode(data, model.recipe.size, model.recipe.resize)
+            if photo.key in self._index:
+                return None
+            return decode(data, self.recipe.size, self.recipe.resize, self.recipe.view)
         except PhotoError as error:
             return error
 
-    return prepare
+
+def _answers(model: Model, sources: list[list[_Source]], paths: Sequence[str]) -> Iterator[Answer]:
+    """Answer for a chunk of photos: features beside each other, probabilities averaged over views."""
+    errors: dict[int, str] = {}
+    total: NDArray[np.float64] | None = None
+    unknown: NDArray[np.bool_] | None = None
+    for of_view in sources:
+        columns = [source.features(paths) for source in of_view]
+        for column in columns:
+            errors |= {i: str(found) for i, found in enumerate(column) if isinstance(found, PhotoError)}
+        good = [i for i in range(len(paths)) if i not in errors]
+        if not good:
+            break
+        features = np.hstack([np.stack([column[i] for i in good]) for column in columns])  # type: ignore[misc]
+        answers = model.probabilities(features) / len(sources)
+        total = answers if total is None else total + answers
+        if unknown is None and model.unknown is not None:
+            unknown = model.unknown.is_unknown(features)
+    number = 0
+    for i, path in enumerate(paths):
+        if i in errors or total is None:
+            yield Answer(path, None, errors[i])
+            continue
+        yield Answer(path, total[number], unknown=bool(unknown is not None and unknown[number]))
+        number += 1
 
 
-def _answers(
-    model: Model, index: FeatureIndex, block: list[tuple[_Photo, Feature | PhotoError | None]]
-) -> Iterator[Answer]:
-    """Turn a block of features, read from the cache where they are None, into answers."""
-    cached = [photo.key for photo, feature in block if feature is None]
-    from_cache = iter(index.read(cached)) if cached else iter(())
-    known = [
-        next(from_cache) if feature is None else feature
-        for _, feature in block
-        if not isinstance(feature, PhotoError)
-    ]
-    features = np.stack(known) if known else np.empty((0, len(model.mean)), dtype=np.float32)
-    unknown = model.unknown.is_unknown(features) if model.unknown else [False] * len(features)
-    rows = zip(model.probabilities(features), unknown, strict=True) if known else iter(())
-    for photo, feature in block:
-        if isinstance(feature, PhotoError):
-            yield Answer(photo.path, None, str(feature))
-        else:
-            probabilities, refused = next(rows)
-            yield Answer(photo.path, probabilities, unknown=bool(refused))
+def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:
+    """Return the model's recipes with their weights; check what the user names at once."""
+    if spec is not None:
+        if len(model.parts) > 1:
+            raise BreedsError(
+                "--weights names one file, but this model rests on several networks; leave it out, and "
+                "keep the weights where they were at training."
+            )
+        _weights(model.parts[0], spec)
+    return model.parts
 
 
-def _weights(model: Model, spec: str | None) -> Weights:
+def _open(part: tuple[Recipe, str], spec: str | None, engine: str, single: bool) -> Engine:
+    return open_engine(part[0], lambda: _weights(part, spec), engine, single=single)
+
+
+def _weights(part: tuple[Recipe, str], spec: str | None) -> Weights:
     """Find the weights of a model's recipe, and refuse others, naming both."""
-    recipe = model.recipe
+    recipe, path = part
     if spec is None:
-        spec = recipe.weights if recipe.weights in ("imagenet", "random") else model.weights_path
+        spec = recipe.weights if recipe.weights in ("imagenet", "random") else path
         if not spec or (recipe.weights not in ("imagenet", "random") and not os.path.isfile(spec)):
             raise BreedsError(
                 f"The weights {recipe.weights} ({recipe.weights_sha256[:12]}) that the model was trained "
@@ -187,26 +254,3 @@ def _weights(model: Model, spec: str | None) -> Weights:
             f"--weights {spec} is {found.name} ({found.sha256[:12]}); name the same weights."
         )
     return found
-
-
-def _add_training_store(model: Model, index: FeatureIndex) -> None:
-    """Let the store that a model was trained on, if it is still there, answer for its photos."""
-    path = Path(str(model.record.get("store", "")))
-    try:
-        store = Store.open(path)
-    except BreedsError:
-        return
-    if store.recipe.digest == model.recipe.digest:
-        index.add_file(path, store.table.key)
-
-
-def _open_cache(folder: Path, index: FeatureIndex, stack: ExitStack) -> ShardWriter | None:
-    """Read the cache and lock it for writing; without the lock, go on without writing."""
-    try:
-        check_writable(folder / "shard.h5")
-        stack.enter_context(hold(folder / ".lock", f"The cache {folder}"))
-        index.add_shards(folder)
-        return ShardWriter(folder, index.recipe, index)
-    except BreedsError as error:
-        print(f"features of this run are not kept: {error}", file=sys.stderr)
-        return None

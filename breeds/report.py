@@ -44,7 +44,7 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         If the recipes differ, a label is no class of the model, no photo is left, or a photo of
         the test part was seen in training.
     """
-    check_recipe(store.path, store.recipe, model.recipe)
+    _check_parts(store, model)
     rows, seen = _test_rows(store, model)
     table = store.table
     number = {name: i for i, name in enumerate(model.classes)}
@@ -84,6 +84,17 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
         "versions": versions(),
     }
+
+
+def _check_parts(store: Store, model: Model) -> None:
+    """Refuse a store, or stores beside each other, of other recipes than the model's."""
+    if len(store.parts()) != len(model.parts):
+        raise BreedsError(
+            f"The model rests on {len(model.parts)} stores and {len(store.parts())} were given; name as "
+            f"many with --store, in the same order."
+        )
+    for (found, _), (wanted, _) in zip(store.parts(), model.parts, strict=True):
+        check_recipe(store.path, found, wanted)
 
 
 def _calibration(model: Model, truth: metrics.Truth, features: Floats) -> dict[str, float]:
@@ -139,7 +150,7 @@ def compare_models(store: Store, model: Model, other: Model) -> dict[str, Any]:
     if model.classes != other.classes:
         raise BreedsError("The two models know different classes; compare models of the same classes.")
     for one in (model, other):
-        check_recipe(store.path, store.recipe, one.recipe)
+        _check_parts(store, one)
     table = store.table
     seen = model.seen_keys() | other.seen_keys()
     number = {name: i for i, name in enumerate(model.classes)}

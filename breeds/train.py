@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,7 @@ def train(
     val: float = 0.0,
     balanced: bool = False,
     keep: float = 0.95,
+    views: Sequence[Store] = (),
 ) -> Model:
     """Train a head on a store's training part.
 
@@ -90,6 +92,8 @@ def train(
         Let every class weigh the same; the dense head always does.
     keep
         Share of known photos that the threshold for unknown ones is set to keep.
+    views
+        Stores of views of the same photos, to train on as well; testing is on the photos as they are.
 
     Raises
     ------
@@ -108,18 +112,22 @@ def train(
     keys, labels = [photos.keys[i] for i in chosen], [photos.labels[i] for i in chosen]
 
     folds = _folds(keys, labels, seed)
+    copies = 1 + len(views)
+    plain, features = features, np.vstack([features, *(view.features_of(keys) for view in views)])
     if head == "dense":
         decides = photos.part[for_fit] == "val"
         if not decides.any():
             decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
-        fitted = _dense(features, targets[for_fit], decides, seed)
+        fitted = _dense(features, np.tile(targets[for_fit], copies), np.tile(decides, copies), seed)
     else:
-        fitted = _logistic(features, targets[for_fit], folds, C, balanced)
+        tiled = None if folds is None else np.tile(folds, copies)
+        judged = np.arange(len(features)) < len(plain)
+        fitted = _logistic(features, np.tile(targets[for_fit], copies), tiled, judged, C, balanced)
     detector = None
     if folds is not None:
         from breeds.heads.unknown import fit_detector
 
-        detector = fit_detector(features, targets[for_fit], folds, keep)
+        detector = fit_detector(plain, targets[for_fit], folds, keep)
     seen = [key for key, part in zip(photos.keys, photos.part, strict=True) if part != "test"]
     model = Model(
         kind=head,
@@ -132,13 +140,16 @@ def train(
         seen=pack_keys(seen),
         temperature=fitted.temperature,
         unknown=detector,
+        also=store.parts()[1:],
     )
-    probabilities = model.probabilities(features)
+    probabilities = model.probabilities(plain)
     parts = Counter(photos.part.tolist())
     model.record = {
         **fitted.how,
         "seed": seed,
         "store": str(store.path),
+        "also": [str(other.path) for other in store.also],
+        "views": [view.recipe.view for view in views],
         "n_train": int(for_fit.sum()) if head == "dense" else parts["train"],
         "n_val": parts["val"],
         "n_test": parts["test"],
@@ -171,7 +182,12 @@ def _folds(keys: list[str], labels: list[str], seed: int) -> Rows | None:
 
 
 def _logistic(
-    features: NDArray[np.float32], targets: Rows, folds: Rows | None, C: float | None, balanced: bool
+    features: NDArray[np.float32],
+    targets: Rows,
+    folds: Rows | None,
+    judged: NDArray[np.bool_],
+    C: float | None,
+    balanced: bool,
 ) -> _Fitted:
     from breeds.heads import logistic
 
@@ -186,7 +202,7 @@ def _logistic(
         layer = logistic.fit(standard, targets, how["C"], balanced)
         return _Fitted(mean, scale, [layer], 1.0, how)
     grid = (C,) if C else logistic.C_GRID
-    search = logistic.search_C(standard, targets, folds, balanced, grid)
+    search = logistic.search_C(standard, targets, folds, balanced, grid, judged)
     how["C"] = search.C
     if not C:
         how["C_chosen_by"] = f"{int(folds.max()) + 1}-fold cross-validation"

@@ -66,7 +66,7 @@ def _fetch(backbone: Backbone) -> str | None:
             imagenet_path(backbone).name,
             backbone.weights_url,
             cache_subdir="models",
-            file_hash=backbone.weights_md5,
+            file_hash=backbone.weights_digest,
         )
     except Exception as error:  # get_file raises a bare Exception on a failed download
         return str(error)

@@ -45,6 +45,7 @@ class KerasEngine:
 
     def __init__(self, recipe: Recipe, weights: Weights) -> None:
         self._shape = (GPU_BATCH if gpus() else BATCH, recipe.size, recipe.size, 3)
+        self._scales = BACKBONES[recipe.backbone].scales
         with quiet():
             self._model = build(recipe, weights)
 
@@ -63,7 +64,9 @@ class KerasEngine:
             yield from self._run(batch)[:filled]
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scaled = batch.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        scaled = batch.astype(np.float32)
+        if not self._scales:
+            scaled = scaled / np.float32(127.5) - np.float32(1)
         return np.asarray(self._model.predict_on_batch(scaled), dtype=np.float32)
 
 
@@ -97,11 +100,14 @@ def build(recipe: Recipe, weights: Weights) -> Any:
 
 def _architecture(backbone: str, size: int, precision: str) -> Any:
     """Build the network with fresh weights; in half precision the global average stays float32."""
-    constructors = {"xception": keras.applications.Xception}
+    constructor = getattr(keras.applications, BACKBONES[backbone].keras_name)
+    shape = (size, size, 3)
+    if precision == "fp32":
+        return constructor(include_top=False, weights=None, input_shape=shape, pooling="avg")
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32" if precision == "fp32" else precision)
+    keras.config.set_dtype_policy(precision)
     try:
-        model = constructors[backbone](include_top=False, weights=None, input_shape=(size, size, 3))
+        model = constructor(include_top=False, weights=None, input_shape=shape)
     finally:
         keras.config.set_dtype_policy(before)
     pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype="float32")(model.output)
@@ -153,7 +159,10 @@ def _randomise(model: Any, shape: tuple[int, int, int]) -> None:
             continue
         drawn = []
         for weight in layer.get_weights():
-            fan_in = np.prod(weight.shape[:2]) * (1 if "depthwise" in layer.name else weight.shape[-2])
+            if weight.ndim < 2:  # biases and scales stay as Keras starts them
+                drawn.append(weight)
+                continue
+            fan_in = np.prod(weight.shape[:-1])
             drawn.append(rng.normal(0, np.sqrt(2 / fan_in), weight.shape).astype(np.float32))
         layer.set_weights(drawn)
     for layer, _ in norms:

@@ -183,7 +183,9 @@ def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
         network.reshape([1, size, size, 3])
         steps = PrePostProcessor(network)
         steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-        steps.input().preprocess().convert_element_type(ov.Type.f32).scale(127.5).mean(1.0)
+        pixels = steps.input().preprocess().convert_element_type(ov.Type.f32)
+        if not BACKBONES[recipe.backbone].scales:
+            pixels.scale(127.5).mean(1.0)
         ov.save_model(steps.build(), folder / _FILES[0], compress_to_fp16=False)
 
 

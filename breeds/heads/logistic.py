@@ -8,6 +8,7 @@ them the solution. scikit-learn solves there, and the answer is carried back.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ C_GRID = tuple(float(f"{c:.3g}") for c in np.logspace(-5, 0, 16))
 _PATIENCE = 2
 _SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
 _WORKERS = 2
+# Newton's last step can be too small for float32 to show; that is the end, not a failure.
+_HARMLESS = "Line Search failed|The line search algorithm did not converge"
 # Newton's method takes the fewest steps, but each costs the square of the number of classes.
 _MANY_CLASSES = 40
 # With more photos than features the search runs in the leading principal directions; the final
@@ -112,7 +115,8 @@ def fit(
         weights, bias = search.start
         solver.classes_, solver.intercept_ = np.unique(targets), bias.astype(np.float32)
         solver.coef_ = weights if space is search.space else search.space.out_of(weights).astype(np.float32)
-    with threadpool_limits(_WORKERS):
+    with threadpool_limits(_WORKERS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_HARMLESS)
         solver.fit(space.coordinates, targets)
     weights, bias = space.out_of(solver.coef_), solver.intercept_
     if len(weights) == 1:  # scikit-learn keeps one row for two classes
@@ -126,6 +130,7 @@ def search_C(
     folds: NDArray[np.intp],
     balanced: bool = False,
     grid: Sequence[float] = C_GRID,
+    judged: NDArray[np.bool_] | None = None,
 ) -> Search:
     """Choose C by the out-of-fold log loss after temperature scaling.
 
@@ -145,21 +150,25 @@ def search_C(
         Let every class weigh the same, however many photos it has.
     grid
         Strengths to try, from small to large.
+    judged
+        Which photos count for the loss and the temperature, shape (n,); None for all.
     """
     space = _Space(features, _SEARCH_RANK)
+    counted = slice(None) if judged is None else judged
     losses: dict[float, float] = {}
     best: list[_Step] = []
     temperature, out_of_fold = 1.0, np.empty((len(targets), int(targets.max()) + 1))
     parts = [folds == fold for fold in range(int(folds.max()) + 1)]
-    with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_HARMLESS)
         paths = [_path(space.coordinates, targets, part, balanced, grid) for part in parts]
         for C in grid:
             steps = list(pool.map(next, paths))
             logits = np.empty_like(out_of_fold)
             for part, step in zip(parts, steps, strict=True):
                 logits[part] = step.logits
-            here = fit_temperature(logits, targets)
-            losses[C] = logits_loss(logits, targets, here)
+            here = fit_temperature(logits[counted], targets[counted])
+            losses[C] = logits_loss(logits[counted], targets[counted], here)
             if losses[C] == min(losses.values()):
                 best, temperature, out_of_fold = steps, here, logits
             elif list(losses).index(min(losses, key=losses.__getitem__)) < len(losses) - _PATIENCE:

@@ -51,6 +51,8 @@ class Model:
         Divides the logits.
     unknown
         Tells photos of none of the classes, or None if there were too few photos to set it.
+    also
+        Further recipes, with their weights' paths, whose features follow in the same row.
     record
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
     """
@@ -65,7 +67,13 @@ class Model:
     seen: NDArray[np.uint8]
     temperature: float = 1.0
     unknown: Detector | None = None
+    also: list[tuple[Recipe, str]] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[tuple[Recipe, str]]:
+        """The recipes whose features make up a row, in order, each with its weights' path."""
+        return [(self.recipe, self.weights_path), *self.also]
 
     def logits(self, features: Array) -> NDArray[np.float64]:
         """Return the logits, float64 (n, classes), of features, float32 (n, width)."""
@@ -113,6 +121,9 @@ def save(model: Model, path: Path) -> None:
         "recipe": json.loads(model.recipe.to_json()),
         "recipe_sha256": model.recipe.digest,
         "weights_path": model.weights_path,
+        "also": [
+            {"recipe": json.loads(recipe.to_json()), "weights_path": path} for recipe, path in model.also
+        ],
         "temperature": model.temperature,
         "unknown": model.unknown and {"threshold": model.unknown.threshold, "keep": model.unknown.keep},
         "record": model.record,
@@ -159,6 +170,7 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
         scale=arrays["scale"],
         layers=[(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(count)],
         seen=arrays["seen"],
+        also=[(Recipe.from_json(json.dumps(a["recipe"])), str(a["weights_path"])) for a in about["also"]],
         temperature=float(about["temperature"]),
         unknown=about["unknown"]
         and Detector(

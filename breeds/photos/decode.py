@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import stat
 import warnings
 
@@ -17,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from breeds.errors import PhotoError
+from breeds.errors import BreedsError, PhotoError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 128_000_000
 #: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
 RESIZES = ("stretch", "crop", "pad")
+#: The view of a photo as it is.
+ORIGINAL = "original"
 
 # Pillow's own limit only warns below twice its number; ours refuses, and before decoding.
 Image.MAX_IMAGE_PIXELS = None
@@ -73,7 +76,7 @@ def key_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, size: int, resize: str = "stretch") -> NDArray[np.uint8]:
+def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL) -> NDArray[np.uint8]:
     """Decode a photo's bytes to pixels.
 
     EXIF orientation is applied, the first frame of an animation taken, transparency laid over
@@ -89,6 +92,10 @@ def decode(data: bytes, size: int, resize: str = "stretch") -> NDArray[np.uint8]
         Width and height of the result, in pixels.
     resize
         One of `RESIZES`.
+    view
+        A variant of the photo: `ORIGINAL`; ``flip``, its mirror image; ``crop1``, ``crop2`` ...,
+        rotated by up to 10 degrees, zoomed by up to 1.2 and shifted, all drawn from the photo's
+        key, so that a view never changes.
 
     Returns
     -------
@@ -106,7 +113,8 @@ def decode(data: bytes, size: int, resize: str = "stretch") -> NDArray[np.uint8]
                 shape = f"{image.width}×{image.height}"
                 raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
             image.load()
-            return np.asarray(_resized(_rgb(_upright(image)), size, resize), dtype=np.uint8)
+            upright = _viewed(_rgb(_upright(image)), view, data)
+            return np.asarray(_resized(upright, size, resize), dtype=np.uint8)
     except PhotoError:
         raise
     except UnidentifiedImageError:
@@ -141,6 +149,45 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _viewed(image: Image.Image, view: str, data: bytes) -> Image.Image:
+    """Return the variant of an upright photo that `view` names."""
+    if view == ORIGINAL:
+        return image
+    if view == "flip":
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    # A random.Random of text is the same on every machine and in every version of Python.
+    chance = random.Random(f"{view} {key_of(data)}")
+    if chance.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    turned = image.rotate(chance.uniform(-10, 10), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128))
+    share = 1 / chance.uniform(1, 1.2)
+    width, height = max(1, round(image.width * share)), max(1, round(image.height * share))
+    left, top = (round(chance.random() * room) for room in (image.width - width, image.height - height))
+    return turned.crop((left, top, left + width, top + height))
+
+
+def parse_views(text: str) -> list[str]:
+    """Return the names of views in a list such as ``flip,crops:4``.
+
+    Raises
+    ------
+    BreedsError
+        If a part of the list is neither ``flip`` nor ``crops:N``.
+    """
+    views = []
+    for part in (part.strip() for part in text.split(",")):
+        name, _, count = part.partition(":")
+        if part == "flip":
+            views.append("flip")
+        elif name == "crops" and count.isdigit() and 1 <= int(count) <= 32:
+            views += [f"crop{number}" for number in range(1, int(count) + 1)]
+        else:
+            raise BreedsError(
+                f"--views {text}: {part!r} is no view; use flip, crops:N, or both with a comma."
+            )
+    return list(dict.fromkeys(views))
 
 
 def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:

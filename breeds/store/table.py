@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -46,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Store:
-    """A store opened for reading."""
+    """A store opened for reading; the features of the stores `also` follow in the same rows."""
 
     path: Path
     recipe: Recipe
@@ -54,6 +54,7 @@ class Store:
     created: str
     features_sha256: str
     table: Table
+    also: tuple[Store, ...] = ()
 
     @staticmethod
     def open(path: Path) -> Store:
@@ -101,7 +102,35 @@ class Store:
                 f"{self.path} has features that are not finite numbers, first those of "
                 f"{self.table.path[row]}; delete the store and extract again with sound weights."
             )
-        return np.asarray(found, dtype=np.float32)
+        columns = [np.asarray(found, dtype=np.float32)]
+        keys = self.table.key if rows is None else [self.table.key[row] for row in rows]
+        columns += [other.features_of(keys) for other in self.also]
+        return np.hstack(columns) if self.also else columns[0]
+
+    def features_of(self, keys: Sequence[str]) -> NDArray[np.float32]:
+        """Return the features of the photos with these keys, float32 (len(keys), width).
+
+        Raises
+        ------
+        BreedsError
+            If the store lacks one of them.
+        """
+        row_of = {key: row for row, key in enumerate(self.table.key)}
+        missing = sum(key not in row_of for key in keys)
+        if missing:
+            raise BreedsError(
+                f"{self.path} lacks {missing} of the {len(keys)} photos asked for; extract the same "
+                f"photos into every store."
+            )
+        return self.features(np.array([row_of[key] for key in keys], dtype=np.intp))
+
+    def beside(self, others: Sequence[Store]) -> Store:
+        """Return this store with the features of `others` after its own in every row."""
+        return replace(self, also=tuple(others))
+
+    def parts(self) -> list[tuple[Recipe, str]]:
+        """Return the recipes whose features make up a row, in order, each with its weights' path."""
+        return [(store.recipe, store.table.weights_path) for store in (self, *self.also)]
 
 
 def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:

@@ -1,0 +1,250 @@
+"""Files whole or not at all, and one writer at a time, also when processes are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from breeds.durable import check_writable, hold, write_aside
+from breeds.errors import BreedsError
+
+HOLD = """
+import sys
+from pathlib import Path
+from breeds.durable import hold
+with hold(Path(sys.argv[1]), "the store"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+WRITE_HALF_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from breeds.durable import write_aside
+with write_aside(Path(sys.argv[1])) as aside:
+    aside.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def start(code: str, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_holding(path: Path) -> subprocess.Popen[str]:
+    process = start(HOLD, path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def assert_held(lock: Path, pid: int) -> None:
+    with pytest.raises(BreedsError, match=f"the store is being written by process {pid} on "):
+        hold(lock, "the store").__enter__()
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+# write_aside
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_written_file_is_whole_and_alone(tmp_path: Path, old: bytes | None) -> None:
+    path = tmp_path / "new" / "folders" / "file.bin"
+    if old is not None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(old)
+    with write_aside(path) as aside:
+        assert aside.parent == path.parent  # a rename is atomic only within one file system
+        aside.write_bytes(b"new")
+        assert (path.read_bytes() if path.exists() else None) == old
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (ValueError("no"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (BreedsError("no"), BreedsError),
+        (OSError(28, "No space left on device"), BreedsError),
+    ],
+)
+def test_an_exception_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, old: bytes | None, raised: BaseException, seen: type[BaseException]
+) -> None:
+    path = tmp_path / "file.bin"
+    if old is not None:
+        path.write_bytes(old)
+    with pytest.raises(seen), write_aside(path) as aside:
+        aside.write_bytes(b"half")
+        raise raised
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == ({"file.bin": old} if old else {})
+
+
+def test_the_file_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_fsync(handle: int) -> None:
+        steps.append(f"fsync {os.readlink(f'/proc/self/fd/{handle}')}")
+        fsync(handle)
+
+    def record_replace(source: Path, target: Path) -> None:
+        steps.append(f"rename {source} {target}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "replace", record_replace)
+    path = tmp_path.resolve() / "file.bin"
+    with write_aside(path) as aside:
+        aside.write_bytes(b"new")
+    assert steps == [f"fsync {aside}", f"rename {aside} {path}", f"fsync {path.parent}"]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_cleans_up(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    assert start(WRITE_HALF_AND_DIE, path).wait() == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    assert len(os.listdir(tmp_path)) == 2  # the half file is there, under another name
+    with write_aside(path) as aside:
+        aside.write_bytes(b"new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file.bin": b"new"}
+
+
+def test_leftovers_go_with_their_process_and_not_before(tmp_path: Path, dead_pid: int) -> None:
+    dead, alive = tmp_path / f".a.csv.{dead_pid}.tmp", tmp_path / f".b.csv.{os.getppid()}.tmp"
+    dead.touch()
+    alive.touch()
+    with write_aside(tmp_path / "c.csv") as aside:
+        aside.touch()
+    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, "c.csv"])
+
+
+@pytest.mark.parametrize("name", [".notes.tmp", "notes.4194304.tmp", ".notes.4194304", ".tmp"])
+def test_files_of_others_are_not_leftovers(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with write_aside(tmp_path / "file.bin") as aside:
+        aside.touch()
+    assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("place", ["file/below.csv", "file/deeper/below.csv", "/proc/breeds.csv"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    path = tmp_path / place
+    with pytest.raises(BreedsError, match=f"Cannot write {path}"):
+        check_writable(path)
+    with pytest.raises(BreedsError, match=f"Cannot write {path}"), write_aside(path) as aside:
+        aside.touch()
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+# check_writable
+
+
+def test_check_writable_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.csv").write_bytes(b"old")
+    before = os.stat("old.csv")
+    for path in (Path("new.csv"), Path("a/b/c/new.csv"), Path("old.csv"), tmp_path / "x" / "y.csv"):
+        check_writable(path)
+    assert os.listdir(tmp_path) == ["old.csv"]
+    assert os.stat("old.csv").st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("name", [".", "folder", "link"])
+def test_a_folder_is_not_a_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("link").symlink_to("folder")
+    with pytest.raises(BreedsError, match="it is a folder"):
+        check_writable(Path(name))
+
+
+# hold
+
+
+def test_a_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / ".lock"
+    first = start_holding(lock)
+    assert_held(lock, first.pid)
+    assert_held(lock, first.pid)  # the refused one has not taken the first one's file away
+    first.communicate("")
+    assert first.returncode == 0
+    assert not lock.exists()
+    with hold(lock, "the store"):
+        assert f"process {os.getpid()} on " in lock.read_text()
+    assert not lock.exists()
+
+
+def test_one_process_cannot_hold_twice_either(tmp_path: Path) -> None:
+    with hold(tmp_path / ".lock", "the store"):
+        assert_held(tmp_path / ".lock", os.getpid())
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    first = start_holding(lock)
+    first.kill()
+    first.communicate()
+    with hold(lock, "it"):
+        text = lock.read_text()
+        assert f"process {os.getpid()} on " in text
+        assert f"process {first.pid} on " not in text
+    assert not lock.exists()
+
+
+def test_a_failure_inside_lets_go(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), hold(tmp_path / ".lock", "it"):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_won_on_a_file_that_its_holder_removed_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking, the holder lets go and a third process takes a new lock file."""
+    import fcntl
+
+    lock = tmp_path / ".lock"
+    lock.touch()
+    flock = fcntl.flock
+    third: list[subprocess.Popen[str]] = []
+
+    def late(handle: int, how: int) -> None:
+        if not third:
+            lock.unlink()
+            third.append(start_holding(lock))
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(BreedsError, match="is being written by process"):
+        hold(lock, "it").__enter__()
+    third[0].communicate("")
+
+
+def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BreedsError, match="Cannot write"):
+        hold(tmp_path / "file" / ".lock", "it").__enter__()

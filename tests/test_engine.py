@@ -1,0 +1,259 @@
+"""The Keras engine is Keras, for every weights file that fits, and says why of those that do not."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SHARED, SHARED_WEIGHTS, assert_refused, needs_shared, run_script
+
+from breeds.backbone import XCEPTION, Recipe, Weights
+from breeds.engines import Engine, get_weights, open_engine
+from breeds.errors import BreedsError
+from breeds.photos import decode, read
+
+# Keras's own, on saving.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+
+def open_with(weights: Weights, batch: int | None = None) -> Engine:
+    """Open the Keras engine, in batches of the given size."""
+    recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    engine = open_engine(recipe, lambda: weights, "keras")
+    if batch is not None:
+        engine._shape = (batch, *engine._shape[1:])  # type: ignore[attr-defined]
+    return engine
+
+
+def pixels(photos: list[Path]) -> list[np.ndarray]:
+    return [decode(read(str(photo)), XCEPTION.size) for photo in photos]
+
+
+@pytest.fixture
+def some(drawn_photos: Path) -> list[np.ndarray]:
+    """The pixels of two drawn photos of each breed."""
+    return pixels(
+        [photo for breed in sorted(drawn_photos.iterdir()) for photo in sorted(breed.iterdir())[:2]]
+    )
+
+
+@pytest.fixture(scope="module")
+def files(random_engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Callable]:
+    """The random weights in Keras's two file layouts, and plain Keras's features from them."""
+    from breeds.engines.keras import keras
+
+    folder = tmp_path_factory.mktemp("weights")
+    model = keras.applications.Xception(include_top=False, weights=None, pooling="avg")
+    model.set_weights(random_engine._model.get_weights())
+    model.save_weights(folder / "new.weights.h5")
+    save_legacy(folder / "legacy.h5", model)
+
+    def features(photos: list[np.ndarray]) -> np.ndarray:
+        return model.predict_on_batch(keras.applications.xception.preprocess_input(np.float32(photos)))
+
+    return folder / "new.weights.h5", folder / "legacy.h5", features
+
+
+def save_legacy(path: Path, model: object) -> None:
+    """Write weights as Keras 1 and 2 did, and as the files on Keras's own site are."""
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+    with h5py.File(path, "w") as file:
+        save_weights_to_hdf5_group(file, model)
+
+
+# features
+
+
+@pytest.mark.slow
+@needs_shared
+def test_features_equal_a_plain_keras_loop_on_real_photos() -> None:
+    from breeds.engines.keras import keras
+
+    photos = [
+        p for b in sorted((SHARED / "data/fullsize").iterdir()) if b.is_dir() for p in sorted(b.iterdir())
+    ]
+    photos = photos[:: len(photos) // 20][:20]
+    ours = list(open_with(get_weights(str(SHARED_WEIGHTS), XCEPTION)).stream(pixels(photos)))
+
+    model = keras.applications.Xception(
+        include_top=False, weights=None, pooling="avg", input_shape=(299, 299, 3)
+    )
+    model.load_weights(SHARED_WEIGHTS)
+    theirs = []
+    for photo in photos:
+        image = keras.utils.load_img(photo, target_size=(299, 299), interpolation="bilinear")
+        array = keras.applications.xception.preprocess_input(keras.utils.img_to_array(image)[None])
+        theirs.append(model.predict_on_batch(array)[0])
+    assert len(ours) == 20
+    assert np.abs(np.array(ours) - theirs).max() <= 1e-5
+
+
+@pytest.mark.parametrize("layout", [0, 1], ids=["new", "legacy"])
+def test_both_file_layouts_give_the_features_of_plain_keras(
+    files, layout: int, random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_engine, "_shape", (2, 299, 299, 3))
+    features = list(open_with(get_weights(str(files[layout]), XCEPTION), batch=2).stream(some[:2]))
+    assert np.array_equal(features, list(random_engine.stream(some[:2])))
+    assert np.abs(features - files[2](some[:2])).max() <= 1e-5
+    assert features[0].dtype == np.float32
+
+
+def test_a_feature_does_not_depend_on_its_place_or_its_neighbours(
+    random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_engine, "_shape", (4, 299, 299, 3))
+    together = list(random_engine.stream(some[:6]))
+    apart = [*random_engine.stream(some[5:6]), *random_engine.stream(some[:5][::-1])][::-1]
+    assert np.array_equal(together, apart)
+    assert list(random_engine.stream([])) == []
+
+
+def test_random_weights_are_not_degenerate(
+    random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_engine, "_shape", (5, 299, 299, 3))
+    features = np.array(list(random_engine.stream(some)))
+    assert features.shape == (20, 2048)
+    assert np.isfinite(features).all()
+    spread = features.std(axis=0)
+    assert (spread > 0.01 * np.abs(features).mean()).mean() > 0.9, "columns that tell photos apart"
+    standardised = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    unit = standardised / np.linalg.norm(standardised, axis=1, keepdims=True)
+    assert (unit @ unit.T)[np.triu_indices(20, 1)].max() < 0.95, "no two photos are the same to it"
+
+
+@pytest.mark.slow
+def test_random_weights_are_the_same_at_every_build(
+    random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_engine, "_shape", (2, 299, 299, 3))
+    again = open_with(get_weights("random", XCEPTION), batch=2)
+    assert np.array_equal(list(again.stream(some[:2])), list(random_engine.stream(some[:2])))
+
+
+# names
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["imagenet.h5", "random.weights.h5", "xception_notop.weights.h5"])
+def test_known_weights_are_known_by_content(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(SHARED_WEIGHTS)
+    weights = get_weights(str(tmp_path / name), XCEPTION)
+    assert weights.name == "shared-block14-retrained"
+
+
+@pytest.mark.parametrize("name", ["imagenet.h5", "random.h5", XCEPTION.weights_url.rsplit("/", 1)[1]])
+def test_unknown_weights_are_a_file_whatever_they_are_called(files, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(files[1])
+    assert get_weights(str(tmp_path / name), XCEPTION).name == f"file:{name}"
+
+
+# weights that do not fit
+
+
+def small_network(path: Path) -> None:
+    from breeds.engines.keras import keras
+
+    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="small")]
+    model = keras.Sequential(layers)
+    model.save_weights(path) if path.name.endswith(".weights.h5") else save_legacy(path, model)
+
+
+def with_top(path: Path) -> None:
+    from breeds.engines.keras import keras
+
+    save_legacy(path, keras.applications.Xception(weights=None))
+
+
+def one_layer_of_another_shape(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["block5_sepconv2"]["block5_sepconv2/depthwise_kernel"]
+        file["block5_sepconv2"]["block5_sepconv2/depthwise_kernel"] = np.zeros((5, 5, 728, 1), np.float32)
+
+
+def without_a_layer(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        names = [name for name in file.attrs["layer_names"] if name not in ("block1_conv1", b"block1_conv1")]
+        file.attrs["layer_names"] = np.array(names, dtype="S")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("w.h5", one_layer_of_another_shape, ["layer block5_sepconv2", "(3, 3, 728, 1)", "(5, 5, 728, 1)"]),
+        ("w.h5", without_a_layer, ["80 layers", "79"]),
+        ("w.h5", with_top, ["80 layers", "81"]),
+        ("w.h5", small_network, ["80 layers", "1 saved"]),
+        ("w.weights.h5", small_network, []),
+        ("w.h5", lambda path: path.write_text("text"), ["not an HDF5 file"]),
+        ("w.h5", lambda path: path.write_bytes(path.read_bytes()[: 10**6]), ["truncated"]),
+        ("w.h5", lambda path: path.write_bytes(b""), ["not an HDF5 file"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_weights_that_do_not_fit_say_why(
+    files, tmp_path: Path, name: str, change: Callable[[Path], None], words: list[str]
+) -> None:
+    path = tmp_path / name
+    shutil.copyfile(files[1], path)
+    change(path)
+    with pytest.raises(BreedsError, match="does not fit xception") as refused:
+        open_with(get_weights(str(path), XCEPTION))
+    for word in (str(path), *words):
+        assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("spec", ["nowhere.h5", "folder.h5", "weights.pb", "Imagenet", ""])
+def test_weights_that_are_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.h5").mkdir()
+    with pytest.raises(BreedsError) as refused:
+        get_weights(spec, XCEPTION)
+    assert spec in str(refused.value)
+    assert "weights" in str(refused.value)
+
+
+# imagenet, offline
+
+
+@pytest.fixture
+def silent_proxy() -> Iterator[str]:
+    """A proxy that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def assert_says_how_to_get_imagenet(photos: Path, home: Path, proxy: str) -> None:
+    env = {"KERAS_HOME": str(home), "no_proxy": "", "NO_PROXY": ""}
+    env |= dict.fromkeys(("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), proxy)
+    result = run_script("extract_features.py", photos, cwd=photos.parent, env=env)
+    place = home / "models" / "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    assert_refused(result, XCEPTION.weights_url, str(place), "--weights PATH")
+    assert not (photos.parent / "features").exists()
+
+
+@pytest.mark.parametrize("half_there", [False, True])
+def test_imagenet_offline_says_what_to_fetch_and_where_to_put_it(
+    photos: Path, tmp_path: Path, half_there: bool
+) -> None:
+    home = tmp_path / "keras"
+    if half_there:
+        (home / "models").mkdir(parents=True)
+        (home / "models" / XCEPTION.weights_url.rsplit("/", 1)[1]).write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert_says_how_to_get_imagenet(photos, home, "http://127.0.0.1:9")  # nobody listens there
+
+
+@pytest.mark.slow
+def test_imagenet_behind_a_silent_network_ends_all_the_same(
+    photos: Path, tmp_path: Path, silent_proxy: str
+) -> None:
+    assert_says_how_to_get_imagenet(photos, tmp_path / "keras", silent_proxy)

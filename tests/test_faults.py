@@ -1,0 +1,281 @@
+"""Kill it, stop it, start it twice: what was committed stays, and the next run ends the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext as nothing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_refused, run_script
+
+from breeds.extract import extract
+from breeds.store import Store, shard_folder, verify
+from breeds.store.shards import list_shards
+
+# extract_features.py with shards of four rows. STAND_IN puts in the network's place an engine that
+# takes that many seconds for a photo; DIE_AT kills the process before so many steps of writing.
+SCRIPT = """
+import os, signal, sys, time
+import numpy as np
+import breeds.extract, breeds.store.shards, extract_features
+from breeds import cli
+
+class StandIn:
+    name = "stand-in"
+    def stream(self, pixels):
+        for photo in pixels:
+            time.sleep(float(os.environ["STAND_IN"]))
+            yield np.float32(photo[::37, ::37]).reshape(-1) / 3
+
+def counted(step):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(*arguments, **options)
+    return call
+
+breeds.store.shards.SHARD_ROWS = 4
+if "STAND_IN" in os.environ:
+    breeds.extract.open_engine = lambda *_, **__: StandIn()
+left = int(os.environ.get("DIE_AT", 0))
+for name in ("fsync", "replace", "unlink", "truncate", "ftruncate"):
+    setattr(os, name, counted(getattr(os, name)))
+cli.run(extract_features.main)
+"""
+
+
+def start(photos: Path, store: Path, **env: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(photos), "--store", str(store), "--weights", "random"]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in env.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def run(photos: Path, store: Path, **env: object) -> str:
+    code, out, err = finish(start(photos, store, **env))
+    assert code == 0, err
+    return out
+
+
+def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
+    """Wait until a run has taken its lock and committed so many shards."""
+    lock = store.with_name(f".{store.stem}.lock")
+    while not lock.exists() or len(list_shards(shard_folder(store))) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def committed(store: Path) -> dict[str, bytes]:
+    return {shard.name: shard.read_bytes() for shard in list_shards(shard_folder(store))}
+
+
+def assert_whole(store: Path, like: Path) -> None:
+    """Assert that a store is what an uninterrupted run makes, bit for bit, with nothing left over."""
+    one, other = Store.open(store), Store.open(like)
+    assert one.table == other.table
+    assert np.array_equal(one.features(), other.features())
+    assert one.features_sha256 == other.features_sha256
+    assert list(verify(store)) == []
+    expected = {store.name, shard_folder(store).name}
+    assert set(os.listdir(store.parent)) == expected
+    assert all(path.suffix == ".h5" for path in shard_folder(store).iterdir())
+
+
+# kill -9
+
+
+@pytest.mark.slow
+def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path) -> None:
+    like = tmp_path / "like" / "s.h5"
+    run(photos, like, STAND_IN=0)
+    for step in range(1, 1000):
+        store = tmp_path / str(step) / "s.h5"
+        code, _, err = finish(start(photos, store, STAND_IN=0, DIE_AT=step))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, err
+        before = committed(store)
+        assert not store.exists() or list(verify(store)) == []
+        out = run(photos, store, STAND_IN=0)
+        assert before.items() <= committed(store).items()
+        assert f"({12 - 4 * len(before)} new, {4 * len(before)} reused)" in out
+        assert_whole(store, like)
+    assert step > 12, "three shards and a store, each at least written, renamed and made to last"
+
+
+@pytest.mark.slow
+def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
+    photos: Path, tmp_path: Path
+) -> None:
+    photo = min(photos.rglob("*.jpg"))
+    hidden = photo.rename(tmp_path / photo.name)
+    old, new = tmp_path / "old" / "s.h5", tmp_path / "new" / "s.h5"
+    run(photos, old, STAND_IN=0)
+    hidden.rename(photo)
+    run(photos, new, STAND_IN=0)
+    seen = set()
+    for step in range(1, 1000):
+        store = tmp_path / str(step) / "s.h5"
+        shutil.copytree(old.parent, store.parent)
+        code, _, err = finish(start(photos, store, STAND_IN=0, DIE_AT=step))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, err
+        table = Store.open(store).table
+        assert table in (Store.open(old).table, Store.open(new).table)
+        seen.add(len(table))
+        run(photos, store, STAND_IN=0)
+        assert_whole(store, new)
+    assert seen == {11, 12}
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments_with_the_real_engine(drawn_photos: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(drawn_photos, photos)
+    for copy in (1, 2):
+        for photo in sorted(drawn_photos.rglob("*.jpg")):
+            target = photos / photo.parent.name / f"{copy}{photo.name}"
+            target.write_bytes(photo.read_bytes() + bytes([copy]))  # other bytes, the same pixels
+    like, store = tmp_path / "like" / "s.h5", tmp_path / "killed" / "s.h5"
+    run(photos, like)
+    rng, kills, before = random.Random(0), 0, {}
+    while kills < 10:
+        process = start(photos, store)
+        target = len(before) + rng.randrange(4)
+        while process.poll() is None and len(list_shards(shard_folder(store))) < target:
+            time.sleep(0.01)
+        time.sleep(rng.random())
+        process.kill()
+        code, _, err = finish(process)
+        assert code in (0, -signal.SIGKILL), err
+        if code == 0:
+            break
+        kills += 1
+        assert before.items() <= committed(store).items()
+        before = committed(store)
+    assert kills >= 5, "most runs are killed before they are done"
+    assert "quarantined" in run(photos, store)
+    assert before.items() <= committed(store).items()
+    assert_whole(store, like)
+
+
+# Ctrl-C, and the polite kill
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_keeps_what_it_computed(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+    like, store = tmp_path / "like" / "s.h5", tmp_path / "stopped" / "s.h5"
+    process = start(photos, store, STAND_IN=0.3)
+    wait_for_shards(process, store, 1)
+    time.sleep(0.4)  # into the second shard
+    process.send_signal(number)
+    code, out, err = finish(process)
+    assert code == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert "the same command goes on from there" in err.splitlines()[-1]
+    assert not store.exists()
+    before = committed(store)
+    assert len(before) > 1, "the shard in flight was committed too"
+    assert os.listdir(store.parent) == [shard_folder(store).name], "nothing else is left"
+    run(photos, store, STAND_IN=0)
+    assert before.items() <= committed(store).items()
+    run(photos, like, STAND_IN=0)
+    assert_whole(store, like)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("shards", [0, 2])
+def test_the_real_engine_can_be_stopped(
+    drawn_photos: Path, tmp_path: Path, number: signal.Signals, shards: int
+) -> None:
+    store = tmp_path / "features" / "s.h5"
+    process = start(drawn_photos, store)
+    wait_for_shards(process, store, shards)
+    time.sleep(0.5)
+    process.send_signal(number)
+    code, _, err = finish(process)
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert len(committed(store)) >= shards
+    assert "60 features" in run(drawn_photos, store)
+
+
+class Breaks:
+    """An engine that fails after six photos."""
+
+    name = "breaks"
+
+    def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for number, photo in enumerate(pixels):
+            if number == 6:
+                raise RuntimeError("out of memory")
+            yield np.float32(photo[0, :8, 0])
+
+
+def test_a_run_that_breaks_keeps_what_it_computed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "features" / "s.h5"
+    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: Breaks())
+    for left in (12, 6):
+        with pytest.raises(RuntimeError, match="out of memory") if left == 12 else nothing():
+            assert extract(photos, store, "random").new == 6
+    assert Store.open(store).features().shape == (12, 8)
+
+
+# two at once
+
+
+def test_the_second_of_two_extractions_is_told_of_the_first(photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "features" / "s.h5"
+    first = start(photos, store, STAND_IN=0.5)
+    wait_for_shards(first, store, 1)
+    before = committed(store)
+    second = run_script("extract_features.py", photos, "--store", store, "--weights", "random", cwd=tmp_path)
+    assert_refused(second, f"{store} is being written by process {first.pid} on ")
+    assert before.items() <= committed(store).items()
+    assert finish(first)[0] == 0
+    assert "(0 new, 12 reused)" in run(photos, store, STAND_IN=0)
+
+
+def test_two_stores_can_be_written_at_once_in_one_folder(photos: Path, tmp_path: Path) -> None:
+    stores = [tmp_path / "features" / name for name in ("a.h5", "b.h5")]
+    processes = [start(photos, store, STAND_IN=0.05) for store in stores]
+    assert [finish(process)[0] for process in processes] == [0, 0]
+    assert Store.open(stores[0]).features_sha256 == Store.open(stores[1]).features_sha256
+    assert sorted(os.listdir(tmp_path / "features")) == ["a.h5", "a.shards", "b.h5", "b.shards"]
+
+
+def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "features" / "s.h5"
+    process = start(photos, store, STAND_IN=0)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait(timeout=300)
+    assert process.returncode == 0
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    assert len(Store.open(store).table) == 12

@@ -1,0 +1,348 @@
+"""Prediction: an answer or a reason for every photo, in order, and no feature computed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, assert_refused, run_script
+
+from breeds.backbone import Recipe
+from breeds.durable import hold
+from breeds.errors import BreedsError
+from breeds.heads import saved
+from breeds.heads.saved import Model
+from breeds.photos import key_of
+from breeds.predict import Answer, list_inputs, predict
+from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.train import train
+
+# Twelve photos are few for scikit-learn's solver, and enough here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
+
+
+def made_up_store(photos: Path, store: Path, recipe: Recipe) -> Path:
+    """Write a store for real photos with made-up features, which a head can learn."""
+    table, index = Table(str(photos)), FeatureIndex(recipe)
+    writer = ShardWriter(shard_folder(store), recipe, index)
+    for photo in sorted(photos.rglob("*.jpg")):
+        key, label = key_of(photo.read_bytes()), photo.parent.name
+        centre = np.random.default_rng(zlib.crc32(label.encode())).normal(size=2048)
+        feature = centre + np.random.default_rng(int(key[:8], 16)).normal(size=2048) * 0.1 + 3
+        writer.add(key, str(photo), feature.astype(np.float32), "made up")
+        for column, value in zip(
+            (table.key, table.path, table.label, table.split, table.size, table.mtime_ns),
+            (key, str(photo.relative_to(photos)), label, "", 1, 1),
+            strict=True,
+        ):
+            column.append(value)
+    writer.commit("made up")
+    assemble(store, table, index, "made up")
+    return store
+
+
+@pytest.fixture
+def place(photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos and a model trained on them, whose store is all that answering needs."""
+    store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_recipe)
+    model = train(Store.open(store), C=1.0)
+    model.unknown = None
+    saved.save(model, tmp_path / "models" / "photos.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def model(place: Path) -> Model:
+    return saved.load(place / "models" / "photos.safetensors")
+
+
+@pytest.fixture
+def engine(random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The real engine in batches of four, as the tests here have few photos; lists its openings."""
+    opened: list[str] = []
+    monkeypatch.setattr(random_engine, "_shape", (4, *random_engine._shape[1:]))
+
+    def open_engine(*_: object, **__: object) -> object:
+        opened.append("opened")
+        return random_engine
+
+    monkeypatch.setattr("breeds.predict.open_engine", open_engine)
+    return opened
+
+
+@pytest.fixture
+def unseen(drawn_photos: Path, photos: Path) -> list[str]:
+    """Five photos that no store knows."""
+    known = {photo.name for photo in photos.iterdir()}
+    return [str(p) for p in sorted(drawn_photos.rglob("*.jpg")) if p.parent.name not in known][::7][:5]
+
+
+def script(*arguments: object, stdin: str = "", poison: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run predict.py; `poison` ends it if it loads what opening an engine needs."""
+    env = {}
+    if poison:
+        for module in ("tensorflow", "keras", "openvino"):
+            Path("poison", module).mkdir(parents=True, exist_ok=True)
+            Path("poison", module, "__init__.py").write_text("raise SystemExit('an engine was opened')")
+        env = {"PYTHONPATH": f"{Path('poison').resolve()}:{ROOT}"}
+    return run_script("predict.py", *arguments, cwd=Path.cwd(), env=env, input=stdin)
+
+
+def read_csv(path: str = "out.csv") -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def numbers(answers: Iterator[Answer]) -> dict[str, bytes | str]:
+    """Return the bits of every probability, or the error, by path."""
+    return {a.path: a.error if a.probabilities is None else a.probabilities.tobytes() for a in answers}
+
+
+# which photos, in which order
+
+
+def test_rows_are_in_the_order_of_the_input_with_the_bad_ones_in_place(place: Path) -> None:
+    good = sorted(map(str, Path("photos").rglob("*.jpg")))
+    Path("mixed/inner/.hidden").mkdir(parents=True)
+    Path("bad.jpg").touch()
+    shutil.copy(good[1], "mixed/b.jpg")
+    shutil.copy(good[2], "mixed/inner/no_extension")
+    shutil.copy(good[2], "mixed/inner/.hidden/c.jpg")
+    Path("mixed/a.jpg").write_text("text")
+    Path("mixed/notes.txt").write_text("text")
+    stdin = f"{good[3]}\n\nnowhere.jpg\r\nmixed\n"
+    result = script(
+        good[11], "bad.jpg", "mixed", "-", "photos/*/01.jpg", good[0], "--out=out.csv", stdin=stdin
+    )
+    frame = read_csv()
+    inside = ["mixed/a.jpg", "mixed/b.jpg", "mixed/inner/no_extension"]
+    matches = sorted(map(str, Path("photos").glob("*/01.jpg")))
+    expected = [good[11], "bad.jpg", *inside, good[3], "nowhere.jpg", *inside, *matches, good[0]]
+    assert frame.path.tolist() == expected
+    failed = [path for path in expected if path in ("bad.jpg", "mixed/a.jpg", "nowhere.jpg")]
+    assert frame.path[frame.error != ""].tolist() == failed
+    assert (frame.breed == "").tolist() == (frame.error != "").tolist()
+    right = [Path(path).parent.name for path in expected if path.startswith("photos")]
+    assert frame.breed[frame.path.str.startswith("photos")].tolist() == right
+    assert result.returncode == 1
+    assert f"{len(expected)} photos = {len(expected) - 4} answers + 4 without" in result.stderr
+
+
+def test_more_photos_than_a_block_keep_their_order(model: Model) -> None:
+    good = sorted(map(str, Path("photos").rglob("*.jpg")))
+    paths = [path for k in range(20) for path in (*good[k % 5 :: 3], "nowhere.jpg", good[k % 12])]
+    answers = list(predict(model, paths, None, None))
+    assert [answer.path for answer in answers] == paths
+    named = [a.error or model.classes[a.probabilities.argmax()] for a in answers]
+    assert named == ["no such file" if p == "nowhere.jpg" else Path(p).parent.name for p in paths]
+
+
+def test_inputs_are_files_folders_patterns_and_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "f/b.jpg",
+        "f/a/z.png",
+        "f/.hidden.jpg",
+        "f/notes.txt",
+        "x[1].jpg",
+        "x1.jpg",
+        "deep/er/y.jpg",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert list(list_inputs(["f"], [])) == ["f/b.jpg", "f/a/z.png"]
+    assert list(list_inputs(["x[1].jpg"], [])) == ["x[1].jpg"]
+    assert list(list_inputs(["x?.jpg", "**/y.jpg"], [])) == ["x1.jpg", "deep/er/y.jpg"]
+    assert list(list_inputs(["f/notes.txt"], [])) == ["f/notes.txt"]
+    assert list(list_inputs(["x1.jpg", "-", "f"], ["gone\n", "\n", "deep\r\n"])) == [
+        *("x1.jpg", "gone", "deep/er/y.jpg", "f/b.jpg", "f/a/z.png")
+    ]
+
+
+@pytest.mark.parametrize("name", ["nowhere.jpg", "nowhere/", "*.nothing", ""])
+def test_something_missing_on_the_command_line_is_refused_at_once(place: Path, name: str) -> None:
+    with pytest.raises(BreedsError, match="No such file or folder"):
+        list_inputs(["photos", name], [])
+    assert_refused(script("photos", name, "--out", "out.csv"), "No such file or folder")
+    assert not Path("out.csv").exists()
+
+
+def test_nothing_but_bad_photos_opens_no_engine(place: Path) -> None:
+    result = script("-", stdin="gone.jpg\nphotos\0.jpg\n/dev/zero\n")
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
+    assert len(lines) == 4
+    for line, reason in zip(lines[1:], ["no such file", "null", "not a regular file"], strict=True):
+        assert reason in line
+
+
+# what is computed, and what is not
+
+
+def test_the_training_store_answers_for_its_photos(place: Path) -> None:
+    result = script("photos", "--out", "out.csv")
+    assert result.returncode == 0, result.stderr
+    frame = read_csv()
+    assert len(frame) == 12
+    assert frame.breed.tolist() == [Path(path).parent.name for path in frame.path]
+
+
+def test_a_second_run_opens_no_engine_and_says_the_same(
+    model: Model, engine: list[str], unseen: list[str]
+) -> None:
+    cache = Path("models", f"features-{model.recipe.digest[:12]}.shards")
+    first = numbers(predict(model, unseen, None, cache))
+    assert engine == ["opened"]
+    assert len({*first.values()}) == len(unseen)
+    assert numbers(predict(model, unseen, None, cache)) == first
+    assert engine == ["opened"]
+    outputs = [script(*unseen).stdout for _ in range(2)]
+    assert outputs[0] == outputs[1]
+    assert [line.split(",")[0] for line in outputs[0].splitlines()] == ["path", *unseen]
+    assert not [name for name in os.listdir(cache) if not name.endswith(".h5")]
+
+
+def test_a_store_of_another_recipe_does_not_answer(
+    place: Path, model: Model, random_recipe: Recipe, engine: list[str]
+) -> None:
+    shutil.rmtree("features")
+    other = dataclasses.replace(random_recipe, resize="crop")
+    made_up_store(place / "photos", place / "features" / "photos.h5", other)
+    photo = str(min(Path("photos").rglob("*.jpg")))
+    assert [answer.error for answer in predict(model, [photo], None, None)] == [""]
+    assert engine == ["opened"]
+
+
+def test_a_damaged_cache_is_computed_again(model: Model, engine: list[str], unseen: list[str]) -> None:
+    first = numbers(predict(model, unseen[:2], None, Path("cache.shards")))
+    (shard,) = Path("cache.shards").iterdir()
+    shard.write_bytes(shard.read_bytes()[::-1])
+    assert numbers(predict(model, unseen[:2], None, Path("cache.shards"))) == first
+    assert engine == ["opened", "opened"]
+
+
+def test_a_cache_in_use_is_left_alone_and_said_so(
+    model: Model, engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = Path("models", f"features-{model.recipe.digest[:12]}.shards")
+    with hold(cache / ".lock", "it"):
+        result = script("photos")
+        answers = list(predict(model, unseen[:1], None, cache))
+    assert result.returncode == 0
+    assert len(result.stdout.splitlines()) == 13
+    assert "features of this run are not kept" in result.stderr
+    assert f"is being written by process {os.getpid()} on " in result.stderr
+    assert answers[0].error == ""
+    assert "features of this run are not kept" in capsys.readouterr().err
+    assert os.listdir(cache) == []
+
+
+def test_a_cache_that_cannot_be_written_is_said_so(place: Path, model: Model) -> None:
+    Path("models", f"features-{model.recipe.digest[:12]}.shards").touch()
+    result = script("photos")
+    assert result.returncode == 0
+    assert "features of this run are not kept" in result.stderr
+
+
+# weights
+
+
+def test_other_weights_are_refused_and_both_named(place: Path) -> None:
+    Path("other.h5").write_text("other weights")
+    result = script("photos", "--weights", "other.h5", "--out", "out.csv")
+    assert_refused(result, "weights random", "other.h5", "file:other.h5")
+    assert not Path("out.csv").exists()
+
+
+def test_renamed_weights_are_the_same_weights(place: Path) -> None:
+    assert script("photos", "--weights", "random").returncode == 0
+
+
+def test_a_model_whose_weights_are_gone_says_which_and_where(
+    model: Model, photos: Path, unseen: list[str]
+) -> None:
+    model.recipe = dataclasses.replace(model.recipe, weights="file:mine.h5", weights_sha256="b" * 64)
+    model.weights_path = "/nowhere/mine.h5"
+    with pytest.raises(BreedsError, match=r"file:mine\.h5 \(b{12}\).*/nowhere/mine\.h5.*--weights PATH"):
+        list(predict(model, unseen, None, None, engine="keras"))
+
+
+# outputs
+
+
+def test_other_formats_have_the_same_answers(place: Path) -> None:
+    Path("bad.jpg").touch()
+    assert script("photos", "bad.jpg", "--top-k", "2", "--out", "out.csv").returncode == 1
+    frame = read_csv()
+    out = script("photos", "bad.jpg", "--top-k", "2", "--format", "json").stdout
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["path"] for line in lines] == frame.path.tolist()
+    assert [line["breed"] or "" for line in lines] == frame.breed.tolist()
+    assert [[guess["breed"] for guess in line["top"]] for line in lines[:-1]] == [
+        list(pair) for pair in zip(frame.breed[:-1], frame.breed_2[:-1], strict=True)
+    ]
+    assert "empty file" in lines[-1]["error"]
+    script("photos", "bad.jpg", "--format", "kaggle", "--out", "kaggle.csv")
+    kaggle = pd.read_csv("kaggle.csv", index_col="id", dtype={"id": str})
+    assert kaggle.index.tolist() == [Path(path).stem for path in frame.path]
+    assert kaggle.iloc[:-1].idxmax(axis=1).tolist() == frame.breed[:-1].tolist()
+    assert np.allclose(kaggle.iloc[-1], 1 / 3)
+
+
+def test_odd_names_neither_stop_the_run_nor_become_formulas(place: Path) -> None:
+    photo = min(Path("photos").rglob("*.jpg"))
+    Path("odd").mkdir()
+    for name in ("=1+1.jpg", "new\nline.jpg", '😀,".jpg', "\udcff.jpg"):
+        shutil.copy(photo, Path("odd", name))
+    os.chdir("odd")
+    result = script(*sorted(os.listdir()), "--model", "../models/photos.safetensors", "--out", "../out.csv")
+    assert result.returncode == 0, result.stderr
+    assert sorted(read_csv("../out.csv").path) == ["'=1+1.jpg", "new\nline.jpg", "�.jpg", '😀,".jpg']
+
+
+@pytest.mark.parametrize("out", ["file/out.csv", "photos", "/proc/out.csv"])
+def test_an_output_that_cannot_be_written_is_found_before_any_work(place: Path, out: str) -> None:
+    Path("file").touch()
+    result = script("photos", "--out", out)
+    assert_refused(result, f"Cannot write {out}")
+    assert os.listdir("models") == ["photos.safetensors"]
+
+
+def test_an_output_is_whole_or_as_it_was(place: Path) -> None:
+    Path("out.csv").write_text("old")
+    new = Path("photos", "new.jpg")
+    new.write_bytes(min(Path("photos").rglob("*.jpg")).read_bytes() + b"\0")
+    result = script("photos", "--out", "out.csv", "--engine", "keras")
+    assert "an engine was opened" in result.stderr  # and broke, on the way
+    assert Path("out.csv").read_text() == "old"
+    assert not [name for name in os.listdir() if name.endswith(".tmp")]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(place: Path) -> None:
+    Path("list.txt").write_text(f"{min(Path('photos').rglob('*.jpg'))}\n" * 3000)
+    command = f"{sys.executable} {ROOT}/predict.py - < list.txt | head -1; echo ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["path,breed,probability,guess,error", "0"]
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr
+
+
+def test_a_reader_that_is_gone_before_the_first_row_is_no_error(place: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, f"{ROOT}/predict.py", "photos"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+    assert "Exception" not in result.stderr

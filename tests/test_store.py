@@ -1,0 +1,439 @@
+"""The store: plain HDF5 for everyone, checked to the byte, and never trusted when it comes from others."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import MakeStore, assert_refused, run_script
+from hypothesis import given
+from hypothesis import strategies as st
+
+from breeds.backbone import Recipe
+from breeds.errors import BreedsError
+from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder, verify
+from breeds.store.shards import list_shards
+
+RECIPE = Recipe("xception", "random", "a" * 64, 299, "stretch")
+Features = dict[str, np.ndarray]
+
+
+def made_up(count: int, width: int = 8) -> Features:
+    rng = np.random.default_rng(0)
+    return {rng.bytes(32).hex(): rng.normal(size=width).astype(np.float32) for _ in range(count)}
+
+
+def write_shards(folder: Path, features: Features, recipe: Recipe = RECIPE) -> FeatureIndex:
+    index = FeatureIndex(recipe)
+    writer = ShardWriter(folder, recipe, index)
+    for key, feature in features.items():
+        writer.add(key, f"{key[:4]}.jpg", feature, "made up")
+    writer.commit("made up")
+    return index
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return every file's bytes and time."""
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+def flip(path: Path, needle: bytes) -> None:
+    """Change one bit of the first byte of `needle`, which the file holds once."""
+    data = bytearray(path.read_bytes())
+    assert data.count(needle) == 1
+    data[data.index(needle)] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of three rows."""
+    monkeypatch.setattr("breeds.store.shards.SHARD_ROWS", 3)
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Path:
+    """A small store of eight numbers a photo."""
+    return make_store({"beagle": 3, "samoyed": 2}, width=8)
+
+
+# what everyone reads
+
+
+def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
+    with h5py.File(store) as f:
+        frame = pd.DataFrame(f["features"][:], index=f["key"].asstr()[:])
+        frame["path"], frame["label"] = f["path"].asstr()[:], f["label"].asstr()[:]
+    ours = Store.open(store)
+    assert frame.index.tolist() == ours.table.key
+    assert frame.path.tolist() == [f"{b}/{i:04d}.jpg" for i, b in enumerate(["beagle"] * 3 + ["samoyed"] * 2)]
+    assert frame.label.value_counts().to_dict() == {"beagle": 3, "samoyed": 2}
+    assert frame[list(range(8))].to_numpy().dtype == np.float32
+    assert np.array_equal(frame[list(range(8))].to_numpy(), ours.features())
+
+
+def test_the_recipe_and_the_versions_are_attributes(store: Path, random_recipe: Recipe) -> None:
+    with h5py.File(store) as f:
+        assert Recipe.from_json(f.attrs["recipe"]) == random_recipe
+        assert f.attrs["recipe_sha256"] == random_recipe.digest
+        assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
+        assert f.attrs["features_sha256"] == hashlib.sha256(f["features"][:].tobytes()).hexdigest()
+
+
+def test_more_rows_than_a_block_come_back_as_they_were(tmp_path: Path) -> None:
+    features = made_up(2100)
+    index = write_shards(shard_folder(tmp_path / "s.h5"), features)
+    keys = sorted(features)  # not the order of the shards
+    columns = [[f"{key[:9]}.jpg" for key in keys], [key[0] for key in keys], ["test"] * 2100]
+    numbers = [list(range(2100)), [2**40 + i for i in range(2100)]]
+    table = Table("root", "w.h5", keys, *columns, *numbers, [("bad.jpg", "empty")])
+    assemble(tmp_path / "s.h5", table, index, "an engine")
+    store = Store.open(tmp_path / "s.h5")
+    assert store.table == table
+    assert (store.engine, store.recipe) == ("an engine", RECIPE)
+    assert np.array_equal(store.features(), [features[key] for key in keys])
+    assert list(verify(tmp_path / "s.h5")) == []
+
+
+def test_odd_names_survive(tmp_path: Path) -> None:
+    names = [
+        "bytes \udcff\udc80.jpg",
+        "new\nline.jpg",
+        "😀.jpg",
+        "é.jpg",
+        "e\u0301.jpg",
+        " ",
+        "=1+1",
+        "a" * 4000,
+    ]
+    features = made_up(len(names))
+    table = Table("r", "", list(features), names, names, [""] * 8, [1] * 8, [1] * 8, [(n, n) for n in names])
+    assemble(tmp_path / "\udcff.h5", table, write_shards(tmp_path / "shards", features), "")
+    assert Store.open(tmp_path / "\udcff.h5").table == table
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex, Features]:
+    """A store of sixty rows, the index over its shards of seven rows each, and what is in them."""
+    path = tmp_path_factory.mktemp("sixty") / "s.h5"
+    features = made_up(60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("breeds.store.shards.SHARD_ROWS", 7)
+        index = write_shards(shard_folder(path), features)
+    text = [""] * 60
+    assemble(path, Table("r", "", list(features), text, text, text, [1] * 60, [1] * 60), index, "")
+    assert len(list_shards(shard_folder(path))) == 9
+    return Store.open(path), index, features
+
+
+@given(rows=st.lists(st.integers(0, 59), min_size=1, max_size=80))
+def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -> None:
+    store, index, features = sixty
+    keys = [list(features)[row] for row in rows]
+    expected = [features[key] for key in keys]
+    assert np.array_equal(index.read(keys), expected)
+    assert np.array_equal(store.features(np.array(rows)), expected)
+
+
+# shards
+
+
+def test_a_shards_name_is_its_number_and_its_sha256(tmp_path: Path, few_rows: None) -> None:
+    features = made_up(7)
+    write_shards(tmp_path, features)
+    shards = list_shards(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [shard.name for shard in shards]
+    assert [s.name for s in shards] == [
+        f"{n:06d}-{hashlib.sha256(s.read_bytes()).hexdigest()}.h5" for n, s in enumerate(shards, start=1)
+    ]
+    keys: list[str] = []
+    for shard in shards:
+        with h5py.File(shard) as f:
+            keys += f["key"].asstr()[:].tolist()
+    assert keys == list(features)
+
+
+def test_committed_shards_are_never_touched_again(tmp_path: Path, few_rows: None) -> None:
+    features = made_up(10)
+    write_shards(tmp_path, dict(list(features.items())[:6]))
+    before = contents(tmp_path)
+    index = FeatureIndex(RECIPE)
+    index.add_shards(tmp_path)
+    writer = ShardWriter(tmp_path, RECIPE, index)
+    for key, feature in features.items():
+        writer.add(key, "p", feature * 2, "another")  # what is known is not written again
+    writer.commit("another")
+    after = contents(tmp_path)
+    assert before.items() <= after.items()
+    assert [name[:6] for name in sorted(after)] == ["000001", "000002", "000003", "000004"]
+    *_, old, _, _, _, new = features
+    assert np.array_equal(index.read([new, old]), [features[new] * 2, features[old]])
+
+
+def test_a_flipped_byte_in_a_shard_is_noticed_and_the_shard_set_aside(tmp_path: Path, few_rows: None) -> None:
+    features = made_up(6)
+    keys = list(features)
+    write_shards(tmp_path, features)
+    first, second = list_shards(tmp_path)
+    flip(first, keys[0].encode())
+    damaged = first.read_bytes()
+    index = FeatureIndex(RECIPE)
+    index.add_shards(tmp_path)
+    assert index.damaged == [first]
+    assert [key in index for key in keys] == [False] * 3 + [True] * 3
+    assert not first.exists()
+    assert first.with_suffix(".damaged").read_bytes() == damaged
+    writer = ShardWriter(tmp_path, RECIPE, index)
+    writer.add(keys[0], "p", features[keys[0]], "again")
+    writer.commit("again")
+    assert [s.name[:6] for s in list_shards(tmp_path)] == ["000002", "000003"]
+    assert second.exists()
+
+
+@pytest.mark.parametrize("size", [0, 100, 3000])
+def test_a_truncated_shard_counts_as_not_there(tmp_path: Path, size: int) -> None:
+    features = made_up(2)
+    write_shards(tmp_path, features)
+    (shard,) = list_shards(tmp_path)
+    os.truncate(shard, size)
+    index = FeatureIndex(RECIPE)
+    index.add_shards(tmp_path)
+    assert index.damaged == [shard]
+    assert not any(key in index for key in features)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "000001-abc.h5", "x.h5", ".000001.tmp"])
+def test_files_that_are_no_shards_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    index = FeatureIndex(RECIPE)
+    index.add_shards(tmp_path)
+    assert index.damaged == []
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "resnet"},
+        {"weights_sha256": "b" * 64},
+        {"size": 224},
+        {"resize": "crop"},
+        {"precision": "int8"},
+        {"view": "flip"},
+        {"decode_rule": "2"},
+    ],
+)
+def test_recipes_never_mix_and_both_are_named(tmp_path: Path, change: dict) -> None:
+    write_shards(tmp_path, made_up(1))
+    other = dataclasses.replace(RECIPE, **change)
+    with pytest.raises(BreedsError) as refused:
+        FeatureIndex(other).add_shards(tmp_path)
+    (value,) = change.values()
+    assert str(RECIPE) in str(refused.value)
+    assert str(other) in str(refused.value)
+    assert str(value)[:12] in str(other)
+
+
+def test_another_name_for_the_same_weights_is_the_same_recipe(tmp_path: Path) -> None:
+    features = made_up(1)
+    write_shards(tmp_path, features)
+    index = FeatureIndex(dataclasses.replace(RECIPE, weights="file:renamed.h5"))
+    index.add_shards(tmp_path)
+    assert next(iter(features)) in index
+
+
+# stores from strangers, and from failing disks
+
+
+def remove(name: str) -> Callable[[h5py.File], None]:
+    def change(f: h5py.File) -> None:
+        del f[name]
+
+    return change
+
+
+def replace(name: str, **new: object) -> Callable[[h5py.File], None]:
+    def change(f: h5py.File) -> None:
+        del f[name]
+        f.create_dataset(name, **new)
+
+    return change
+
+
+def link(name: str, to: object) -> Callable[[h5py.File], None]:
+    def change(f: h5py.File) -> None:
+        f.copy(name, "elsewhere")
+        del f[name]
+        f[name] = to
+
+    return change
+
+
+def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+    def change(f: h5py.File) -> None:
+        f.attrs[name] = value
+
+    return change
+
+
+def virtual(f: h5py.File) -> None:
+    layout = h5py.VirtualLayout(shape=(5, 8), dtype=np.float32)
+    layout[:] = h5py.VirtualSource("other.h5", "features", shape=(5, 8))
+    del f["features"]
+    f.create_virtual_dataset("features", layout)
+
+
+def external_storage(f: h5py.File) -> None:
+    del f["size"]
+    f.create_dataset("size", shape=(5,), dtype=np.int64, external=[("/etc/passwd", 0, 40)])
+
+
+def group(f: h5py.File) -> None:
+    del f["features"]
+    f.create_group("features")
+
+
+TEXT = h5py.string_dtype()
+BOMB = {"dtype": np.float32, "shape": (5, 10**6), "chunks": (5, 1000), "compression": "gzip"}
+SABOTAGE = {
+    "another format": attribute("format", "breeds store 99"),
+    "a format that is a list": attribute("format", [1, 2]),
+    "no recipe": lambda f: f.attrs.__delitem__("recipe"),
+    "a recipe that is not JSON": attribute("recipe", "{"),
+    "a recipe that is a number": attribute("recipe", 7),
+    "a recipe of other keys": attribute("recipe", '{"backbone": "xception"}'),
+    "a recipe nested without end": attribute("recipe", "[" * 60000),
+    "no features": remove("features"),
+    "features that are a group": group,
+    "features in another file, virtually": virtual,
+    "features behind an external link": link("features", h5py.ExternalLink("other.h5", "/features")),
+    "features behind a soft link": link("features", h5py.SoftLink("/elsewhere")),
+    "sizes stored in /etc/passwd": external_storage,
+    "features of one dimension": replace("features", data=np.zeros(5, np.float32)),
+    "features in doubles": replace("features", data=np.zeros((5, 8))),
+    "features as one number": replace("features", data=np.float32(1)),
+    "a claimed huge dataset": replace("features", dtype=np.float32, shape=(5, 10**12), chunks=(5, 8)),
+    "a size that overflows": replace("features", dtype=np.float32, shape=(5, 2**62), chunks=(5, 8)),
+    "a compression bomb": replace("features", **BOMB),
+    "no keys": remove("key"),
+    "keys too few": replace("key", data=np.array([b"a" * 64] * 4)),
+    "keys too short": replace("key", data=np.array([b"a"] * 5)),
+    "keys that are not ASCII": replace("key", data=np.array([b"\xff" * 64] * 5)),
+    "labels too many": replace("label", data=["a"] * 6, dtype=TEXT),
+    "labels that are numbers": replace("label", data=np.arange(5)),
+    "labels that are lists": replace(
+        "label", data=np.array([np.arange(2)] * 5 + [None], dtype=object)[:5], dtype=h5py.vlen_dtype(np.int64)
+    ),
+    "sizes as one number": replace("size", data=5),
+    "quarantine columns of two lengths": replace("quarantine_path", data=["a"], dtype=TEXT),
+}
+
+
+@pytest.mark.parametrize("change", SABOTAGE.values(), ids=SABOTAGE.keys())
+def test_a_store_that_is_not_one_is_refused(store: Path, change: Callable[[h5py.File], None]) -> None:
+    shutil.copyfile(store, store.with_name("other.h5"))
+    with h5py.File(store, "r+") as f:
+        change(f)
+    with pytest.raises(BreedsError, match=r"made\.h5 is not a feature store of Breeds, or is damaged"):
+        Store.open(store)
+
+
+@pytest.mark.parametrize("data", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(999)])
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "s.h5").write_bytes(data)
+    with pytest.raises(BreedsError, match="is not a feature store"):
+        Store.open(tmp_path / "s.h5")
+
+
+def test_hdf5_of_something_else_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as f:
+        f["temperature"] = np.arange(3)
+    for path in (tmp_path / "s.h5", tmp_path):
+        with pytest.raises(BreedsError, match="is not a feature store"):
+            Store.open(path)
+    with pytest.raises(BreedsError, match=r"No such store: .*nothere\.h5"):
+        Store.open(tmp_path / "nothere.h5")
+
+
+@pytest.fixture(scope="module")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of a store."""
+    path = tmp_path_factory.mktemp("small") / "s.h5"
+    features = made_up(5)
+    text = list("abcde")
+    table = Table("r", "", list(features), text, text, [""] * 5, [1] * 5, [1] * 5, [("f", "empty")])
+    assemble(path, table, write_shards(path.with_suffix(".shards"), features), "")
+    return path.read_bytes()
+
+
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_store_is_refused(
+    small_store: bytes, tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "truncated.h5"
+    path.write_bytes(small_store[: int(len(small_store) * share)])
+    with pytest.raises(BreedsError, match="is not a feature store"):
+        Store.open(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_refused_by_name(store: Path, value: float) -> None:
+    with h5py.File(store, "r+") as f:
+        f["features"][3, 5] = value
+    for rows in (None, np.array([4, 3])):
+        with pytest.raises(BreedsError, match=r"not finite numbers, first those of samoyed/0003\.jpg"):
+            Store.open(store).features(rows)
+    assert np.isfinite(Store.open(store).features(np.array([0, 4]))).all()
+
+
+def test_a_flipped_byte_of_a_feature_is_noticed(store: Path) -> None:
+    flip(store, Store.open(store).features()[2].tobytes())
+    with pytest.raises(BreedsError, match="damaged"):
+        Store.open(store).features()
+    with pytest.raises(BreedsError, match="damaged"):
+        list(verify(store))
+
+
+def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
+    with h5py.File(store, "r+") as f:
+        f["features"][0, 0] += 1  # with a new block checksum
+    (problem,) = verify(store)
+    assert problem.startswith(f"{store}: ")
+
+
+# python -m breeds.store
+
+
+def test_info_and_verify_say_what_a_store_holds(store: Path, tmp_path: Path, random_recipe: Recipe) -> None:
+    info = run_script("-m breeds.store", "info", store, cwd=tmp_path)
+    assert info.returncode == 0
+    for part in (str(store), "5 photos", str(random_recipe), random_recipe.digest, "3 beagle", "2 samoyed"):
+        assert part in info.stdout
+    whole = run_script("-m breeds.store", "verify", store, cwd=tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert "5 features and 1 shards match their checksums" in whole.stdout
+
+
+def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: Path) -> None:
+    (shard,) = list_shards(shard_folder(store))
+    flip(shard, Store.open(store).table.key[0].encode())
+    result = run_script("-m breeds.store", "verify", store, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stdout == f"{shard}: the bytes do not match the checksum in the name\n"
+    assert shard.exists()  # verify looks, and changes nothing
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+@pytest.mark.parametrize("name", ["nothere.h5", "text.h5", "."])
+def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, command: str, name: str) -> None:
+    (tmp_path / "text.h5").write_text("not HDF5")
+    assert_refused(run_script("-m breeds.store", command, name, cwd=tmp_path), name)
