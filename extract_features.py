@@ -81,6 +81,7 @@ def show(summary: Summary) -> int:
     for path, reason in summary.quarantined:
         print(f"quarantined {path}: {reason}", file=sys.stderr)
     extra = [f"{summary.ignored} other files passed over"] if summary.ignored else []
+    extra += [f"{summary.missing} ids of labels.csv have no photo here"] if summary.missing else []
     extra += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
     print(
         f"{summary.photos} photos = {summary.features} features ({summary.new} new, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -22,7 +23,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def safe_cell(text: str) -> str:
-    """Return `text` so that a spreadsheet shows it and never runs it: a quote before formulas."""
+    r"""Return `text` so that a spreadsheet shows it and never runs it: a quote before formulas.
+
+    Carriage returns, at which some readers begin a new row, are written as ``\r``.
+    """
+    text = _printable(text).replace("\r", "\\r")
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -87,7 +92,7 @@ def _csv(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], obj
         best += [("", "")] * (top_k - len(best))
         breed, guess = map(safe_cell, _breed(answer, classes))
         rest = [cell for pair in best[1:] for cell in pair]
-        path, error = safe_cell(_printable(answer.path)), safe_cell(answer.error)
+        path, error = safe_cell(answer.path), safe_cell(answer.error)
         writer.writerow([path, breed, best[0][1], guess, *rest, error])
 
     return row
@@ -104,7 +109,7 @@ def _json(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], ob
             "top": [{"breed": name, "probability": round(p, 6)} for name, p in best],
             "error": answer.error or None,
         }
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(_printable(json.dumps(line, ensure_ascii=False)) + "\n")
 
     return row
 
@@ -118,11 +123,11 @@ def _kaggle(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], 
         shares = answer.probabilities
         if shares is None:
             shares = np.full(len(classes), 1 / len(classes))
-        writer.writerow([safe_cell(_printable(Path(answer.path).stem)), *(f"{p:.8f}" for p in shares)])
+        writer.writerow([safe_cell(Path(answer.path).stem), *(f"{p:.8f}" for p in shares)])
 
     return row
 
 
-def _printable(path: str) -> str:
-    """Return a path as valid Unicode, with a mark for bytes of the name that are none."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _printable(text: str) -> str:
+    """Return text as valid Unicode, with marks for bytes of a name that are none."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)

@@ -13,6 +13,8 @@ from breeds.errors import BreedsError
 
 #: Version of the decode rule of `breeds.photos`; a change of any pixel needs a new one.
 DECODE_RULE = "1"
+#: Largest input size that is accepted, in pixels; memory grows with its square.
+LARGEST_SIZE = 1024
 #: Version of the way random weights are drawn and calibrated.
 RANDOM_RULE = "2"
 

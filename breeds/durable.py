@@ -23,8 +23,10 @@ def check_writable(path: Path) -> None:
     BreedsError
         If `path` is a folder, or no file can be made in its folder (or where that folder would go).
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise BreedsError(f"Cannot write {path}: it is a folder; name a file.")
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise BreedsError(f"Cannot write {path}: it is not a regular file; name another.")
     folder = path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -61,6 +63,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     BreedsError
         If the disk is full or the place cannot be written.
     """
+    path = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +79,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 def commit(aside: Path, path: Path) -> None:
     """Fsync the file `aside`, rename it to `path` in the same folder, and fsync the folder."""
+    path = Path(os.path.realpath(path))
     with open(aside, "rb") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)

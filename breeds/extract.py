@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from breeds.backbone import BACKBONES, XCEPTION, Backbone, Recipe, Weights
+from breeds.backbone import BACKBONES, LARGEST_SIZE, XCEPTION, Backbone, Recipe, Weights
 from breeds.durable import check_writable, hold, write_aside
 from breeds.engines import get_weights, open_engine, recipe_precision
 from breeds.engines.network import CALIBRATION_PHOTOS
@@ -20,9 +20,6 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.photos import ORIGINAL, Listing, Photo, decode, find_photos, key_of, read
 from breeds.pipeline import LazyEngine, Pixels, run_ahead, stream_features
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
-
-#: Largest input size that is accepted; memory grows with its square.
-LARGEST_SIZE = 1024
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Summary:
     changed: bool
     duplicates: int
     ignored: int
+    missing: int
     quarantined: list[tuple[str, str]]
     damaged: list[Path]
     seconds: float
@@ -125,6 +123,7 @@ def extract(
         changed=changed,
         duplicates=len(table) - len(set(table.key)),
         ignored=listing.ignored,
+        missing=listing.missing,
         quarantined=table.quarantine,
         damaged=index.damaged,
         seconds=time.perf_counter() - started,

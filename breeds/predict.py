@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import BACKBONES, Recipe, Weights
+from breeds.backbone import BACKBONES, DECODE_RULE, LARGEST_SIZE, Recipe, Weights
 from breeds.durable import check_writable, hold
 from breeds.engines import Engine, get_weights, open_engine
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.saved import Model
-from breeds.photos import ORIGINAL, decode, key_of, read, walk_photos
+from breeds.photos import ORIGINAL, RESIZES, decode, key_of, read, walk_photos
 from breeds.pipeline import Feature, LazyEngine, Pixels, stream_features
 from breeds.store import FeatureIndex, ShardWriter, Store
 
@@ -116,6 +116,8 @@ def predict(
     BreedsError
         If the weights are not there or not the model's.
     """
+    for recipe, _ in model.parts:
+        _check_computable(recipe)
     paths = iter(paths)
     chunk = list(islice(paths, _CHUNK))
     with ExitStack() as stack:
@@ -231,6 +233,22 @@ def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:
             )
         _weights(model.parts[0], spec)
     return model.parts
+
+
+def _check_computable(recipe: Recipe) -> None:
+    """Refuse a recipe that this version of Breeds cannot follow to the letter."""
+    backbone = BACKBONES.get(recipe.backbone)
+    if (
+        backbone is None
+        or not backbone.smallest <= recipe.size <= LARGEST_SIZE
+        or recipe.resize not in RESIZES
+        or recipe.view != ORIGINAL
+        or recipe.decode_rule != DECODE_RULE
+    ):
+        raise BreedsError(
+            f"The model was trained on a recipe that this version of Breeds does not know ({recipe}); "
+            f"extract and train again."
+        )
 
 
 def _open(part: tuple[Recipe, str], spec: str | None, engine: str, single: bool) -> Engine:

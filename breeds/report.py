@@ -207,7 +207,7 @@ def _test_rows(store: Store, model: Model) -> tuple[list[int], int]:
 def write_json(report: dict[str, Any], path: Path) -> None:
     """Write a report as JSON, whole or not at all."""
     with write_aside(path) as aside:
-        aside.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="ascii")
 
 
 def as_text(report: dict[str, Any]) -> str:

@@ -84,7 +84,7 @@ def _draw(seed: int, key: str) -> str:
 
 def _counts(n: int, val: float) -> dict[str, int]:
     test = max(1, round(n * TEST_SHARE)) if n > 1 else 0
-    held = max(1, round(n * val)) if val and n > 2 else 0
+    held = min(max(1, round(n * val)), n - test - 1) if val and n > 2 else 0
     return {"test": test, "val": held, "train": n - test - held}
 
 

@@ -56,7 +56,11 @@ def test_csv_names_the_top_k(tmp_path: Path, top_k: int, named: int) -> None:
     assert frame["error"].fillna("").tolist() == ["", "empty file (0 bytes)"]
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_a_carriage_return_never_begins_a_row() -> None:
+    assert safe_cell("c\r=2+3.jpg") == r"c\r=2+3.jpg"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n"])
 def test_a_formula_gets_a_quote_before_it(start: str) -> None:
     assert safe_cell(f"{start}1+1") == f"'{start}1+1"
 

@@ -248,3 +248,17 @@ def test_a_lock_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BreedsError, match="Cannot write"):
         hold(tmp_path / "file" / ".lock", "it").__enter__()
+
+
+def test_links_stay_links_and_devices_are_refused(tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    with write_aside(link) as aside:
+        aside.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/null")):
+        with pytest.raises(BreedsError, match="not a regular file"):
+            check_writable(path)

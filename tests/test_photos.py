@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import Listing, decode, find_photos, key_of, read
+from breeds.photos import Listing, decode, find_photos, key_of, parse_views, read
 
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -263,7 +263,8 @@ def test_a_manifest_may_be_elsewhere_and_name_absolute_paths(tmp_path: Path) -> 
             "path,label\na.jpg,caf\xe9\n".encode("latin-1"), r"Cannot read .*dogs\.csv", id="not UTF-8"
         ),
         pytest.param("path,label\na.jpg,pug\na,pug\n", r"1 of 2 photos .* missing: a\.", id="missing"),
-        pytest.param("id,breed\na,pug\nb,pug\n", r"1 of 2 photos .* missing: b\.jpg", id="missing by id"),
+        pytest.param("id,breed\nb,pug\nc,pug\n", r"2 of 2 photos .* missing: b\.jpg", id="all ids missing"),
+        pytest.param("path,label\na.jpg,p\0g\n", r"row 2: .* NUL", id="NUL in a label"),
         pytest.param("path,label\n" + "a" * 5000 + ",pug\n", r"1 of 1 photos .* missing", id="endless name"),
     ],
 )
@@ -678,3 +679,44 @@ def test_damaged_photos_decode_or_are_refused(
             assert str(error)
         else:
             assert (pixels.shape, pixels.dtype) == ((16, 16, 3), np.uint8)
+
+
+def test_kaggles_table_may_name_photos_that_are_not_there(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    listing = find_photos(manifest(tmp_path, "id,breed\na,pug\nb,pug\n"))
+    assert found(listing) == {"a.jpg": ("pug", "")}
+    assert listing.missing == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "wanted"),
+    [
+        (["Images/a/1.jpg", "Images/b/1.jpg", "cover.jpg"], {"a", "b", ""}),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "cover.jpg"], {"a", "b", ""}),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/2.jpg"], {"a", "b", ""}),
+    ],
+)
+def test_a_stray_photo_does_not_change_what_the_folders_are(
+    tmp_path: Path, paths: list[str], wanted: set[str]
+) -> None:
+    for path in paths:
+        put(tmp_path, path)
+    assert {photo.label for photo in find_photos(tmp_path / "photos").photos} == wanted
+
+
+def test_views_are_drawn_by_key_and_never_change() -> None:
+    rng = np.random.default_rng(0)
+    image = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(image, "PNG")
+    data = image.getvalue()
+    plain = decode(data, 64)
+    assert np.array_equal(decode(data, 64, view="flip"), decode(data, 64, view="flip"))
+    crops = [decode(data, 64, view=view) for view in parse_views("flip,crops:3")]
+    assert len({crop.tobytes() for crop in [plain, *crops]}) == 5
+    assert np.array_equal(crops[2], decode(data, 64, view="crop2"))
+
+
+@pytest.mark.parametrize("text", ["", "flop", "crops", "crops:0", "crops:x", "flip;crops:2", "crops:33"])
+def test_views_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(BreedsError, match="is no view"):
+        parse_views(text)

@@ -8,6 +8,7 @@ of them, and a model file is arrays plus JSON: loading one runs no code from it.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,11 @@ class Model:
 
     def logits(self, features: Array) -> NDArray[np.float64]:
         """Return the logits, float64 (n, classes), of features, float32 (n, width)."""
+        if features.shape[1] != len(self.mean):
+            raise BreedsError(
+                f"The model takes {len(self.mean)} features a photo, and its recipe gives "
+                f"{features.shape[1]}; train it again on this store."
+            )
         values: NDArray[Any] = (features.astype(np.float64) - self.mean) / self.scale
         for number, (weights, bias) in enumerate(self.layers):
             values = (values if number == 0 else np.maximum(values, 0)) @ weights + bias
@@ -141,7 +147,7 @@ def load(path: Path) -> Model:
     BreedsError
         If it is missing, not a model of Breeds, or damaged.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BreedsError(f"No such model: {path}; make it with train_head.py.")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -152,7 +158,10 @@ def load(path: Path) -> Model:
         model = _model(json.loads(metadata["breeds"]), arrays)
         _check(model)
         return model
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+        RecursionError,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).strip("'\"").split())[:200]
         raise BreedsError(
             f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with train_head.py."
@@ -163,7 +172,7 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
     count = sum(name.startswith("weights.") for name in arrays)
     return Model(
         kind=str(about["kind"]),
-        classes=[str(name) for name in about["classes"]],
+        classes=[str(name) for name in list(about["classes"])],
         recipe=Recipe.from_json(json.dumps(about["recipe"])),
         weights_path=str(about["weights_path"]),
         mean=arrays["mean"],
@@ -184,7 +193,9 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
 
 def _check(model: Model) -> None:
     """Raise ValueError if the parts of a model do not belong together."""
-    width = model.mean.shape[0]
+    if model.kind not in ("logistic", "dense") or type(model.record.get("n_train")) is not int:
+        raise ValueError("the kind of head or the training record is missing")
+    width = model.mean.size
     if not model.layers or model.mean.shape != (width,) or model.scale.shape != (width,):
         raise ValueError("arrays are missing or of the wrong shape")
     for weights, bias in model.layers:
@@ -200,10 +211,14 @@ def _check(model: Model) -> None:
         width, rank = model.mean.shape[0], len(model.unknown.weights)
         shapes = [(len(model.classes), width), (width, rank), (rank,), (len(model.classes),)]
         parts = [getattr(model.unknown, name) for name in _DETECTOR]
-        if [part.shape for part in parts] != shapes or not np.isfinite(model.unknown.threshold):
+        detector = model.unknown
+        fits = [part.shape for part in parts] == shapes and np.isfinite(detector.threshold)
+        if not (
+            fits and 0 <= detector.keep < 1 and ((detector.weights >= 0) & (detector.weights <= 1)).all()
+        ):
             raise ValueError("the parts of the unknown detector do not fit")
         floats += parts
     if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in floats):
         raise ValueError("a number is not finite")
-    if not (model.scale > 0).all() or not 0 < model.temperature < 1e6:
+    if not (model.scale > 0).all() or not 1e-3 < model.temperature < 1e3:
         raise ValueError("a scale is not positive")

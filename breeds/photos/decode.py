@@ -21,6 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from breeds.errors import BreedsError, PhotoError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
+# Pillow's JPEG opener recognises MPO itself.
+_OPENERS = tuple(name for name in FORMATS if name != "MPO")
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 128_000_000
 #: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
@@ -108,7 +110,7 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
         With the reason, if the photo is truncated, too large, or no photo of an allowed format.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_OPENERS) as image:
             if image.width * image.height > MAX_PIXELS:
                 shape = f"{image.width}×{image.height}"
                 raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
@@ -143,7 +145,11 @@ def _rgb(image: Image.Image) -> Image.Image:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
             raise PhotoError("32-bit pixels have no defined white; save it as 8 or 16 bits")
+        clear = image.info.get("transparency")
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        if isinstance(clear, int):  # one grey level stands for transparent
+            image = image.convert("LA")
+            image.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

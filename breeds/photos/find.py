@@ -33,11 +33,16 @@ class Photo:
 
 @dataclass
 class Listing:
-    """The photos under `root`, sorted by path, and how many other files were passed over."""
+    """The photos under `root`, sorted by path.
+
+    `ignored` counts other files that were passed over, `missing` rows of Kaggle's ``labels.csv``
+    whose photos are not there.
+    """
 
     root: Path
     photos: list[Photo] = field(default_factory=list)
     ignored: int = 0
+    missing: int = 0
 
     def full_path(self, photo: Photo) -> str:
         """Return the path that opens `photo`."""
@@ -122,9 +127,9 @@ def _looks_like_photo(folder: str, name: str) -> bool:
 
 
 def _find(data: Path, labels: Path | None) -> Listing:
-    if not data.exists():
+    if not os.path.exists(data):
         raise BreedsError(f"No such folder or file: {data}; name the folder that holds your photos.")
-    if labels is not None and not labels.is_file():
+    if labels is not None and not os.path.isfile(labels):
         raise BreedsError(f"No such labels file: {labels}.")
     if data.is_file():
         if labels is not None or data.suffix.lower() != ".csv":
@@ -140,15 +145,17 @@ def _find(data: Path, labels: Path | None) -> Listing:
 def _labelled_by_folder(data: Path) -> Listing:
     paths, ignored = walk_photos(data)
     parts = [Path(path).parts for path in paths]
-    # One folder around all classes, as in Stanford's Images/: look inside it.
+    # Photos outside of any folder have no label, and say nothing about what the folders are.
+    inside = [part for part in parts if len(part) > 1]
     depth = 0
-    while parts and min(map(len, parts)) > depth + 2 and len({p[depth] for p in parts}) == 1:
+    # One folder around all classes, as in Stanford's Images/: look inside it.
+    while inside and min(map(len, inside)) > depth + 2 and len({p[depth] for p in inside}) == 1:
         depth += 1
-    folders = {p[depth] for p in parts if len(p) > depth + 1}
-    parted = bool(folders) and folders <= _SPLIT_FOLDERS.keys() and all(len(p) > depth + 2 for p in parts)
+    folders = {p[depth] for p in inside}
+    parted = folders <= _SPLIT_FOLDERS.keys() and any(len(p) > depth + 2 for p in inside)
     photos = []
     for path, part in zip(paths, parts, strict=True):
-        split = _SPLIT_FOLDERS[part[depth]] if parted else ""
+        split = _SPLIT_FOLDERS[part[depth]] if parted and len(part) > depth + 1 else ""
         inner = part[depth + parted :]
         photos.append(Photo(path, _WNID.sub("", inner[0]) if len(inner) > 1 else "", split))
     return Listing(data, photos, ignored)
@@ -156,11 +163,11 @@ def _labelled_by_folder(data: Path) -> Listing:
 
 def _labelled_by(table: Path, root: Path) -> Listing:
     columns, rows = _read_csv(table)
-    ignored = 0
+    ignored, kaggle = 0, False
     if {"path", "label"} <= columns:
         photos = [Photo(row["path"], _WNID.sub("", row["label"]), row.get("split", "")) for row in rows]
     elif {"id", "breed"} <= columns:
-        folder = "train" if (root / "train").is_dir() else ""
+        folder, kaggle = "train" if (root / "train").is_dir() else "", True
         photos = [Photo(os.path.join(folder, f"{row['id']}.jpg"), row["breed"]) for row in rows]
         ignored = len(set(os.listdir(root / folder)) - {os.path.basename(p.path) for p in photos})
     else:
@@ -169,9 +176,13 @@ def _labelled_by(table: Path, root: Path) -> Listing:
     _check_rows(photos, table)
     listing = Listing(root, photos, ignored)
     missing = [p.path for p in photos if not os.path.isfile(listing.full_path(p))]
-    if missing:
+    # Kaggle's table is of the whole competition, and people keep a part of its photos.
+    if missing and (not kaggle or len(missing) == len(photos)):
         first = ", ".join(missing[:5])
         raise BreedsError(f"{len(missing)} of {len(photos)} photos in {table} are missing: {first}.")
+    listing.missing = len(missing)
+    gone = set(missing)
+    listing.photos = [photo for photo in photos if photo.path not in gone]
     return listing
 
 
@@ -188,8 +199,8 @@ def _read_csv(table: Path) -> tuple[set[str], list[dict[str, str]]]:
 
 def _check_rows(photos: list[Photo], table: Path) -> None:
     for line, photo in enumerate(photos, start=2):
-        if not photo.path or "\0" in photo.path:
-            raise BreedsError(f"{table}, row {line}: the path is empty or not a path.")
+        if not photo.path or "\0" in photo.path + photo.label:
+            raise BreedsError(f"{table}, row {line}: the path is empty, or there is a NUL character.")
         if photo.split not in ("", *SPLITS):
             known = ", ".join(SPLITS)
             raise BreedsError(f"{table}, row {line}: split is {photo.split!r}; use one of {known}.")

@@ -1,0 +1,142 @@
+"""What evaluation and comparison add: unknown, doubts, cross-validation, heads, models side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_refused, run_script
+from sklearn.linear_model import LogisticRegression
+
+from breeds.crossval import compare_heads, cross_validate
+from breeds.doubts import find_doubts, find_near_duplicates
+from breeds.heads import logistic
+from breeds.heads.unknown import fit_detector
+from breeds.metrics import auroc
+from breeds.store import Store
+from breeds.train import train
+
+COUNTS = {"a": 40, "b": 40, "c": 40}
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("n", [60, 400])
+def test_the_small_space_gives_scikit_learns_answers(n: int, balanced: bool) -> None:
+    """With fewer photos than features, through their span; with more, directly."""
+    rng = np.random.default_rng(0)
+    targets = rng.choice(4, n, p=[0.4, 0.3, 0.2, 0.1])
+    features = (rng.normal(size=(4, 200))[targets] * 0.3 + rng.normal(size=(n, 200))).astype(np.float32)
+    mean, scale = logistic.standardise(features)
+    standard = (features - mean) / scale
+    weights, bias = logistic.fit(standard, targets, 0.05, balanced)
+    search = logistic.search_C(standard, targets, np.arange(n) % 5, balanced, grid=(0.05,))
+    warm = logistic.fit(standard, targets, 0.05, balanced, search)
+    wanted = LogisticRegression(
+        C=0.05, tol=1e-8, max_iter=5000, class_weight="balanced" if balanced else None
+    ).fit(standard.astype(float), targets)
+    unseen = ((rng.normal(size=(50, 200)) - mean) / scale).astype(np.float32)
+    for some_weights, some_bias in ((weights, bias), warm):
+        logits = (unseen @ some_weights + some_bias).astype(float)
+        found = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found /= found.sum(axis=1, keepdims=True)
+        assert np.abs(found - wanted.predict_proba(unseen)).max() < 1e-4
+
+
+def test_the_detector_keeps_its_share_and_refuses_strangers() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.abs(rng.normal(size=(6, 300)))
+    targets = np.arange(600) % 5
+    known = np.abs(centres[targets] + 0.5 * rng.normal(size=(600, 300))).astype(np.float32)
+    strangers = np.abs(centres[5] + 0.5 * rng.normal(size=(100, 300))).astype(np.float32)
+    detector = fit_detector(known[:400], targets[:400], np.arange(400) // 5 % 5, keep=0.9)
+    assert 0.82 < 1 - detector.is_unknown(known[400:]).mean() < 0.97
+    assert detector.is_unknown(strangers).mean() > 0.95
+    assert auroc(detector.excess(strangers), detector.excess(known[400:])) > 0.97
+
+
+def test_planted_wrong_labels_are_found(make_store) -> None:
+    from breeds.store import FeatureIndex, Table, assemble
+
+    path = make_store(COUNTS, noise=0.5)
+    store = Store.open(path)
+    wrong = [3, 50, 100]
+    labels = [("abc"[("abc".index(x) + 1) % 3] if i in wrong else x) for i, x in enumerate(store.table.label)]
+    index = FeatureIndex(store.recipe)
+    index.add_file(path, store.table.key)
+    table = Table(**{**vars(store.table), "label": labels})
+    assemble(path, table, index, "made up")
+    doubts = find_doubts(Store.open(path))
+    assert {doubt.path for doubt in doubts} == {store.table.path[i] for i in wrong}
+    assert all(doubt.suggestion == doubt.path[0] for doubt in doubts)
+    assert find_near_duplicates(Store.open(path)) == []
+
+
+def test_cross_validation_and_heads_side_by_side(make_store) -> None:
+    store = Store.open(make_store(COUNTS))
+    numbers = cross_validate(store, train(store, C=0.01), folds=5, repeats=2)
+    assert numbers["photos"] == 120
+    assert numbers["accuracy"] > 0.9
+    assert numbers["log_loss"] < 0.5
+    table = compare_heads(store)
+    assert [row["head"] for row in table][0] == "logistic regression"
+    assert len(table) == 5
+    for row in table:
+        low, high = row["accuracy_interval"]
+        assert 0.6 < low <= row["accuracy"] <= high <= 1
+        assert np.isfinite(row["log_loss"])
+
+
+def test_evaluation_options_on_the_command_line(make_store, tmp_path: Path) -> None:
+    make_store({"a": 30, "b": 30})
+    for name, C in (("one", "0.01"), ("two", "0.00001")):
+        model = f"models/{name}.safetensors"
+        assert run_script("train_head.py", "--C", C, "--model", model, cwd=tmp_path).returncode == 0
+    result = run_script(
+        "evaluate.py", "--model", "models/one.safetensors", "--cv", "3x2", "--doubts",
+        "--against", "models/two.safetensors", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "reports/one.json").read_text())
+    assert report["cross_validation"]["folds"] == 3
+    assert "do not show that either is better" in report["against"]["in_words"]
+    assert report["doubts"] == []
+    low, high = report["log_loss_interval"]
+    assert low <= report["log_loss"] <= high
+    assert {"ece_before", "ece_after", "brier_before", "brier_after"} <= report["calibration"].keys()
+    assert report["unknown"]["kept_aimed_at"] == 0.95
+    assert_refused(
+        run_script("evaluate.py", "--against", "models/none.safetensors", cwd=tmp_path), "models/none"
+    )
+    bad = run_script("evaluate.py", "--cv", "1x2", cwd=tmp_path)
+    assert bad.returncode == 2
+    assert "5x2" in bad.stderr
+
+
+def test_heads_on_two_stores_beside_each_other(make_store, tmp_path: Path) -> None:
+    make_store(COUNTS, name="features/one.h5", width=64)
+    stores = ("--store", "features/one.h5", "features/other.h5")
+    make_store({"a": 5, "b": 5}, name="features/other.h5", seed=1, width=64)
+    assert_refused(run_script("train_head.py", *stores, cwd=tmp_path), "features/other.h5", "lacks")
+
+
+def test_few_photos_work_and_are_said_to_be_few(make_store, tmp_path: Path) -> None:
+    make_store({"a": 2, "b": 2, "c": 12})
+    result = run_script("train_head.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "few training photos" in result.stdout
+    assert "a (1), b (1)" in result.stdout
+    assert run_script("evaluate.py", cwd=tmp_path).returncode == 0
+
+
+def test_features_that_are_not_numbers_are_refused(make_store, tmp_path: Path) -> None:
+    make_store(COUNTS, noise=float("nan"))
+    assert_refused(run_script("train_head.py", cwd=tmp_path), "not finite", "a/0000.jpg")
+
+
+def test_constant_features_train_without_complaint(make_store, tmp_path: Path) -> None:
+    make_store(COUNTS, noise=0.0)
+    result = run_script("train_head.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
