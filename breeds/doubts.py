@@ -8,13 +8,14 @@ import numpy as np
 
 from breeds.crossval import labelled_features, out_of_fold
 from breeds.heads.saved import softmax
+from breeds.heads.temperature import fit_temperature
 from breeds.split import fold_of
 from breeds.store import Store
 
 #: A strongly regularised head does not learn single wrong labels by heart.
 _C = 1e-3
 #: A label is doubted when the head gives it less than this.
-DOUBTFUL = 0.1
+DOUBTFUL = 0.05
 #: Photos whose features are this alike are one picture, cropped, scaled or compressed again.
 NEAR_DUPLICATE = 0.97
 _BLOCK = 1024
@@ -57,7 +58,8 @@ def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
     table = store.table
     keys, labels = [table.key[row] for row in rows], [table.label[row] for row in rows]
     folds = fold_of(keys, labels, min(5, int(np.bincount(targets).min())), seed)
-    answers = softmax(out_of_fold(features, targets, folds, _C))
+    logits = out_of_fold(features, targets, folds, _C)
+    answers = softmax(logits / fit_temperature(logits, targets))
     of_label = answers[np.arange(len(targets)), targets]
     return [
         Doubt(

@@ -94,11 +94,11 @@ def stream_features(
     with ThreadPoolExecutor(workers) as pool:
         source = pixels()
         first = next(source, None)
-        yield from settled()
         if first is None:
+            yield from settled()
             return
         for feature in engine().stream(chain([first], source)):
+            yield from settled()
             item, _, _ = waiting.popleft()
             yield item, feature
-            yield from settled()
-        yield from settled()  # those that came after the last pixels
+        yield from settled()

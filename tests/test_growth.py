@@ -80,7 +80,7 @@ def test_cross_validation_and_heads_side_by_side(make_store) -> None:
     assert numbers["accuracy"] > 0.9
     assert numbers["log_loss"] < 0.5
     table = compare_heads(store)
-    assert [row["head"] for row in table][0] == "logistic regression"
+    assert table[0]["head"] == "logistic regression"
     assert len(table) == 5
     for row in table:
         low, high = row["accuracy_interval"]

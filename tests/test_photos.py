@@ -701,7 +701,7 @@ def test_a_stray_photo_does_not_change_what_the_folders_are(
 ) -> None:
     for path in paths:
         put(tmp_path, path)
-    assert {photo.label for photo in find_photos(tmp_path / "photos").photos} == wanted
+    assert {photo.label for photo in find_photos(tmp_path).photos} == wanted
 
 
 def test_views_are_drawn_by_key_and_never_change() -> None:
