@@ -1,0 +1,269 @@
+"""The head's tables: search against scikit-learn's own, views, unknown photos, planted label errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from table import median, show
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from breeds import metrics  # noqa: E402
+from breeds.heads import logistic  # noqa: E402
+from breeds.heads.saved import softmax  # noqa: E402
+from breeds.heads.temperature import fit_temperature  # noqa: E402
+from breeds.heads.unknown import fit_detector  # noqa: E402
+from breeds.split import fold_of  # noqa: E402
+from breeds.store import Store  # noqa: E402
+
+
+def load(store: Store) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Return features, class numbers, keys and labels of a store."""
+    labels = store.table.label
+    return store.features(), np.unique(labels, return_inverse=True)[1], store.table.key, labels
+
+
+def search(store: Store, rounds: int) -> None:
+    """Time the search for C and the final fit, against LogisticRegressionCV with the same grid and folds."""
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    features, targets, keys, labels = load(store)
+    folds = fold_of(keys, labels, 5, 0)
+    splits = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in range(5)]
+    grid = list(logistic.C_GRID)
+    seconds: dict[str, list[float]] = {"scikit-learn": [], "Breeds": []}
+    for _ in range(rounds):
+        started = time.perf_counter()
+        standard = StandardScaler().fit_transform(features)
+        # One BLAS thread in each of two processes is its fastest way here.
+        with threadpool_limits(1):
+            theirs = LogisticRegressionCV(
+                Cs=grid, cv=splits, scoring="neg_log_loss", n_jobs=2, max_iter=1000, l1_ratios=(0,),
+                use_legacy_attributes=False,
+            ).fit(standard, targets)  # fmt: skip
+        seconds["scikit-learn"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        mean, scale = logistic.standardise(features)
+        ours = logistic.search_C((features - mean) / scale, targets, folds)
+        weights, bias = logistic.fit((features - mean) / scale, targets, ours.C, search=ours)
+        seconds["Breeds"].append(time.perf_counter() - started)
+    scores = -np.asarray(theirs.scores_)
+    best = float(scores.reshape(5, len(grid), -1).mean(axis=(0, 2)).min())
+    plain = LogisticRegression(C=ours.C, tol=1e-8, max_iter=5000).fit(standard.astype(float), targets)
+    found = softmax(((features - mean) / scale @ weights + bias).astype(float))
+    show(
+        ["search over 16 values of C, 5 folds", "median s", "cross-validated log loss", "C"],
+        [
+            ["LogisticRegressionCV", f"{median(seconds['scikit-learn']):.2f}", f"{best:.4f}",
+             f"{float(np.ravel(theirs.C_)[0]):.3g}"],
+            ["Breeds", f"{median(seconds['Breeds']):.2f}", f"{min(ours.log_loss.values()):.4f}", f"{ours.C:.3g}"],
+        ],
+    )  # fmt: skip
+    ratios = [a / b for a, b in zip(seconds["scikit-learn"], seconds["Breeds"], strict=True)]
+    print(f"{median(ratios):.1f} times as fast; largest difference of a probability from scikit-learn's at "
+          f"this C: {np.abs(found - plain.predict_proba(standard)).max():.1e}\n")  # fmt: skip
+
+
+def many(classes: int, each: int) -> None:
+    """Time search and fit for many classes of made-up features."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(classes), each)
+    features = (
+        0.35 * rng.normal(size=(classes, 2048))[targets] + rng.normal(size=(len(targets), 2048))
+    ).astype("f4")
+    folds = np.arange(len(targets)) % 5
+    started = time.perf_counter()
+    mean, scale = logistic.standardise(features)
+    found = logistic.search_C((features - mean) / scale, targets, folds)
+    searched = time.perf_counter() - started
+    logistic.fit((features - mean) / scale, targets, found.C, search=found)
+    print(f"{classes} classes × {each}: search {searched:.1f} s, with the fit "
+          f"{time.perf_counter() - started:.1f} s; C = {found.C:.3g}\n")  # fmt: skip
+
+
+def unknown(store: Store, others: Store) -> None:
+    """Tell photos of known classes from others; the threshold never sees an unknown photo."""
+    features, targets, keys, labels = load(store)
+    strangers = others.features()
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for seed in range(3):
+        outer = fold_of(keys, labels, 5, seed)
+        for fold in range(5):
+            inside, known = outer != fold, features[outer == fold]
+            inner = fold_of(
+                [key for key, use in zip(keys, inside, strict=True) if use],
+                [label for label, use in zip(labels, inside, strict=True) if use], 5, seed + 1,
+            )  # fmt: skip
+            detector = fit_detector(features[inside], targets[inside], inner, 0.95)
+            mean, scale = logistic.standardise(features[inside])
+            standard = [(part - mean) / scale for part in (features[inside], known, strangers)]
+            head = logistic.search_C(standard[0], targets[inside], inner)
+            weights, bias = logistic.fit(standard[0], targets[inside], head.C, search=head)
+            logits = [head.out_of_fold, *(part @ weights + bias for part in standard[1:])]
+            scores = {
+                "maximum probability": [
+                    -softmax(part.astype(float) / head.temperature).max(axis=1) for part in logits
+                ],
+                "maximum logit": [-part.max(axis=1) for part in logits],
+                "energy": [-np.log(np.exp(part.astype(float)).sum(axis=1)) for part in logits],
+            }
+            for name, (own, of_known, of_strangers) in scores.items():
+                threshold = np.quantile(own, 0.95)
+                rows.setdefault(name, []).append(
+                    (metrics.auroc(of_strangers, of_known), (of_strangers > threshold).mean(),
+                     (of_known <= threshold).mean())
+                )  # fmt: skip
+            rows.setdefault("Breeds: distance beyond what is typical", []).append(
+                (metrics.auroc(detector.excess(strangers), detector.excess(known)),
+                 detector.is_unknown(strangers).mean(), 1 - detector.is_unknown(known).mean())
+            )  # fmt: skip
+    show(
+        ["none of these, 3 × 5 folds", "AUROC", "unknown refused", "known kept"],
+        [[name, f"{a:.3f}", f"{b:.1%}", f"{c:.1%}"] for name, (a, b, c) in
+         ((name, np.mean(found, axis=0)) for name, found in rows.items())],
+    )  # fmt: skip
+    left_out(features, targets, keys)
+
+
+def left_out(features: np.ndarray, targets: np.ndarray, keys: list[str]) -> None:
+    """Leave each breed out in turn as the unknown: breeds that the backbone was not retrained on."""
+    found = []
+    for stranger in range(int(targets.max()) + 1):
+        own = np.flatnonzero(targets != stranger)
+        names = [str(target) for target in targets[own]]
+        own_keys = [keys[i] for i in own]
+        outer = fold_of(own_keys, names, 5, 0)
+        train, test = own[outer != 0], own[outer == 0]
+        classes = np.unique(targets[train], return_inverse=True)[1]
+        inner = fold_of([keys[i] for i in train], [str(c) for c in classes], 5, 1)
+        detector = fit_detector(features[train], classes, inner, 0.95)
+        known, strangers = features[test], features[targets == stranger]
+        found.append(
+            (metrics.auroc(detector.excess(strangers), detector.excess(known)),
+             detector.is_unknown(strangers).mean(), 1 - detector.is_unknown(known).mean())
+        )  # fmt: skip
+    a, b, c = np.mean(found, axis=0)
+    print(
+        f"one of the ten breeds left out as the unknown, mean: AUROC {a:.3f}, refused {b:.1%}, kept {c:.1%}\n"
+    )
+
+
+def calibration(store: Store) -> None:
+    """Fit a temperature out of fold, and test it on photos that neither has seen."""
+    features, targets, keys, labels = load(store)
+    rows = []
+    outer = fold_of(keys, labels, 5, 0)
+    for C in (3e-4, 1e-3, 1e-2, 3e-2, None):
+        before, after = np.empty((2, len(targets), int(targets.max()) + 1))
+        for fold in range(5):
+            inside = outer != fold
+            mean, scale = logistic.standardise(features[inside])
+            standard = (features - mean) / scale
+            own = [i for i, use in enumerate(inside) if use]
+            inner = fold_of([keys[i] for i in own], [labels[i] for i in own], 5, 1)
+            grid = logistic.C_GRID if C is None else (C,)
+            found = logistic.search_C(standard[inside], targets[inside], inner, grid=grid)
+            weights, bias = logistic.fit(standard[inside], targets[inside], found.C, search=found)
+            logits = (standard[~inside] @ weights + bias).astype(float)
+            before[~inside], after[~inside] = softmax(logits), softmax(logits / found.temperature)
+        rows.append(["chosen" if C is None else f"{C:g}"] + [
+            f"{measure(targets, answers):.4f}"
+            for measure in (metrics.log_loss, metrics.calibration_error, metrics.brier)
+            for answers in (before, after)
+        ])  # fmt: skip
+    header = [
+        "C",
+        *(f"{name} {when}" for name in ("log loss", "ECE", "Brier") for when in ("before", "after")),
+    ]
+    show(header, rows)
+    print()
+
+
+def doubts(store: Store) -> None:
+    """Plant 3 % wrong labels and see how many of the doubts are these."""
+    from breeds.doubts import _C, DOUBTFUL
+
+    features, truth, keys, _ = load(store)
+    mean, scale = logistic.standardise(features)
+    classes, found = int(truth.max()) + 1, []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        targets = truth.copy()
+        wrong = rng.choice(len(truth), round(0.03 * len(truth)), replace=False)
+        targets[wrong] = (targets[wrong] + rng.integers(1, classes, len(wrong))) % classes
+        folds = fold_of(keys, [str(target) for target in targets], 5, seed)
+        logits = logistic.search_C((features - mean) / scale, targets, folds, grid=(_C,)).out_of_fold
+        answers = softmax(logits / fit_temperature(logits, targets))
+        doubted = (answers[np.arange(len(targets)), targets] < DOUBTFUL) & (answers.argmax(axis=1) != targets)
+        planted = np.isin(np.arange(len(targets)), wrong)
+        found.append((planted[doubted].mean(), doubted[planted].mean()))
+    precision, recall = np.mean(found, axis=0)
+    print(f"3 % wrong labels planted at random, 5 times: precision {precision:.1%}, recall {recall:.1%}\n")
+
+
+def views(store: Store) -> None:
+    """Train with the views beside the store, and average over them in testing."""
+    paths = sorted(store.path.parent.glob(f"{store.path.stem}+*.h5"))
+    if not paths:
+        print(f"no views beside {store.path}: extract with --views flip,crops:2 for this table\n")
+        return
+    features, targets, keys, labels = load(store)
+    others = {path.stem.split("+")[1]: Store.open(path).features_of(keys) for path in paths}
+    outer = fold_of(keys, labels, 5, 0)
+    rows = []
+    for trained, tested in (
+        ([], []), (["flip"], []), (list(others), []), ([], ["flip"]), ([], list(others)), (list(others), list(others)),
+    ):  # fmt: skip
+        if not all(view in others for view in [*trained, *tested]):
+            continue
+        answers = np.empty((len(targets), int(targets.max()) + 1))
+        for fold in range(5):
+            inside = outer != fold
+            mean, scale = logistic.standardise(features[inside])
+            parts = [features[inside], *(others[view][inside] for view in trained)]
+            stacked = (np.vstack(parts) - mean) / scale
+            own = [i for i, use in enumerate(inside) if use]
+            inner = np.tile(fold_of([keys[i] for i in own], [labels[i] for i in own], 5, 1), len(parts))
+            tiled = np.tile(targets[inside], len(parts))
+            judged = np.arange(len(tiled)) < len(own)
+            found = logistic.search_C(stacked, tiled, inner, judged=judged)
+            weights, bias = logistic.fit(stacked, tiled, found.C, search=found)
+            answers[~inside] = np.mean(
+                [softmax((((part[~inside] - mean) / scale) @ weights + bias).astype(float) / found.temperature)
+                 for part in (features, *(others[view] for view in tested))], axis=0
+            )  # fmt: skip
+        rows.append([", ".join(trained) or "photos only", ", ".join(tested) or "photos only",
+                     f"{metrics.accuracy(targets, answers):.2%}", f"{metrics.log_loss(targets, answers):.4f}"])  # fmt: skip
+    show(["trained also on", "averaged also over", "accuracy", "log loss"], rows)
+    print()
+
+
+def main() -> None:
+    """Print the tables of the store that is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path, help="a store, such as features/dogs10.h5")
+    parser.add_argument("--unknown", type=Path, help="a store of photos of none of the classes")
+    parser.add_argument("--rounds", type=int, default=3, help="of the timed search; default: 3")
+    parser.add_argument(
+        "--many", default="120x80", help="classes x photos of the large case; default: 120x80"
+    )
+    arguments = parser.parse_args()
+    store = Store.open(arguments.store)
+    search(store, arguments.rounds)
+    calibration(store)
+    if arguments.unknown:
+        unknown(store, Store.open(arguments.unknown))
+    doubts(store)
+    views(store)
+    many(*map(int, arguments.many.split("x")))
+
+
+if __name__ == "__main__":
+    main()
