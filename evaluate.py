@@ -33,7 +33,7 @@ def main() -> int:
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
     json_path = arguments.json or cli.REPORTS / f"{model_path.stem}.json"
-    from breeds import report
+    from breeds import layout, report
     from breeds.durable import check_writable
     from breeds.heads import saved
     from breeds.store import Store
@@ -48,12 +48,12 @@ def main() -> int:
     store = store.beside(more)
     numbers = report.evaluate(store, model)
     numbers["model"] = str(model_path)
-    text = [report.as_text(numbers)]
+    text = [layout.as_text(numbers)]
     if arguments.cv:
         from breeds.crossval import cross_validate
 
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
-        text.append(report.cross_validation_text(numbers["cross_validation"]))
+        text.append(layout.cross_validation_text(numbers["cross_validation"]))
     if arguments.against:
         numbers["against"] = report.compare_models(store, model, saved.load(arguments.against))
         text.append(f"against {arguments.against}: {numbers['against']['in_words']}")
@@ -63,7 +63,7 @@ def main() -> int:
         doubts, pairs = find_doubts(store), find_near_duplicates(store)
         numbers["doubts"] = [asdict(doubt) for doubt in doubts]
         numbers["near_duplicates"] = [asdict(pair) for pair in pairs]
-        text.append(report.doubts_text(doubts, pairs))
+        text.append(layout.doubts_text(doubts, pairs))
     report.write_json(numbers, json_path)
     print("\n\n".join(text))
     print(f"wrote {json_path}; next: python predict.py PHOTOS")

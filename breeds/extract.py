@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from breeds.backbone import BACKBONES, LARGEST_SIZE, XCEPTION, Backbone, Recipe, Weights
-from breeds.durable import check_writable, hold, write_aside
+from breeds.calibrate import calibrated
+from breeds.durable import check_writable, hold
 from breeds.engines import get_weights, open_engine, recipe_precision
-from breeds.engines.network import CALIBRATION_PHOTOS
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import ORIGINAL, Listing, Photo, decode, find_photos, key_of, read
 from breeds.pipeline import LazyEngine, Pixels, run_ahead, stream_features
@@ -100,7 +99,7 @@ def extract(
     _refuse_conflicts(table)
     sample = None
     if recipe.precision == "int8":
-        recipe, sample = _calibrated(recipe, old, store, table, listing)
+        recipe, sample = calibrated(recipe, old, store, table, listing)
 
     index = FeatureIndex(recipe)
     with hold(store.with_name(f".{store.stem}.lock"), str(store)):
@@ -139,34 +138,6 @@ def _recipe(
             f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
         )
     return Recipe(backbone.name, weights.name, weights.sha256, size, resize, precision, view=view)
-
-
-def _calibrated(
-    recipe: Recipe, old: Store | None, store: Path, table: Table, listing: Listing
-) -> tuple[Recipe, list[str] | None]:
-    """Fix the photos that int8 is calibrated on: those this store began with, or the first by key.
-
-    Their keys are recorded beside the shards, in a file named by their digest.
-    """
-    folder = shard_folder(store)
-    recorded = sorted(folder.glob("calibration-*.txt"))
-    wanted = f"calibration-{old.recipe.calibration}.txt" if old else ""
-    chosen = [path for path in recorded if path.name == wanted] or recorded[:1]
-    if old and not (chosen and chosen[0].name == wanted):
-        return replace(recipe, calibration=old.recipe.calibration), None
-    if chosen:
-        keys = chosen[0].read_text(encoding="ascii").split()
-    else:
-        keys = sorted(set(table.key))[:CALIBRATION_PHOTOS]
-    text = "\n".join(keys) + "\n"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if not chosen:
-        with write_aside(folder / f"calibration-{digest}.txt") as aside:
-            aside.write_text(text, encoding="ascii")
-    path_of = dict(zip(table.key, table.path, strict=True))
-    complete = all(key in path_of for key in keys)
-    sample = [os.path.join(listing.root, path_of[key]) for key in keys] if complete else None
-    return replace(recipe, calibration=digest), sample
 
 
 def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbone import BACKBONES, DECODE_RULE, LARGEST_SIZE, Recipe, Weights
-from breeds.durable import check_writable, hold
 from breeds.engines import Engine, get_weights, open_engine
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.saved import Model
-from breeds.photos import ORIGINAL, RESIZES, decode, key_of, read, walk_photos
-from breeds.pipeline import Feature, LazyEngine, Pixels, stream_features
-from breeds.store import FeatureIndex, ShardWriter, Store
+from breeds.photos import ORIGINAL, RESIZES, walk_photos
+from breeds.pipeline import LazyEngine
+from breeds.sources import FeatureSource
 
 #: Photos that are answered together; rows come this many at a time.
 _CHUNK = 128
@@ -39,12 +37,6 @@ class Answer:
     probabilities: NDArray[np.float64] | None
     error: str = ""
     unknown: bool = False
-
-
-@dataclass
-class _Photo:
-    path: str
-    key: str = ""
 
 
 def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
@@ -126,7 +118,10 @@ def predict(
             for part in _parts(model, weights)
         ]
         sources = [
-            [_Source(replace(part[0], view=view), opened[i], workers) for i, part in enumerate(model.parts)]
+            [
+                FeatureSource(replace(part[0], view=view), opened[i], workers)
+                for i, part in enumerate(model.parts)
+            ]
             for view in (ORIGINAL, *views)
         ]
         for source in sources[0]:
@@ -139,65 +134,7 @@ def predict(
             chunk = list(islice(paths, _CHUNK))
 
 
-class _Source:
-    """Where features of one recipe come from: a store, the cache, or the engine."""
-
-    def __init__(self, recipe: Recipe, engine: LazyEngine, workers: int) -> None:
-        self.recipe = recipe
-        self._engine = engine
-        self._workers = workers
-        self._index = FeatureIndex(recipe)
-        self._writer: ShardWriter | None = None
-
-    def use_store(self, path: Path) -> None:
-        """Let the store that a model was trained on, if it is still there, answer for its photos."""
-        try:
-            store = Store.open(path)
-        except BreedsError:
-            return
-        if store.recipe.digest == self.recipe.digest:
-            self._index.add_file(path, store.table.key)
-
-    def use_cache(self, folder: Path, stack: ExitStack) -> None:
-        """Read the cache and lock it for writing; without the lock, go on without writing."""
-        try:
-            check_writable(folder / "shard.h5")
-            stack.enter_context(hold(folder / ".lock", f"The cache {folder}"))
-            self._index.add_shards(folder)
-        except BreedsError as error:
-            print(f"features of this run are not kept: {error}", file=sys.stderr)
-            return
-        self._writer = ShardWriter(folder, self.recipe, self._index)
-        stack.callback(self._commit)
-
-    def _commit(self) -> None:
-        if self._writer is not None:
-            self._writer.commit(self._engine.name)
-
-    def features(self, paths: Sequence[str]) -> list[Feature | PhotoError]:
-        """Return the feature of every photo, float32 (width,), or why there is none."""
-        photos = [_Photo(path) for path in paths]
-        found: list[Feature | PhotoError | None] = []
-        for photo, feature in stream_features(photos, self._prepare, self._engine, self._workers):
-            if self._writer is not None and isinstance(feature, np.ndarray):
-                self._writer.add(photo.key, photo.path, feature, self._engine.name)
-            found.append(feature)
-        cached = [photo.key for photo, feature in zip(photos, found, strict=True) if feature is None]
-        from_cache = iter(self._index.read(cached) if cached else ())
-        return [next(from_cache) if feature is None else feature for feature in found]
-
-    def _prepare(self, photo: _Photo) -> Pixels | PhotoError | None:
-        try:
-            data = read(photo.path)
-            photo.key = key_of(data)
-            if photo.key in self._index:
-                return None
-            return decode(data, self.recipe.size, self.recipe.resize, self.recipe.view)
-        except PhotoError as error:
-            return error
-
-
-def _answers(model: Model, sources: list[list[_Source]], paths: Sequence[str]) -> Iterator[Answer]:
+def _answers(model: Model, sources: list[list[FeatureSource]], paths: Sequence[str]) -> Iterator[Answer]:
     """Answer for a chunk of photos: features beside each other, probabilities averaged over views."""
     errors: dict[int, str] = {}
     total: NDArray[np.float64] | None = None

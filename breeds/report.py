@@ -1,11 +1,10 @@
-"""A model and a store to a report: the table that people read, and the JSON that machines do."""
+"""A model and a store to a report: every number, as plain values, and the JSON that machines read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,6 @@ from breeds.durable import write_aside
 from breeds.errors import BreedsError
 from breeds.heads.saved import Model, softmax
 from breeds.store import Store, check_recipe, versions
-
-if TYPE_CHECKING:
-    from breeds.doubts import Doubt, NearDuplicate
 
 Floats = NDArray[np.float32]
 
@@ -208,79 +204,3 @@ def write_json(report: dict[str, Any], path: Path) -> None:
     """Write a report as JSON, whole or not at all."""
     with write_aside(path) as aside:
         aside.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="ascii")
-
-
-def as_text(report: dict[str, Any]) -> str:
-    """Lay a report out for a terminal."""
-    calibration, unknown = report["calibration"], report["unknown"]
-    lines = [
-        f"accuracy   {report['accuracy']:.1%}   {_interval(report['accuracy_interval'], '.1%')}",
-        f"top 3      {report['top3']:.1%}",
-        f"log loss   {report['log_loss']:.4f}  {_interval(report['log_loss_interval'], '.4f')}",
-        f"macro F1   {report['macro_f1']:.3f}   {_interval(report['macro_f1_interval'], '.3f')}",
-        f"calibration error {calibration['ece_after']:.3f} (before its temperature "
-        f"{calibration['temperature']:.3g}: {calibration['ece_before']:.3f}), Brier score "
-        f"{calibration['brier_after']:.4f} (before: {calibration['brier_before']:.4f})",
-        f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
-        f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
-    ]
-    if unknown:
-        lines.append(
-            f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "
-            f"accuracy of the kept {unknown['accuracy_of_kept']:.1%}"
-        )
-    lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
-    return "\n".join(lines)
-
-
-def cross_validation_text(numbers: dict[str, Any]) -> str:
-    """Lay out the numbers of `breeds.crossval.cross_validate`."""
-    return (
-        f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on "
-        f"{numbers['photos']} photos: "
-        f"accuracy {numbers['accuracy']:.2%} (± {numbers['accuracy_spread']:.2%} between repeats), "
-        f"log loss {numbers['log_loss']:.4f} (± {numbers['log_loss_spread']:.4f}), "
-        f"macro F1 {numbers['macro_f1']:.4f}"
-    )
-
-
-def doubts_text(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> str:
-    """List doubtful labels and near duplicates, one on each line."""
-    lines = [f"{len(doubts)} doubtful labels, the most doubtful first:"]
-    lines += [
-        f"  {d.path}: called {d.label} ({d.label_probability:.1%}), looks like {d.suggestion} "
-        f"({d.suggestion_probability:.0%})"
-        for d in doubts
-    ]
-    lines.append(f"{len(pairs)} near duplicates across classes:")
-    lines += [
-        f"  {p.path} ({p.label}) and {p.other_path} ({p.other_label}): {p.similarity:.3f}" for p in pairs
-    ]
-    return "\n".join(lines)
-
-
-def _interval(bounds: list[float], form: str) -> str:
-    return f"(95 % interval {bounds[0]:{form}} to {bounds[1]:{form}})"
-
-
-def _class_table(report: dict[str, Any]) -> list[str]:
-    width = max(5, *(len(name) for name in report["classes"]))
-    lines = [f"{'class':{width}}  precision  recall     f1  photos"]
-    for name, scores in report["per_class"].items():
-        lines.append(
-            f"{name:{width}}  {scores['precision']:9.3f}  {scores['recall']:6.3f}  "
-            f"{scores['f1']:5.3f}  {scores['support']:6d}"
-        )
-    return lines
-
-
-def _confused(report: dict[str, Any]) -> list[str]:
-    """List the most frequent mistakes, so that a large confusion matrix need not be printed."""
-    matrix = np.array(report["confusion"])
-    np.fill_diagonal(matrix, 0)
-    if not matrix.any():
-        return ["no photo was taken for another class", ""]
-    names = report["classes"]
-    worst = [divmod(int(cell), len(names)) for cell in np.argsort(-matrix, axis=None, kind="stable")[:5]]
-    lines = [f"  {matrix[t, p]} × {names[t]} taken for {names[p]}" for t, p in worst if matrix[t, p]]
-    return ["most confused:", *lines, ""]

@@ -1,25 +1,22 @@
 """Multinomial logistic regression on standardised features: scikit-learn's, in a smaller space.
 
-With fewer photos than features, the L2 solution is a combination of the photos (the representer
-theorem: Kimeldorf and Wahba, 1971; Schölkopf et al., 2001). So the photos are first written in an
-orthonormal basis of their span: n numbers instead of 2048, inner products unchanged, and with
-them the solution. scikit-learn solves there, and the answer is carried back.
+scikit-learn solves it in the basis of `breeds.heads.space`, and the answer is carried back.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from breeds.heads.space import Space
 from breeds.heads.temperature import fit_temperature, logits_loss
 
 Floats = NDArray[np.float32]
@@ -65,7 +62,7 @@ class Search:
     temperature: float
     out_of_fold: Logits
     start: tuple[NDArray[Any], NDArray[Any]]
-    space: _Space
+    space: Space
 
     @property
     def at_edge(self) -> bool:
@@ -108,7 +105,7 @@ def fit(
     weights, bias
         float32 (width, classes) and (classes,), for `breeds.heads.saved.Model`.
     """
-    space = search.space if search is not None and search.space.is_exact else _Space(features)
+    space = search.space if search is not None and search.space.is_exact else Space(features)
     solver = _solver(int(targets.max()) + 1, _FINAL_TOLERANCE, balanced)
     solver.C = C
     if search is not None:
@@ -153,7 +150,7 @@ def search_C(
     judged
         Which photos count for the loss and the temperature, shape (n,); None for all.
     """
-    space = _Space(features, _SEARCH_RANK)
+    space = Space(features, _SEARCH_RANK)
     counted = slice(None) if judged is None else judged
     losses: dict[float, float] = {}
     best: list[_Step] = []
@@ -218,42 +215,3 @@ def _solver(classes: int, tolerance: float, balanced: bool) -> Any:
         max_iter=1000,
         class_weight="balanced" if balanced else None,
     )
-
-
-class _Space:
-    """Photos in an orthonormal basis of their span, and the way back for weights.
-
-    Parameters
-    ----------
-    features
-        float32 (n, width).
-    rank
-        With more photos than features, keep this many leading principal directions; None keeps all.
-    """
-
-    coordinates: Floats
-    is_exact: bool
-    out_of: Callable[[NDArray[Any]], NDArray[Any]]
-
-    def __init__(self, features: Floats, rank: int | None = None) -> None:
-        n, width = features.shape
-        self.is_exact = n < width or rank is None or rank >= width
-        if n < width:
-            self._span(features.astype(np.float64))
-        elif rank is None or rank >= width:
-            self.coordinates = features
-            self.out_of = lambda weights: weights
-        else:
-            # Ascending eigenvalues: the last columns are the leading directions.
-            directions = np.linalg.eigh(features.T @ features)[1][:, -rank:]
-            self.coordinates = np.ascontiguousarray(features @ directions)
-            self.out_of = lambda weights: weights @ directions.T
-
-    def _span(self, features: Logits) -> None:
-        """Factor features = L Qᵀ with Q orthonormal, from the Cholesky factor of the inner products."""
-        products = features @ features.T
-        # Standardised photos add up to nothing: one direction is empty and needs a little weight.
-        products[np.diag_indices(len(products))] += 1e-6 * max(np.trace(products) / len(products), 1e-12)
-        factor = np.linalg.cholesky(products)
-        self.coordinates = factor.astype(np.float32)
-        self.out_of = lambda weights: solve_triangular(factor.T, weights.T.astype(np.float64)).T @ features
