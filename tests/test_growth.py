@@ -73,6 +73,7 @@ def test_planted_wrong_labels_are_found(make_store) -> None:
     assert find_near_duplicates(Store.open(path)) == []
 
 
+@pytest.mark.slow
 def test_cross_validation_and_heads_side_by_side(make_store) -> None:
     store = Store.open(make_store(COUNTS))
     numbers = cross_validate(store, train(store, C=0.01), folds=5, repeats=2)

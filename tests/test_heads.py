@@ -28,7 +28,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from breeds import report
+from breeds import layout, report
 from breeds.backbone import Recipe
 from breeds.errors import BreedsError
 from breeds.heads import logistic, saved
@@ -634,7 +634,7 @@ def test_the_report_is_strict_json_and_reads_well(open_store: Callable[..., Stor
 
     read = json.loads((tmp_path / "new" / "r.json").read_text("utf-8"), parse_constant=refuse)
     assert read == numbers
-    text = report.as_text(read)
+    text = layout.as_text(read)
     words = " ".join(text.split())
     assert f"accuracy {numbers['accuracy']:.1%}" in words
     assert f"log loss {numbers['log_loss']:.4f}" in words
@@ -646,9 +646,9 @@ def test_the_report_is_strict_json_and_reads_well(open_store: Callable[..., Stor
 def test_the_text_lists_what_was_confused(open_store: Callable[..., Store]) -> None:
     numbers = report.evaluate(store := open_store(), train(store))
     numbers["confusion"] = [[4, 0, 0], [0, 5, 0], [0, 0, 3]]
-    assert "no photo was taken for another class" in report.as_text(numbers)
+    assert "no photo was taken for another class" in layout.as_text(numbers)
     numbers["confusion"] = [[1, 3, 0], [0, 5, 0], [1, 0, 2]]
-    lines = [line.strip() for line in report.as_text(numbers).splitlines()]
+    lines = [line.strip() for line in layout.as_text(numbers).splitlines()]
     place = lines.index("most confused:")
     assert lines[place + 1 : place + 4] == ["3 × beagle taken for pug", "1 × shih-tzu taken for beagle", ""]
 
