@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", metavar="N", type=cli.positive,
         help="input size in pixels, 71 or more; smaller is faster (default: the backbone's own)")  # fmt: skip
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
-        help="arithmetic of the network: int8 is about three times as fast as fp32 on most CPUs")  # fmt: skip
+        help="arithmetic of the network: int8 is three times as fast where the CPU has VNNI")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,

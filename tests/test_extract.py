@@ -230,6 +230,12 @@ def test_trust_mtime_notices_another_size_or_time(photos: Path, store: Path, sam
     assert run(photos, store, trust_mtime=True).new == 1
 
 
+def test_trust_mtime_takes_no_photo_of_another_folder_for_the_same(photos: Path, store: Path) -> None:
+    other = shutil.copytree(photos, photos.with_name("other"))  # the times are copied too
+    edit_keeping_size_and_time(first_photo(other))
+    assert run(other, store, trust_mtime=True).new == 1
+
+
 # features depend on the photo and the recipe alone
 
 

@@ -199,6 +199,22 @@ def test_a_flipped_byte_in_a_shard_is_noticed_and_the_shard_set_aside(tmp_path: 
     assert second.exists()
 
 
+def test_the_number_of_a_damaged_shard_is_not_given_again(tmp_path: Path) -> None:
+    features = made_up(1)
+    write_shards(tmp_path, features)
+    os.truncate(list_shards(tmp_path)[0], 10)
+    index = FeatureIndex(RECIPE)
+    index.add_shards(tmp_path)
+    writer = ShardWriter(tmp_path, RECIPE, index)
+    for key, feature in features.items():
+        writer.add(key, "p", feature, "again")
+    writer.commit("again")
+    assert sorted((p.name[:6], p.suffix) for p in tmp_path.iterdir()) == [
+        ("000001", ".damaged"),
+        ("000002", ".h5"),
+    ]
+
+
 @pytest.mark.parametrize("size", [0, 100, 3000])
 def test_a_truncated_shard_counts_as_not_there(tmp_path: Path, size: int) -> None:
     features = made_up(2)

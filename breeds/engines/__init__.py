@@ -99,6 +99,11 @@ def recipe_precision(engine: str, precision: str) -> str:
         raise BreedsError("--precision int8 needs the OpenVINO engine; use --engine openvino, or bf16.")
     if precision == "fp16":
         raise BreedsError("--precision fp16 needs the Keras engine on a GPU; use bf16, int8 or fp32 here.")
+    if precision == "int8":
+        from breeds.engines.openvino import int8_is_fast
+
+        if not int8_is_fast():
+            print("this CPU has neither VNNI nor AMX: int8 will not be faster than fp32", file=sys.stderr)
     return precision
 
 

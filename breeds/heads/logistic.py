@@ -24,8 +24,8 @@ Logits = NDArray[np.float64]
 
 #: Inverse regularisation strengths that the search tries, from strong to weak regularisation.
 C_GRID = tuple(float(f"{c:.3g}") for c in np.logspace(-5, 0, 16))
-#: The search ends when the loss has not improved for this many steps.
-_PATIENCE = 2
+#: The search ends when the loss has not improved for this many steps: it has one minimum.
+_PATIENCE = 1
 _SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
 _WORKERS = 2
 # Newton's last step can be too small for float32 to show; that is the end, not a failure.
