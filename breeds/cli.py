@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -24,6 +25,10 @@ REPORTS = Path("reports")
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Names of files may be no Unicode: that is never a reason to stop.
+    for stream, how in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=how)
     try:
         code = main()
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from breeds.errors import BreedsError
+
+_LEFTOVER = re.compile(r"\..+\.([0-9]{1,7})\.tmp", re.DOTALL)
 
 
 def check_writable(path: Path) -> None:
@@ -93,8 +96,8 @@ def commit(aside: Path, path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files of writers that were killed, told by the process number in their name."""
     for leftover in folder.glob(".*.tmp"):
-        pid = leftover.name.split(".")[-2]
-        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+        match = _LEFTOVER.fullmatch(leftover.name)
+        if match and int(match[1]) != os.getpid() and not _alive(int(match[1])):
             with suppress(OSError):
                 leftover.unlink()
 
@@ -122,7 +125,10 @@ def hold(path: Path, what: str) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _lock(path)
     except BlockingIOError:
-        holder = path.read_text(errors="replace").strip() or "another process"
+        holder = ""
+        with suppress(OSError):  # it may be letting go just now
+            holder = path.read_text(errors="replace").strip()
+        holder = holder or "another process"
         raise BreedsError(f"{what} is being written by {holder}; wait for it, or stop it.") from None
     except OSError as error:
         raise BreedsError(f"Cannot write {path}: {error.strerror}.") from None
@@ -130,8 +136,11 @@ def hold(path: Path, what: str) -> Iterator[None]:
         command = " ".join(sys.argv)[:200]
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         text = f"process {os.getpid()} on {socket.gethostname()} since {started} ({command})\n"
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, text.encode(errors="replace"), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, text.encode(errors="replace"), 0)
+        except OSError as error:
+            raise BreedsError(f"Cannot write {path}: {error.strerror}.") from None
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -103,7 +103,9 @@ def extract(
 
     index = FeatureIndex(recipe)
     with hold(store.with_name(f".{store.stem}.lock"), str(store)):
+        old = Store.open(store) if store.exists() else None  # another run may have just finished
         if old is not None:
+            check_recipe(store, old.recipe, recipe)
             index.add_file(store, old.table.key)
         if any(key not in index for key in table.key):
             index.add_shards(shard_folder(store))

@@ -68,7 +68,7 @@ def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
     """Let `extract` and `predict` called in this process use the session's engine."""
     opened: list[str] = []
 
-    def reuse(*_: object) -> object:
+    def reuse(*_: object, **__: object) -> object:
         opened.append("opened")
         return random_engine
 

@@ -262,3 +262,32 @@ def test_links_stay_links_and_devices_are_refused(tmp_path: Path) -> None:
     for path in (pipe, Path("/dev/null")):
         with pytest.raises(BreedsError, match="not a regular file"):
             check_writable(path)
+
+
+@pytest.mark.parametrize("name", [".report.20231122093000.tmp", ".x.².tmp"])
+def test_a_number_that_is_no_process_is_no_leftover(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with write_aside(tmp_path / "file.bin") as aside:
+        aside.touch()
+    assert (tmp_path / "file.bin").exists()
+
+
+def test_a_holder_that_lets_go_while_we_ask_is_not_a_crash(tmp_path, monkeypatch) -> None:
+    import fcntl
+
+    def late(handle: int, how: int) -> None:
+        (tmp_path / ".lock").unlink()
+        raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(BreedsError):
+        hold(tmp_path / ".lock", "it").__enter__()
+
+
+def test_a_lock_on_a_full_disk_is_one_sentence(tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(BreedsError, match="No space left"):
+        hold(tmp_path / ".lock", "it").__enter__()

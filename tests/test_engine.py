@@ -257,3 +257,39 @@ def test_imagenet_behind_a_silent_network_ends_all_the_same(
     photos: Path, tmp_path: Path, silent_proxy: str
 ) -> None:
     assert_says_how_to_get_imagenet(photos, tmp_path / "keras", silent_proxy)
+
+
+def of_another_shape(path: Path) -> None:
+    with h5py.File(path, "r+") as f:
+        del f["layers/conv2d/vars/0"]
+        f["layers/conv2d/vars/0"] = np.zeros((5, 5, 3, 32), np.float32)
+
+
+def without_it(path: Path) -> None:
+    with h5py.File(path, "r+") as f:
+        del f["layers/conv2d"]
+
+
+@pytest.mark.parametrize("change", [of_another_shape, without_it])
+def test_weights_in_the_new_layout_that_do_not_fit_name_the_layer(files, tmp_path, change) -> None:
+    path = tmp_path / "w.weights.h5"
+    shutil.copyfile(files[0], path)
+    change(path)
+    with pytest.raises(BreedsError, match="layer block1_conv1"):
+        open_with(get_weights(str(path), XCEPTION))
+
+
+def test_a_file_that_only_says_it_is_weights_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "w.h5", "w") as f:
+        f.attrs["layer_names"] = 3
+    with pytest.raises(BreedsError, match="does not fit"):
+        open_with(get_weights(str(tmp_path / "w.h5"), XCEPTION))
+
+
+def test_weights_that_are_not_finite_are_refused_before_hours_of_work(files, tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    shutil.copyfile(files[1], path)
+    with h5py.File(path, "r+") as f:
+        f["block1_conv1"]["block1_conv1/kernel"][0, 0, 0, 0] = np.nan
+    with pytest.raises(BreedsError, match="finite"):
+        open_with(get_weights(str(path), XCEPTION))

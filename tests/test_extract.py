@@ -9,9 +9,11 @@ import subprocess
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from conftest import ROOT, run_script
 
+import breeds.extract
 from breeds.errors import BreedsError
 from breeds.extract import Summary, extract
 from breeds.photos import key_of
@@ -350,8 +352,6 @@ def test_nothing_but_bad_photos_is_refused(photos: Path, store: Path, had_a_stor
 def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features(
     photos: Path, store: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    import breeds.extract
-
     before = by_path(store)
     photo = first_photo(photos)
     edit(photo)
@@ -478,3 +478,50 @@ def test_a_second_run_never_loads_tensorflow(photos: Path, store: Path) -> None:
     assert "12 features (0 new, 12 reused) + 1 quarantined" in script().stdout
     edit(first_photo(photos))
     assert "loaded" in script().stderr  # so the poison works
+
+
+class StandIn:
+    """An engine that needs no network: a few pixels are the feature."""
+
+    name = "stand-in"
+
+    def stream(self, pixels):
+        for photo in pixels:
+            yield np.float32(photo[0, :8, 0])
+
+
+def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    folder = photos.rename(tmp_path / "\udcff")
+    extract(folder, tmp_path / "s.h5", "random")
+    assert Store.open(tmp_path / "s.h5").table.root == str(folder)
+
+
+def test_an_extraction_that_another_overtakes_mixes_nothing_up(
+    photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """While one run still hashes, another finishes, with one photo less."""
+    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    store = tmp_path / "s.h5"
+    extract(photos, store, "random")
+    right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
+    identify = breeds.extract.identify
+
+    def slowly(*arguments):
+        table = identify(*arguments)
+        monkeypatch.setattr("breeds.extract.identify", identify)
+        extract(tmp_path / "fewer", store, "random")
+        return table
+
+    shutil.copytree(photos, tmp_path / "fewer")
+    first, last = min((tmp_path / "fewer").rglob("*.jpg")), max((tmp_path / "fewer").rglob("*.jpg"))
+    last.with_name("zz.jpg").write_bytes(first.read_bytes() + b"0")  # as many, all one row on
+    first.unlink()
+    monkeypatch.setattr("breeds.extract.identify", slowly)
+    (photos / "labels.csv").write_text(
+        "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
+    )
+    extract(photos, store, "random")
+    found = Store.open(store)
+    for key, feature in zip(found.table.key, found.features(), strict=True):
+        assert np.array_equal(feature, right[key])

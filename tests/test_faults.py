@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -257,8 +258,9 @@ def test_the_second_of_two_extractions_is_told_of_the_first(photos: Path, tmp_pa
     second = run_script("extract_features.py", photos, "--store", store, "--weights", "random", cwd=tmp_path)
     assert_refused(second, f"{store} is being written by process {first.pid} on ")
     assert before.items() <= committed(store).items()
-    assert finish(first)[0] == 0
-    assert "(0 new, 12 reused)" in run(photos, store, STAND_IN=0)
+    first.send_signal(signal.SIGINT)
+    assert finish(first)[0] == 130
+    assert "12 features" in run(photos, store, STAND_IN=0)
 
 
 def test_two_stores_can_be_written_at_once_in_one_folder(photos: Path, tmp_path: Path) -> None:
@@ -279,3 +281,27 @@ def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> No
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     assert len(Store.open(store).table) == 12
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1000, 5000, 8000, 12_000, 16_000, 20_000])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
+    photos: Path, tmp_path: Path, limit: int
+) -> None:
+    """Files that cannot grow beyond a limit stand for the full disk; the store is about 20 kB."""
+    like, store = tmp_path / "like" / "s.h5", tmp_path / "full" / "s.h5"
+    run(photos, like, STAND_IN=0)
+
+    def full() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-c", SCRIPT, str(photos), "--store", str(store), "--weights", "random"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(command, env=env, preexec_fn=full, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, (result.returncode, result.stderr)
+    errors = [line for line in result.stderr.splitlines() if "extracting" not in line]
+    assert len(errors) == 1, errors
+    assert "File too large" in errors[0]
+    assert not store.exists()
+    run(photos, store, STAND_IN=0)
+    assert_whole(store, like)

@@ -346,3 +346,31 @@ def test_a_reader_that_is_gone_before_the_first_row_is_no_error(place: Path) -> 
     assert result.returncode == 0
     assert "Traceback" not in result.stderr
     assert "Exception" not in result.stderr
+
+
+def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(model, random_recipe) -> None:
+    paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
+    right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
+    store = Store.open(Path("features/photos.h5"))
+    index = FeatureIndex(random_recipe)
+    index.add_file(store.path, store.table.key)
+    columns = ("key", "path", "label", "split", "size", "mtime_ns")
+    reverse = dataclasses.replace(store.table, **{c: getattr(store.table, c)[::-1] for c in columns})
+    answers = predict(model, paths, None, None)
+    found = [next(answers)]
+    assemble(store.path, reverse, index, "")
+    try:
+        found += answers
+    except BreedsError as refused:
+        assert "replaced" in str(refused)
+        return
+    assert [answer.probabilities.argmax() for answer in found] == right
+
+
+def test_names_on_stdin_need_not_be_utf8(place: Path) -> None:
+    photo = min(Path("photos").rglob("*.jpg"))
+    os.rename(photo, b"photos/\xff.jpg")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, f"{ROOT}/predict.py", "-"]
+    result = subprocess.run(command, input=b"photos/\xff.jpg\n", env=env, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr.decode()

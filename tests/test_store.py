@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import MakeStore, assert_refused, run_script
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breeds.backbone import Recipe
@@ -84,9 +84,9 @@ def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
 def test_the_recipe_and_the_versions_are_attributes(store: Path, random_recipe: Recipe) -> None:
     with h5py.File(store) as f:
         assert Recipe.from_json(f.attrs["recipe"]) == random_recipe
-        assert f.attrs["recipe_sha256"] == random_recipe.digest
+        assert f.attrs["recipe_sha256"].decode() == random_recipe.digest
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
-        assert f.attrs["features_sha256"] == hashlib.sha256(f["features"][:].tobytes()).hexdigest()
+        assert f.attrs["features_sha256"].decode() == hashlib.sha256(f["features"][:].tobytes()).hexdigest()
 
 
 def test_more_rows_than_a_block_come_back_as_they_were(tmp_path: Path) -> None:
@@ -453,3 +453,39 @@ def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: 
 def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
     assert_refused(run_script("-m breeds.store", command, name, cwd=tmp_path), name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_flipped_byte_goes_unnoticed(small_store: bytes, tmp_path_factory, data) -> None:
+    path = tmp_path_factory.getbasetemp() / "flipped.h5"
+    path.write_bytes(small_store)
+    good, features = Store.open(path), Store.open(path).features()
+    at = data.draw(st.integers(0, len(small_store) - 1))
+    changed = bytearray(small_store)
+    changed[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(changed)
+    try:
+        store = Store.open(path)
+        assert list(verify(path)) or (
+            store.table == good.table and np.array_equal(store.features(), features)
+        )
+    except BreedsError:
+        pass
+
+
+def test_a_store_that_was_replaced_since_it_was_opened_is_refused_not_mixed_up(make_store) -> None:
+    path = make_store({"a": 3, "b": 2}, width=8)
+    store = Store.open(path)
+    make_store({"b": 2, "a": 3}, width=8, seed=1)
+    with pytest.raises(BreedsError, match="was replaced while it was being read"):
+        store.features()
+
+
+def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
+    features = made_up(1)
+    table = Table("r", "", list(features), ["\udcff"], ["\udcff"], [""], [1], [1], [("q\udcff", "bad")])
+    assemble(tmp_path / "s.h5", table, write_shards(tmp_path / "shards", features), "")
+    env = {"PYTHONIOENCODING": "utf-8:strict"}  # as in every locale but C and POSIX
+    result = run_script("-m breeds.store", "info", "s.h5", cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr

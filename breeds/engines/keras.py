@@ -118,14 +118,20 @@ def _load(model: Any, path: Path) -> None:
     try:
         with h5py.File(path) as file:
             layout = ".h5" if "layer_names" in file.attrs or "model_weights" in file else ".weights.h5"
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
             # Keras tells its two file layouts apart by name; we do by content. What it cannot
             # match, it may only warn of and leave random.
-            warnings.simplefilter("error", UserWarning)
+            warnings.simplefilter("always", UserWarning)
             link = Path(folder, f"weights{layout}")
             link.symlink_to(path.resolve())
             model.load_weights(link)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
+        doubts = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+        if doubts:
+            raise ValueError(doubts[0])
+        for layer in model.layers:
+            if not all(np.isfinite(weight).all() for weight in layer.get_weights()):
+                raise ValueError(f"layer {layer.name} has numbers that are not finite")
+    except (ValueError, OSError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise BreedsError(
             f"The weights file {path} does not fit {model.name}: {_misfit(model, path, str(error))}."
         ) from None

@@ -8,6 +8,7 @@ own, so that TensorFlow and NNCF leave nothing behind in the one that extracts.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -154,15 +155,28 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
 
 
 def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
+    """Run `maker` in a new process, which ends with this one whatever ends it."""
     spawn = multiprocessing.get_context("spawn")
-    quietly = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it too, without a traceback of its own
     try:
-        with ProcessPoolExecutor(1, spawn, signal.signal, quietly) as pool:
-            pool.submit(maker, *arguments).result()
+        with ProcessPoolExecutor(1, spawn, _end_with_parent) as pool:
+            try:
+                pool.submit(maker, *arguments).result()
+            except KeyboardInterrupt:
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
     except BrokenExecutor:
         raise BreedsError(
             "The process that converts the network was killed; is there enough memory?"
         ) from None
+
+
+def _end_with_parent() -> None:
+    """Die of Ctrl-C without a traceback, and, where Linux is asked to see to it, with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:

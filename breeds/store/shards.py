@@ -103,6 +103,8 @@ class FeatureIndex:
         for path, positions in rows_of.items():
             rows = np.array([self._place[keys[position]][1] for position in positions])
             with hdf5.open_hdf5(path) as file:
+                if not hdf5.holds(file, [keys[position] for position in positions], rows):
+                    raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
                 block = hdf5.read_rows(hdf5.features(file), rows)
             if result is None:
                 result = np.empty((len(keys), block.shape[1]), dtype=np.float32)
@@ -145,7 +147,7 @@ class ShardWriter:
         keys = list(self._rows)
         block = np.stack([feature for _, feature in self._rows.values()])
         with temporary_beside(self._folder / "shard.h5") as aside:
-            with h5py.File(aside, "w") as file:
+            with hdf5.create_hdf5(aside) as file:
                 hdf5.write_provenance(file, self._recipe, engine)
                 hdf5.write_keys(file, keys)
                 hdf5.write_text(file, "path", [path for path, _ in self._rows.values()])

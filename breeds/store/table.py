@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,13 +65,13 @@ class Store:
             If it is missing, not a store, or damaged.
         """
         with hdf5.open_hdf5(path) as file:
-            if file.attrs.get("format") != _FORMAT:
+            if hdf5.read_attribute(file, "format") != _FORMAT:
                 raise ValueError(f"its format is not {_FORMAT!r}")
             rows = len(hdf5.features(file))
             paths, reasons = (hdf5.read_text(file, f"quarantine_{c}") for c in ("path", "reason"))
             table = Table(
-                root=str(file.attrs["root"]),
-                weights_path=str(file.attrs["weights_path"]),
+                root=hdf5.read_attribute(file, "root"),
+                weights_path=hdf5.read_attribute(file, "weights_path"),
                 key=hdf5.read_keys(file, rows),
                 path=hdf5.read_text(file, "path", rows),
                 label=hdf5.read_text(file, "label", rows),
@@ -81,7 +80,9 @@ class Store:
                 mtime_ns=hdf5.dataset(file, "mtime_ns", rows)[:].tolist(),
                 quarantine=list(zip(paths, reasons, strict=True)),
             )
-            engine, created, digest = (str(file.attrs[n]) for n in ("engine", "created", "features_sha256"))
+            engine, created, digest = (
+                hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256")
+            )
             return Store(path, hdf5.read_recipe(file), engine, created, digest, table)
 
     def features(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
@@ -93,6 +94,8 @@ class Store:
             If the file is damaged, or a feature is not finite.
         """
         with hdf5.open_hdf5(self.path) as file:
+            if not hdf5.holds(file, self.table.key):
+                raise BreedsError(f"{self.path} was replaced while it was being read; run the command again.")
             source = hdf5.features(file)
             found = source[:] if rows is None else hdf5.read_rows(source, np.asarray(rows))
         bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
@@ -145,17 +148,17 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
     """
     width = index.read(table.key[:1]).shape[1]
     digest = hashlib.sha256()
-    with write_aside(path) as aside, h5py.File(aside, "w") as file:
-        file.attrs["format"] = _FORMAT
-        file.attrs["root"] = table.root
-        file.attrs["weights_path"] = table.weights_path
-        file.attrs["created"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
+        hdf5.write_attribute(file, "format", _FORMAT)
+        hdf5.write_attribute(file, "root", table.root)
+        hdf5.write_attribute(file, "weights_path", table.weights_path)
+        hdf5.write_attribute(file, "created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
         hdf5.write_provenance(file, index.recipe, engine)
         hdf5.write_keys(file, table.key)
         for name in ("path", "label", "split"):
             hdf5.write_text(file, name, getattr(table, name))
         for name in ("size", "mtime_ns"):
-            file.create_dataset(name, data=np.array(getattr(table, name), dtype=np.int64))
+            hdf5.write_column(file, name, np.array(getattr(table, name), dtype=np.int64))
         hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
         hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
         features = hdf5.create_features(file, len(table), width)
@@ -163,7 +166,7 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
             block = index.read(table.key[start : start + _BLOCK])
             features[start : start + len(block)] = block
             digest.update(block.tobytes())
-        file.attrs["features_sha256"] = digest.hexdigest()
+        hdf5.write_attribute(file, "features_sha256", digest.hexdigest())
 
 
 def verify(path: Path) -> Iterator[str]:
