@@ -26,6 +26,7 @@ from typing import Any
 from breeds.backbone import BACKBONES, Recipe, Weights
 from breeds.engines.quiet import quiet
 from breeds.errors import BreedsError, PhotoError
+from breeds.imports import without
 from breeds.photos import decode, read
 
 #: Version of the conversion; a change of what it gives needs a new one.
@@ -242,13 +243,8 @@ def import_openvino(with_converter: bool = False) -> Any:
     ImportError
         If OpenVINO is not installed or does not load on this machine.
     """
-    blocked = ["openvino_telemetry"] + ([] if with_converter else ["openvino.tools.ovc"])
-    for name in blocked:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-    try:
+    # The telemetry stays blocked: OpenVINO and NNCF look for it again later.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    with without(*([] if with_converter else ["openvino.tools.ovc"])):
         import openvino
-    finally:
-        for name in blocked:
-            if sys.modules.get(name, ...) is None and name != "openvino_telemetry":
-                del sys.modules[name]
     return openvino

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from breeds.heads.space import Space
 from breeds.heads.temperature import fit_temperature, logits_loss
+from breeds.imports import without
+
+with without("pandas"):  # a quarter of scikit-learn's start, and no use here
+    from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]

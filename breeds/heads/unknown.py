@@ -110,7 +110,7 @@ def _fit(features: Floats, targets: NDArray[np.intp]) -> tuple[Floats, Floats, F
     means = member.T @ unit / np.maximum(member.sum(axis=0), 1)[:, None]
     rest = (unit - means[targets]).astype(np.float32)
     rank = min(RANK, n, width)
-    _, values, rows = randomized_svd(rest, rank, n_iter=4, random_state=0)
+    _, values, rows = randomized_svd(rest, rank, n_iter=2, random_state=0)
     real = values > 1e-6 * max(values[0], 1e-15)
     real[0] = True
     values, directions = values[real], rows[real].T
