@@ -17,8 +17,10 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,7 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         aside = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
     except OSError as error:
         _say(f"the cache {folder} cannot be written ({error.strerror}): the network is made again each time")
@@ -153,6 +156,14 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
     finally:
         if aside.parent == folder:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what conversions that were killed have left; none takes an hour."""
+    for leftover in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > 3600:
+                shutil.rmtree(leftover)
 
 
 def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
