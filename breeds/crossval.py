@@ -30,11 +30,7 @@ def labelled_features(store: Store) -> tuple[Floats, NDArray[np.intp], list[str]
         If there are fewer than two classes, or a class has one photo.
     """
     table = store.table
-    first: dict[str, int] = {}
-    for row, (key, label) in enumerate(zip(table.key, table.label, strict=True)):
-        if label:
-            first.setdefault(key, row)
-    rows = list(first.values())
+    rows = table.labelled_rows()
     classes = sorted({table.label[row] for row in rows})
     if len(classes) < 2:
         raise BreedsError(f"{store.path} has labelled photos of {len(classes)} classes; two are needed.")

@@ -137,9 +137,9 @@ def predict(
 def _answers(model: Model, sources: list[list[FeatureSource]], paths: Sequence[str]) -> Iterator[Answer]:
     """Answer for a chunk of photos: features beside each other, probabilities averaged over views."""
     errors: dict[int, str] = {}
-    total: NDArray[np.float64] | None = None
-    unknown: NDArray[np.bool_] | None = None
-    for of_view in sources:
+    total = np.zeros((len(paths), len(model.classes)))
+    unknown = np.zeros(len(paths), dtype=bool)
+    for number, of_view in enumerate(sources):
         columns = [source.features(paths) for source in of_view]
         for column in columns:
             errors |= {i: str(found) for i, found in enumerate(column) if isinstance(found, PhotoError)}
@@ -147,17 +147,14 @@ def _answers(model: Model, sources: list[list[FeatureSource]], paths: Sequence[s
         if not good:
             break
         features = np.hstack([np.stack([column[i] for i in good]) for column in columns])  # type: ignore[misc]
-        answers = model.probabilities(features) / len(sources)
-        total = answers if total is None else total + answers
-        if unknown is None and model.unknown is not None:
-            unknown = model.unknown.is_unknown(features)
-    number = 0
+        total[good] += model.probabilities(features) / len(sources)
+        if number == 0 and model.unknown is not None:
+            unknown[good] = model.unknown.is_unknown(features)
     for i, path in enumerate(paths):
-        if i in errors or total is None:
+        if i in errors:
             yield Answer(path, None, errors[i])
-            continue
-        yield Answer(path, total[number], unknown=bool(unknown is not None and unknown[number]))
-        number += 1
+        else:
+            yield Answer(path, total[i], unknown=bool(unknown[i]))
 
 
 def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:

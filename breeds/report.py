@@ -150,14 +150,11 @@ def compare_models(store: Store, model: Model, other: Model) -> dict[str, Any]:
     table = store.table
     seen = model.seen_keys() | other.seen_keys()
     number = {name: i for i, name in enumerate(model.classes)}
-    first: dict[str, int] = {}
-    for row, (key, label) in enumerate(zip(table.key, table.label, strict=True)):
-        if label in number and key not in seen:
-            first.setdefault(key, row)
-    if not first:
+    rows = [row for row in table.labelled_rows() if table.label[row] in number and table.key[row] not in seen]
+    if not rows:
         raise BreedsError(f"{store.path} has no photo that neither model has seen in training.")
-    features = store.features(np.array(list(first.values())))
-    truth = np.array([number[table.label[row]] for row in first.values()])
+    features = store.features(np.array(rows))
+    truth = np.array([number[table.label[row]] for row in rows])
     right, other_right = (one.logits(features).argmax(axis=1) == truth for one in (model, other))
     only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
     p = metrics.mcnemar(only, only_other)
@@ -182,22 +179,23 @@ def _test_rows(store: Store, model: Model) -> tuple[list[int], int]:
     """Return the rows to test on, each different photo once, and how many photos training has seen."""
     table, seen = store.table, model.seen_keys()
     given = "test" in table.split
-    first: dict[str, int] = {}
-    for row, (key, label, split) in enumerate(zip(table.key, table.label, table.split, strict=True)):
-        if label and (split == "test" if given else key not in seen):
-            first.setdefault(key, row)
-    both = [table.path[row] for key, row in first.items() if key in seen]
+    rows = [
+        row
+        for row in table.labelled_rows()
+        if (table.split[row] == "test" if given else table.key[row] not in seen)
+    ]
+    both = [table.path[row] for row in rows if table.key[row] in seen]
     if both:
         raise BreedsError(
             f"{len(both)} photos of the test part of {store.path} were used to train this model, first "
             f"{both[0]}; train it again on this store, or evaluate on other photos."
         )
-    if not first:
+    if not rows:
         raise BreedsError(
             f"{store.path} has no labelled photo that this model has not seen in training; "
             f"extract photos that it has not seen."
         )
-    return list(first.values()), len(seen.intersection(table.key))
+    return rows, len(seen.intersection(table.key))
 
 
 def write_json(report: dict[str, Any], path: Path) -> None:

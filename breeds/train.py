@@ -48,16 +48,12 @@ def labelled(store: Store, seed: int, val: float) -> Labelled:
         If they cannot be split into what training and evaluation need.
     """
     table = store.table
-    first: dict[str, int] = {}
-    for row, (key, label) in enumerate(zip(table.key, table.label, strict=True)):
-        if label:
-            first.setdefault(key, row)
-    if not first:
+    rows = table.labelled_rows()
+    if not rows:
         raise BreedsError(
             f"The photos in {store.path} have no labels; extract from a folder with a subfolder per "
             f"class, or name a CSV file with --labels."
         )
-    rows = list(first.values())
     keys, labels, given = ([column[row] for row in rows] for column in (table.key, table.label, table.split))
     part = split_keys(keys, labels, seed, val, given)
     total = sum(map(bool, table.label))

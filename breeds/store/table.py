@@ -42,6 +42,14 @@ class Table:
     def __len__(self) -> int:
         return len(self.key)
 
+    def labelled_rows(self) -> list[int]:
+        """Return the rows of the labelled photos, each different photo once."""
+        first: dict[str, int] = {}
+        for row, (key, label) in enumerate(zip(self.key, self.label, strict=True)):
+            if label:
+                first.setdefault(key, row)
+        return list(first.values())
+
 
 @dataclass(frozen=True)
 class Store:
