@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from breeds import metrics
 from breeds.errors import BreedsError
 from breeds.heads import logistic
-from breeds.heads.saved import Model, softmax
+from breeds.heads.saved import Model, apply_layers, softmax
 from breeds.split import fold_of
 from breeds.store import Store
 
@@ -171,7 +171,5 @@ def _logistic_head(
 def _dense_head(inside: Floats, targets: NDArray[np.intp], outside: Floats, seed: int) -> NDArray[np.float64]:
     from breeds.heads import dense
 
-    (first, bias), (second, last) = dense.fit(
-        inside, targets, _pseudo_folds(targets, 8, seed) == 0, seed
-    ).layers
-    return softmax((np.maximum(outside @ first + bias, 0) @ second + last).astype(np.float64))
+    fitted = dense.fit(inside, targets, _pseudo_folds(targets, 8, seed) == 0, seed)
+    return softmax(apply_layers(outside, fitted.layers))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
-from breeds.heads.saved import Model, pack_keys
+from breeds.heads.saved import Model, apply_layers, pack_keys
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions
@@ -216,8 +216,6 @@ def _dense(features: NDArray[np.float32], targets: Rows, decides: NDArray[np.boo
     mean, scale = standardise(features[~decides])
     standard = (features - mean) / scale
     trained = dense.fit(standard, targets, decides, seed)
-    (first, bias), (second, last_bias) = trained.layers
-    logits = np.maximum(standard[decides] @ first + bias, 0) @ second + last_bias
-    temperature = fit_temperature(logits.astype(np.float64), targets[decides])
+    temperature = fit_temperature(apply_layers(standard[decides], trained.layers), targets[decides])
     how = {"best_epoch": trained.best_epoch, "val_log_loss": min(trained.val_log_loss)}
     return _Fitted(mean, scale, trained.layers, temperature, how)

@@ -84,9 +84,7 @@ class Model:
                 f"{features.shape[1]}; train it again on this store."
             )
         values: NDArray[Any] = (features.astype(np.float64) - self.mean) / self.scale
-        for number, (weights, bias) in enumerate(self.layers):
-            values = (values if number == 0 else np.maximum(values, 0)) @ weights + bias
-        return np.asarray(values / self.temperature)
+        return apply_layers(values, self.layers) / self.temperature
 
     def probabilities(self, features: Array) -> NDArray[np.float64]:
         """Return the probabilities, float64 (n, classes), rows adding up to 1."""
@@ -95,6 +93,13 @@ class Model:
     def seen_keys(self) -> set[str]:
         """Return the keys of the photos that training has seen."""
         return {row.tobytes().hex() for row in self.seen}
+
+
+def apply_layers(values: NDArray[Any], layers: list[tuple[Array, Array]]) -> NDArray[np.float64]:
+    """Return the logits, float64 (n, classes), of standardised features, before any temperature."""
+    for number, (weights, bias) in enumerate(layers):
+        values = (values if number == 0 else np.maximum(values, 0)) @ weights + bias
+    return np.asarray(values, dtype=np.float64)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
