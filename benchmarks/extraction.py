@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 MULTIPLY_ADDS = 8.37e9
 #: Rows and columns of the middle flow's 1×1 convolutions, nearly all of the arithmetic.
 MIDDLE_FLOW = (361, 728)
+NOTEBOOK = "notebook (all in memory, batch 4)"
 
 
 def photo_paths(folder: str) -> list[str]:
@@ -82,26 +85,59 @@ def run_breeds(photos: str, weights: str, *options: str) -> None:
 
     ShardWriter.add = timed  # type: ignore[method-assign]
     chosen = dict(option.split("=") for option in options)
-    chosen.setdefault("workers", "2")
     chosen = {name: int(value) if value.isdigit() else value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
         extract(Path(photos), Path(folder, "store.h5"), weights, **chosen)
+    report(steady=steady(stamps))
+
+
+def steady(stamps: list[float]) -> float:
+    """Return photos a second after the first quarter."""
     quarter = len(stamps) // 4
-    report(steady=(len(stamps) - 1 - quarter) / (stamps[-1] - stamps[quarter]))
+    return (len(stamps) - 1 - quarter) / (stamps[-1] - stamps[quarter])
 
 
-def run_engine(photos: str, weights: str, precision: str) -> None:
-    """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
+def recipe_of(photos: str, weights: str, precision: str, size: str):
+    """Return the recipe that extraction would use, the photos that int8 is calibrated on, the weights."""
     from breeds.backbone import XCEPTION, Recipe, find_weights
+    from breeds.calibrate import calibrated
+    from breeds.extract import identify
+    from breeds.photos import find_photos
+
+    found = find_weights(weights, XCEPTION)
+    recipe = Recipe("xception", found.name, found.sha256, int(size), "stretch", precision)
+    if precision != "int8":
+        return recipe, None, found
+    listing = find_photos(Path(photos))
+    with tempfile.TemporaryDirectory() as folder:
+        table = identify(listing, None, 2)
+        return *calibrated(recipe, None, Path(folder, "store.h5"), table, listing), found
+
+
+def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
+    """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
     from breeds.engines import open_engine
     from breeds.photos import decode, read
 
-    found = find_weights(weights, XCEPTION)
-    recipe = Recipe("xception", found.name, found.sha256, 299, "stretch", precision)
-    pixels = [decode(read(path), 299) for path in photo_paths(photos)]
-    stamps = [time.perf_counter() for _ in open_engine(recipe, lambda: found, "openvino").stream(pixels)]
-    quarter = len(stamps) // 4
-    report(steady=(len(stamps) - 1 - quarter) / (stamps[-1] - stamps[quarter]))
+    recipe, sample, found = recipe_of(photos, weights, precision, size)
+    pixels = [decode(read(path), recipe.size) for path in photo_paths(photos)]
+    engine = open_engine(recipe, lambda: found, "openvino", sample)
+    report(steady=steady([time.perf_counter() for _ in engine.stream(pixels)]))
+
+
+def run_predict(photos: str, weights: str, precision: str) -> None:
+    """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
+    from breeds.heads.saved import Model
+    from breeds.predict import _CHUNK, list_inputs, predict
+
+    recipe, _, _ = recipe_of(photos, weights, precision, "299")
+    rng = np.random.default_rng(0)
+    layer = (rng.normal(size=(2048, 10)).astype("f4"), np.zeros(10, "f4"))
+    model = Model("logistic", list("abcdefghij"), recipe, weights, np.zeros(2048, "f4"), np.ones(2048, "f4"),
+                  [layer], np.zeros((0, 32), "u1"))  # fmt: skip
+    answers = predict(model, list_inputs([photos], []), weights, None)
+    stamps = [time.perf_counter() for _ in answers]
+    report(steady=(len(stamps) - _CHUNK) / (stamps[-1] - stamps[_CHUNK - 1]))  # they come in chunks
 
 
 def run_limit(precision: str) -> None:
@@ -138,39 +174,44 @@ def run_limit(precision: str) -> None:
     report(steady=8 * rows * columns**2 * count / seconds / MULTIPLY_ADDS)
 
 
-def run_onnx(photos: str, weights: str) -> None:
-    """Run the network through ONNX Runtime, exported by Keras, batch 8."""
+def run_onnx(photos: str, weights: str, network: str) -> None:
+    """Run the network through ONNX Runtime, batch 8; the first call of all exports it with Keras."""
     import onnxruntime
 
-    _, model = keras_model(weights)
-    with tempfile.TemporaryDirectory() as folder:
-        model.export(f"{folder}/network.onnx", format="onnx", verbose=False)
-        session = onnxruntime.InferenceSession(f"{folder}/network.onnx", providers=["CPUExecutionProvider"])
+    if not os.path.exists(network):
+        _, model = keras_model(weights)
+        model(np.zeros((1, 299, 299, 3), dtype="f4"))
+        model.export(network, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     from breeds.photos import decode, read
 
-    name, stamps, paths = session.get_inputs()[0].name, [], photo_paths(photos)
+    name, stamps, features, paths = session.get_inputs()[0].name, [], [], photo_paths(photos)
     for start in range(0, len(paths), 8):
         pixels = np.stack([decode(read(p), 299) for p in paths[start : start + 8]])
-        session.run(None, {name: pixels.astype("f4") / 127.5 - 1})
+        features += session.run(None, {name: pixels.astype("f4") / 127.5 - 1})
         stamps.append(time.perf_counter())
+    with tempfile.TemporaryFile() as file:
+        np.save(file, np.concatenate(features))
     report(steady=8 * (len(stamps) - 3) / (stamps[-2] - stamps[1]))
 
 
-def run_thingsvision(photos: str, weights: str) -> None:
-    """Extract with THINGSvision and its Keras Xception."""
+def run_thingsvision(photos: str) -> None:
+    """Extract with THINGSvision and its Keras Xception; random weights, which take the same time."""
     from thingsvision import get_extractor
     from thingsvision.utils.data import DataLoader, ImageDataset
 
     extractor = get_extractor(model_name="Xception", source="keras", device="cpu", pretrained=False)
-    extractor.model.load_weights(weights)
-    data = ImageDataset(
-        root=photos, out_path=tempfile.mkdtemp(), backend=extractor.get_backend(),
-        transforms=extractor.get_transformations(resize_dim=299, crop_dim=299),
-    )  # fmt: skip
-    started = time.perf_counter()
-    batches = DataLoader(dataset=data, batch_size=32, backend=extractor.get_backend())
-    extractor.extract_features(batches=batches, module_name="avg_pool", flatten_acts=True)
-    report(steady=len(data) / (time.perf_counter() - started))
+    with tempfile.TemporaryDirectory() as folder:
+        data = ImageDataset(
+            root=photos, out_path=folder, backend=extractor.get_backend(),
+            transforms=extractor.get_transformations(resize_dim=299, crop_dim=299),
+        )  # fmt: skip
+        started = time.perf_counter()
+        batches = DataLoader(dataset=data, batch_size=32, backend=extractor.get_backend())
+        features = extractor.extract_features(batches=batches, module_name="avg_pool", flatten_acts=True)
+        seconds = time.perf_counter() - started
+        np.save(f"{folder}/features.npy", features)
+    report(steady=len(data) / seconds)
 
 
 def ratio(above: list[float], below: list[float]) -> str:
@@ -187,57 +228,59 @@ def main() -> None:
     parser.add_argument("photos", help="folder of photos; 300 are enough")
     parser.add_argument("--weights", required=True, help="Xception's .h5 file")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--only", help="only the contestants whose name has this in it")
+    parser.add_argument("--only", default="", help="only the contestants whose names fit this pattern")
+    parser.add_argument("--onnx", metavar="PYTHON", help="Python with tensorflow, tf2onnx and onnxruntime")
+    parser.add_argument("--thingsvision", metavar="PYTHON", help="Python of an environment with THINGSvision")
     arguments = parser.parse_args()
     given = (arguments.photos, arguments.weights)
-
+    scratch = tempfile.TemporaryDirectory()
     plan = {
-        "notebook (all in memory, batch 4)": ("run_notebook", *given),
-        "Keras dataset, batch 32": ("run_keras", *given),
-        "ONNX Runtime": ("run_onnx", *given),
-        "THINGSvision": ("run_thingsvision", *given),
-        "Breeds keras": ("run_breeds", *given, "engine=keras"),
+        NOTEBOOK: ("run_notebook", *given),
+        "Keras dataset, batch 4": ("run_keras", *given, "4"),
+        "Keras dataset, batch 32": ("run_keras", *given, "32"),
+        "ONNX Runtime, batch 8": ("run_onnx", *given, f"{scratch.name}/network.onnx"),
+        "THINGSvision, batch 32": ("run_thingsvision", arguments.photos),
+        "Breeds, Keras engine": ("run_breeds", *given, "engine=keras"),
         "Breeds fp32": ("run_breeds", *given),
         "Breeds fp32, engine alone": ("run_engine", *given, "fp32"),
+        "Breeds fp32, predict.py on the folder": ("run_predict", *given, "fp32"),
         "Breeds bf16": ("run_breeds", *given, "precision=bf16"),
         "Breeds int8": ("run_breeds", *given, "precision=int8"),
+        "Breeds int8, engine alone": ("run_engine", *given, "int8"),
+        "Breeds int8, predict.py on the folder": ("run_predict", *given, "int8"),
         "Breeds int8, size 256": ("run_breeds", *given, "precision=int8", "size=256"),
         "Breeds int8, size 224": ("run_breeds", *given, "precision=int8", "size=224"),
         "limit fp32 (matrix products)": ("run_limit", "fp32"),
         "limit bf16 (matrix products)": ("run_limit", "bf16"),
         "limit int8 (matrix products)": ("run_limit", "int8"),
     }
-    plan = {name: call for name, call in plan.items() if not arguments.only or arguments.only in name}
-    for name, call in plan.items():  # what is made once is made before the clock runs
-        if name.startswith("Breeds") and "keras" not in name:
-            child(__file__, *call)
-    contestants = {name: (lambda call=call: child(__file__, *call)) for name, call in plan.items()}
+    pythons = {"ONNX Runtime, batch 8": arguments.onnx, "THINGSvision, batch 32": arguments.thingsvision}
+    contestants = {
+        name: partial(child, __file__, *call, python=pythons.get(name) or sys.executable)
+        for name, call in plan.items()
+        if re.search(arguments.only, name) and pythons.get(name, sys.executable)
+    }
+    for name, run in contestants.items():  # what is made once is made before the clock runs
+        if re.match("ONNX|Breeds (fp32|bf16|int8)", name):
+            run()
     found = rounds(contestants, arguments.rounds)
-    base = found.get("notebook (all in memory, batch 4)", {})
-    rows = []
+    print(f"{len(photo_paths(arguments.photos))} photos, {os.cpu_count()} cores, "
+          f"medians of {arguments.rounds} rounds")  # fmt: skip
+    print_table(found)
+
+
+def print_table(found: dict[str, dict[str, list[float]]]) -> None:
+    """Print every contestant's numbers, and its ratios to the notebook's in the same rounds."""
+    base, rows = found.get(NOTEBOOK, {}), []
     for name, numbers in found.items():
-        row = [name, f"{median(numbers['steady']):.1f}", f"{max(numbers['steady']):.1f}",
-               ratio(numbers["steady"], base.get("steady", []))]  # fmt: skip
-        if "limit" in name:
+        row = [name, f"{median(numbers['steady']):.1f}", ratio(numbers["steady"], base.get("steady", []))]
+        if "limit" in name or "alone" in name:
             rows.append([*row, "", "", ""])
             continue
         wall = numbers["wall"]
-        rows.append([*row, f"{min(wall):.1f}", ratio(base.get("wall", []), wall),
+        rows.append([*row, f"{median(wall):.1f}", ratio(base.get("wall", []), wall),
                      f"{median(numbers['peak_mb']):.0f}"])  # fmt: skip
-    count = len(photo_paths(arguments.photos))
-    print(f"{count} photos, {os.cpu_count()} cores, medians of {arguments.rounds} rounds")
-    show(
-        [
-            "",
-            "photos/s, median",
-            "fastest",
-            "× notebook",
-            "start to finish, fastest s",
-            "× notebook",
-            "peak MB",
-        ],
-        rows,
-    )
+    show(["", "photos/s", "× notebook", "start to finish, s", "× notebook", "peak MB"], rows)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def child(script: str, *arguments: str) -> dict[str, float]:
+def child(script: str, *arguments: str, python: str = sys.executable) -> dict[str, float]:
     """Run ``script arguments`` in a process of its own; add seconds and its peak memory.
 
     The child prints one JSON object as its last line, or none at all.
     """
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, check=False,
+        [python, script, *arguments], capture_output=True, text=True, check=False,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     wall = time.perf_counter() - started
