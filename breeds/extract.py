@@ -16,8 +16,8 @@ from breeds.calibrate import calibrated
 from breeds.durable import check_writable, hold
 from breeds.engines import get_weights, open_engine, recipe_precision
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import ORIGINAL, Listing, Photo, decode, find_photos, key_of, read
-from breeds.pipeline import LazyEngine, Pixels, run_ahead, stream_features
+from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
+from breeds.pipeline import Pipeline, run_ahead
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
 
 
@@ -97,24 +97,24 @@ def extract(
     if found.path is not None:
         table.weights_path = os.path.abspath(found.path)
     _refuse_conflicts(table)
-    sample = None
-    if recipe.precision == "int8":
-        recipe, sample = calibrated(recipe, old, store, table, listing)
 
-    index = FeatureIndex(recipe)
     with hold(store.with_name(f".{store.stem}.lock"), str(store)):
         old = Store.open(store) if store.exists() else None  # another run may have just finished
+        sample = None
+        if recipe.precision == "int8":
+            recipe, sample = calibrated(recipe, old, store, table, listing)
+        index = FeatureIndex(recipe)
         if old is not None:
             check_recipe(store, old.recipe, recipe)
             index.add_file(store, old.table.key)
         if any(key not in index for key in table.key):
             index.add_shards(shard_folder(store))
-        opened = LazyEngine(lambda: open_engine(recipe, lambda: found, engine, sample))
-        new = _extract_missing(listing, table, index, shard_folder(store), opened, workers)
+        with Pipeline(lambda: open_engine(recipe, lambda: found, engine, sample), workers) as pipeline:
+            new = _extract_missing(table, index, shard_folder(store), pipeline)
         _refuse_nothing_left(listing, table)
         changed = old is None or old.table != table
         if changed:
-            assemble(store, table, index, opened.name or (old.engine if old else ""))
+            assemble(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(
         store=store,
         recipe=recipe,
@@ -182,44 +182,28 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
     return table
 
 
-def _extract_missing(
-    listing: Listing,
-    table: Table,
-    index: FeatureIndex,
-    folder: Path,
-    engine: LazyEngine,
-    workers: int,
-) -> int:
+def _extract_missing(table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline) -> int:
     """Compute and commit what `index` lacks; photos that cannot be decoded leave the table."""
-    missing: dict[str, int] = {}
-    for row, key in enumerate(table.key):
+    missing: dict[str, str] = {}
+    for key, path in zip(table.key, table.path, strict=True):
         if key not in index:
-            missing.setdefault(key, row)
+            missing.setdefault(key, path)
     if not missing:
         return 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-
-    def prepare(row: int) -> Pixels | PhotoError:
-        try:
-            data = read(os.path.join(listing.root, table.path[row]))
-            if key_of(data) != table.key[row]:
-                return PhotoError("changed while it was being read; run again")
-            return decode(data, index.recipe.size, index.recipe.resize, index.recipe.view)
-        except PhotoError as error:
-            return error
-
+    photos = ((key, os.path.join(table.root, path)) for key, path in missing.items())
     progress = tqdm(total=len(missing), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
     try:
         with progress:
-            for row, feature in stream_features(missing.values(), prepare, engine, workers):
+            for (key, _), feature in pipeline.features(photos, index.recipe):
                 if isinstance(feature, PhotoError):
-                    bad[table.key[row]] = str(feature)
-                elif feature is not None:
-                    writer.add(table.key[row], table.path[row], feature, engine.name)
+                    bad[key] = str(feature)
+                else:
+                    writer.add(key, missing[key], feature, pipeline.name)
                 progress.update()
     finally:
-        writer.commit(engine.name)
+        writer.commit(pipeline.name)
     _set_aside(table, bad)
     return len(missing) - len(bad)
 

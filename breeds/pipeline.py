@@ -1,48 +1,140 @@
-"""Work ahead of a slow step: threads read and decode photos while the engine computes."""
+"""Photos to features, in order: workers read and decode the next ones while the engine computes."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
+from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.backbone import Recipe
 from breeds.engines import Engine
-from breeds.errors import PhotoError
+from breeds.errors import BreedsError, PhotoError
+from breeds.photos import decode, key_of, read
+from breeds.processes import process_pool
 
 T = TypeVar("T")
 R = TypeVar("R")
 Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
+#: A photo's key and where its file is.
+KeyAndPath = tuple[str, str]
 
-#: How many photos are decoded ahead of the engine (0.27 MB each at 299×299).
-AHEAD = 32
+#: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
+AHEAD, AHEAD_EACH = 32, 4
 
 
-class LazyEngine:
-    """An engine that is opened when it is first needed."""
+class Pipeline:
+    """An engine and the workers that decode for it; both start when the first photo comes.
 
-    def __init__(self, opener: Callable[[], Engine]) -> None:
+    Parameters
+    ----------
+    opener
+        Opens the engine; called at most once, and only for a photo that could be decoded.
+    workers
+        Threads that read and decode, or processes where the engine is too fast for threads.
+    """
+
+    def __init__(self, opener: Callable[[], Engine], workers: int) -> None:
         self._opener = opener
+        self._workers = workers
         self._engine: Engine | None = None
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     @property
     def name(self) -> str:
         """The engine's name, "" before it is opened."""
         return self._engine.name if self._engine else ""
 
-    def __call__(self) -> Engine:
-        """Return the engine, opening it the first time."""
-        self._engine = self._engine or self._opener()
-        return self._engine
+    def features(
+        self, photos: Iterable[KeyAndPath], recipe: Recipe
+    ) -> Iterator[tuple[KeyAndPath, Feature | PhotoError]]:
+        """Yield every photo, in order, with its feature, float32 (width,), or why there is none.
+
+        Parameters
+        ----------
+        photos
+            Key and path of each; a file whose bytes are not the key's any more gives none.
+        recipe
+            Size, resize rule and view of the pixels; all else is the engine's.
+
+        Raises
+        ------
+        BreedsError
+            If the engine cannot be opened, or a process that decodes was killed.
+        """
+        waiting: deque[tuple[KeyAndPath, PhotoError | None]] = deque()
+
+        def good(prepared: Iterable[tuple[KeyAndPath, Pixels | PhotoError]]) -> Iterator[Pixels]:
+            for photo, pixels in prepared:
+                if isinstance(pixels, PhotoError):
+                    waiting.append((photo, pixels))
+                else:
+                    waiting.append((photo, None))
+                    yield pixels
+
+        def bad() -> Iterator[tuple[KeyAndPath, PhotoError]]:
+            while waiting and waiting[0][1] is not None:
+                photo, error = waiting.popleft()
+                yield photo, error  # type: ignore[misc]
+
+        photos = iter(photos)
+        for photo in photos:  # until the first that can be decoded: only that needs an engine
+            pixels = load_pixels(recipe, photo)
+            if isinstance(pixels, PhotoError):
+                yield photo, pixels
+                continue
+            engine, pool = self._start()
+            ahead = max(AHEAD, AHEAD_EACH * self._workers)
+            prepared = run_ahead(pool, partial(load_pixels, recipe), photos, ahead)
+            try:
+                for feature in engine.stream(good(chain([(photo, pixels)], prepared))):
+                    yield from bad()
+                    yield waiting.popleft()[0], feature
+            except BrokenExecutor:
+                raise BreedsError(
+                    "A process that decodes photos was killed; is there enough memory? Try fewer --workers."
+                ) from None
+            yield from bad()
+
+    def _start(self) -> tuple[Engine, Executor]:
+        """Return the engine and the workers, started the first time."""
+        if self._engine is None or self._pool is None:
+            self._engine = self._opener()
+            make = process_pool if self._engine.outruns_threads else ThreadPoolExecutor
+            self._pool = make(self._workers)
+        return self._engine, self._pool
+
+
+def load_pixels(recipe: Recipe, photo: KeyAndPath) -> Pixels | PhotoError:
+    """Read and decode one photo as a recipe says, uint8 (size, size, 3), or say why not."""
+    key, path = photo
+    try:
+        data = read(path)
+        if key_of(data) != key:
+            return PhotoError("changed while it was being read; run again")
+        return decode(data, recipe.size, recipe.resize, recipe.view)
+    except PhotoError as error:
+        return error
 
 
 def run_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
+    pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int
 ) -> Iterator[tuple[T, R]]:
     """Yield every item with its result, in order, with at most `window` of them under way."""
     under_way: deque[tuple[T, Future[R]]] = deque()
@@ -58,47 +150,3 @@ def run_ahead(
     finally:
         for _, future in under_way:
             future.cancel()
-
-
-def stream_features(
-    items: Iterable[T],
-    prepare: Callable[[T], Pixels | PhotoError | None],
-    engine: Callable[[], Engine],
-    workers: int,
-) -> Iterator[tuple[T, Feature | PhotoError | None]]:
-    """Yield every item, in order, with its feature, computed while threads prepare the next ones.
-
-    Parameters
-    ----------
-    prepare
-        Called in threads: gives an item's pixels, uint8 (size, size, 3), or None if its feature is
-        already known, or why there are none; the latter two come back in the feature's place.
-    engine
-        Gives the engine, and is called only if any pixels come.
-    """
-    waiting: deque[tuple[T, PhotoError | None, bool]] = deque()
-
-    def pixels() -> Iterator[Pixels]:
-        for item, prepared in run_ahead(pool, prepare, items, AHEAD):
-            if isinstance(prepared, np.ndarray):
-                waiting.append((item, None, True))
-                yield prepared
-            else:
-                waiting.append((item, prepared, False))
-
-    def settled() -> Iterator[tuple[T, PhotoError | None]]:
-        while waiting and not waiting[0][2]:
-            item, answer, _ = waiting.popleft()
-            yield item, answer
-
-    with ThreadPoolExecutor(workers) as pool:
-        source = pixels()
-        first = next(source, None)
-        if first is None:
-            yield from settled()
-            return
-        for feature in engine().stream(chain([first], source)):
-            yield from settled()
-            item, _, _ = waiting.popleft()
-            yield item, feature
-        yield from settled()

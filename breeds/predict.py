@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,8 +19,8 @@ from breeds.backbone import BACKBONES, DECODE_RULE, LARGEST_SIZE, Recipe, Weight
 from breeds.engines import Engine, get_weights, open_engine
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.saved import Model
-from breeds.photos import ORIGINAL, RESIZES, walk_photos
-from breeds.pipeline import LazyEngine
+from breeds.photos import ORIGINAL, RESIZES, key_of, read, walk_photos
+from breeds.pipeline import Pipeline, run_ahead
 from breeds.sources import FeatureSource
 
 #: Photos that are answered together; rows come this many at a time.
@@ -112,16 +113,15 @@ def predict(
         _check_computable(recipe)
     paths = iter(paths)
     chunk = list(islice(paths, _CHUNK))
+    single = len(chunk) == 1 and not views
     with ExitStack() as stack:
-        opened = [
-            LazyEngine(partial(_open, part, weights, engine, len(chunk) == 1 and not views))
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        pipelines = [
+            stack.enter_context(Pipeline(partial(_open, part, weights, engine, single), workers))
             for part in _parts(model, weights)
         ]
         sources = [
-            [
-                FeatureSource(replace(part[0], view=view), opened[i], workers)
-                for i, part in enumerate(model.parts)
-            ]
+            [FeatureSource(replace(part[0], view=view), pipelines[i]) for i, part in enumerate(model.parts)]
             for view in (ORIGINAL, *views)
         ]
         for source in sources[0]:
@@ -130,26 +130,40 @@ def predict(
             if cache is not None:
                 source.use_cache(cache / f"features-{source.recipe.digest[:12]}.shards", stack)
         while chunk:
-            yield from _answers(model, sources, chunk)
+            keys = [key for _, key in run_ahead(pool, _key, chunk, _CHUNK)]
+            yield from _answers(model, sources, chunk, keys)
             chunk = list(islice(paths, _CHUNK))
 
 
-def _answers(model: Model, sources: list[list[FeatureSource]], paths: Sequence[str]) -> Iterator[Answer]:
+def _key(path: str) -> str | PhotoError:
+    try:
+        return key_of(read(path))
+    except PhotoError as error:
+        return error
+
+
+def _answers(
+    model: Model, sources: list[list[FeatureSource]], paths: Sequence[str], keys: Sequence[str | PhotoError]
+) -> Iterator[Answer]:
     """Answer for a chunk of photos: features beside each other, probabilities averaged over views."""
-    errors: dict[int, str] = {}
+    errors = {i: str(key) for i, key in enumerate(keys) if isinstance(key, PhotoError)}
     total = np.zeros((len(paths), len(model.classes)))
     unknown = np.zeros(len(paths), dtype=bool)
     for number, of_view in enumerate(sources):
-        columns = [source.features(paths) for source in of_view]
-        for column in columns:
-            errors |= {i: str(found) for i, found in enumerate(column) if isinstance(found, PhotoError)}
         good = [i for i in range(len(paths)) if i not in errors]
-        if not good:
+        columns = [source.features([(str(keys[i]), paths[i]) for i in good]) for source in of_view]
+        for column in columns:
+            errors |= {
+                i: str(found) for i, found in zip(good, column, strict=True) if isinstance(found, PhotoError)
+            }
+        kept = [place for place, i in enumerate(good) if i not in errors]
+        if not kept:
             break
-        features = np.hstack([np.stack([column[i] for i in good]) for column in columns])  # type: ignore[misc]
-        total[good] += model.probabilities(features) / len(sources)
+        features = np.hstack([np.stack([column[place] for place in kept]) for column in columns])  # type: ignore[misc]
+        rows = [good[place] for place in kept]
+        total[rows] += model.probabilities(features) / len(sources)
         if number == 0 and model.unknown is not None:
-            unknown[good] = model.unknown.is_unknown(features)
+            unknown[rows] = model.unknown.is_unknown(features)
     for i, path in enumerate(paths):
         if i in errors:
             yield Answer(path, None, errors[i])

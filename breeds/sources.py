@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +12,16 @@ import numpy as np
 from breeds.backbone import Recipe
 from breeds.durable import check_writable, hold
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import decode, key_of, read
-from breeds.pipeline import Feature, LazyEngine, Pixels, stream_features
+from breeds.pipeline import Feature, KeyAndPath, Pipeline
 from breeds.store import FeatureIndex, ShardWriter, Store
-
-
-@dataclass
-class _Photo:
-    path: str
-    key: str = ""
 
 
 class FeatureSource:
     """Where features of one recipe come from: a store, the cache, or the engine."""
 
-    def __init__(self, recipe: Recipe, engine: LazyEngine, workers: int) -> None:
+    def __init__(self, recipe: Recipe, pipeline: Pipeline) -> None:
         self.recipe = recipe
-        self._engine = engine
-        self._workers = workers
+        self._pipeline = pipeline
         self._index = FeatureIndex(recipe)
         self._writer: ShardWriter | None = None
 
@@ -57,26 +48,18 @@ class FeatureSource:
 
     def _commit(self) -> None:
         if self._writer is not None:
-            self._writer.commit(self._engine.name)
+            self._writer.commit(self._pipeline.name)
 
-    def features(self, paths: Sequence[str]) -> list[Feature | PhotoError]:
+    def features(self, photos: Sequence[KeyAndPath]) -> list[Feature | PhotoError]:
         """Return the feature of every photo, float32 (width,), or why there is none."""
-        photos = [_Photo(path) for path in paths]
-        found: list[Feature | PhotoError | None] = []
-        for photo, feature in stream_features(photos, self._prepare, self._engine, self._workers):
+        paths = dict(photos)
+        cached = [key for key in paths if key in self._index]
+        found: dict[str, Feature | PhotoError] = {}
+        if cached:
+            found.update(zip(cached, self._index.read(cached), strict=True))
+        missing = [(key, path) for key, path in paths.items() if key not in found]
+        for (key, path), feature in self._pipeline.features(missing, self.recipe):
             if self._writer is not None and isinstance(feature, np.ndarray):
-                self._writer.add(photo.key, photo.path, feature, self._engine.name)
-            found.append(feature)
-        cached = [photo.key for photo, feature in zip(photos, found, strict=True) if feature is None]
-        from_cache = iter(self._index.read(cached) if cached else ())
-        return [next(from_cache) if feature is None else feature for feature in found]
-
-    def _prepare(self, photo: _Photo) -> Pixels | PhotoError | None:
-        try:
-            data = read(photo.path)
-            photo.key = key_of(data)
-            if photo.key in self._index:
-                return None
-            return decode(data, self.recipe.size, self.recipe.resize, self.recipe.view)
-        except PhotoError as error:
-            return error
+                self._writer.add(key, path, feature, self._pipeline.name)
+            found[key] = feature
+        return [found[key] for key, _ in photos]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -26,7 +27,7 @@ def open_with(weights: Weights, batch: int | None = None) -> Engine:
     recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
     engine = open_engine(recipe, lambda: weights, "keras")
     if batch is not None:
-        engine._shape = (batch, *engine._shape[1:])  # type: ignore[attr-defined]
+        engine._batch = batch  # type: ignore[attr-defined]
     return engine
 
 
@@ -98,7 +99,7 @@ def test_features_equal_a_plain_keras_loop_on_real_photos() -> None:
 def test_both_file_layouts_give_the_features_of_plain_keras(
     files, layout: int, random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random_engine, "_shape", (2, 299, 299, 3))
+    monkeypatch.setattr(random_engine, "_batch", 2)
     features = list(open_with(get_weights(str(files[layout]), XCEPTION), batch=2).stream(some[:2]))
     assert np.array_equal(features, list(random_engine.stream(some[:2])))
     assert np.abs(features - files[2](some[:2])).max() <= 1e-5
@@ -108,7 +109,7 @@ def test_both_file_layouts_give_the_features_of_plain_keras(
 def test_a_feature_does_not_depend_on_its_place_or_its_neighbours(
     random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random_engine, "_shape", (4, 299, 299, 3))
+    monkeypatch.setattr(random_engine, "_batch", 4)
     together = list(random_engine.stream(some[:6]))
     apart = [*random_engine.stream(some[5:6]), *random_engine.stream(some[:5][::-1])][::-1]
     assert np.array_equal(together, apart)
@@ -118,7 +119,7 @@ def test_a_feature_does_not_depend_on_its_place_or_its_neighbours(
 def test_random_weights_are_not_degenerate(
     random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random_engine, "_shape", (5, 299, 299, 3))
+    monkeypatch.setattr(random_engine, "_batch", 5)
     features = np.array(list(random_engine.stream(some)))
     assert features.shape == (20, 2048)
     assert np.isfinite(features).all()
@@ -133,7 +134,7 @@ def test_random_weights_are_not_degenerate(
 def test_random_weights_are_the_same_at_every_build(
     random_engine, some: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random_engine, "_shape", (2, 299, 299, 3))
+    monkeypatch.setattr(random_engine, "_batch", 2)
     again = open_with(get_weights("random", XCEPTION), batch=2)
     assert np.array_equal(list(again.stream(some[:2])), list(random_engine.stream(some[:2])))
 
@@ -293,3 +294,89 @@ def test_weights_that_are_not_finite_are_refused_before_hours_of_work(files, tmp
         f["block1_conv1"]["block1_conv1/kernel"][0, 0, 0, 0] = np.nan
     with pytest.raises(BreedsError, match="finite"):
         open_with(get_weights(str(path), XCEPTION))
+
+
+# on a GPU, as far as a CPU can show it
+
+
+@pytest.fixture
+def small(random_engine, tmp_path: Path) -> tuple[Recipe, Weights, list[np.ndarray]]:
+    """A recipe of 71×71 pixels on weights in a file, and random pixels."""
+    random_engine._model.save_weights(tmp_path / "w.weights.h5")
+    weights = get_weights(str(tmp_path / "w.weights.h5"), XCEPTION)
+    recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, 71, "stretch")
+    rng = np.random.default_rng(0)
+    return recipe, weights, list(rng.integers(0, 256, (21, 71, 71, 3), dtype=np.uint8))
+
+
+def test_where_there_is_a_gpu_batches_grow_and_shrink_with_its_memory(small, monkeypatch) -> None:
+    recipe, weights, photos = small
+    monkeypatch.setattr("breeds.engines.keras.GPU_BATCH", 16)
+    expected = np.stack(list(open_engine(recipe, lambda: weights, "keras").stream(photos)))
+    monkeypatch.setattr("breeds.engines.keras.gpus", lambda: 1)
+    engine = open_engine(recipe, lambda: weights, "keras")
+    assert engine.outruns_threads
+    compute, sizes = engine._model.predict_on_batch, []  # type: ignore[attr-defined]
+
+    def small_device(batch):
+        sizes.append(len(batch))
+        if len(batch) > 5:
+            raise RuntimeError("{{function_node __wrapped__Conv2D}} RESOURCE_EXHAUSTED: OOM when allocating")
+        return compute(batch)
+
+    monkeypatch.setattr(engine._model, "predict_on_batch", small_device)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(np.stack(list(engine.stream(photos))), expected, rtol=1e-4, atol=1e-5)
+    assert sizes[:3] == [16, 8, 4] and set(sizes[2:]) == {4}
+
+
+def test_a_device_too_small_for_one_photo_is_one_sentence_and_other_errors_stay(small, monkeypatch) -> None:
+    recipe, weights, photos = small
+    engine = open_engine(recipe, lambda: weights, "keras")
+
+    def broken(text):
+        def predict(_):
+            raise RuntimeError(text)
+
+        return predict
+
+    monkeypatch.setattr(engine._model, "predict_on_batch", broken("a bug"))  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(engine.stream(photos))
+    monkeypatch.setattr(engine._model, "predict_on_batch", broken("CUDA out of memory"))  # type: ignore[attr-defined]
+    with pytest.raises(BreedsError, match="not enough memory for one photo of 71×71"):
+        list(engine.stream(photos))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_near_the_reference_and_averages_in_float32(small, precision: str) -> None:
+    recipe, weights, photos = small
+    reference = np.stack(list(open_engine(recipe, lambda: weights, "keras").stream(photos[:6])))
+    engine = open_engine(replace(recipe, precision=precision), lambda: weights)
+    found = np.stack(list(engine.stream(photos[:6])))
+    assert engine._model.layers[-1].compute_dtype == "float32"  # type: ignore[attr-defined]
+    assert found.dtype == np.float32
+    cosine = (found * reference).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(reference, axis=1)
+    assert cosine.min() > 0.99
+    assert np.abs(found - reference).max() > 1e-4  # it is no fp32 under another name
+
+
+@pytest.mark.slow
+def test_extraction_decoding_in_processes_gives_the_same_store(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    (photos / "broken.jpg").rename(next(photos.iterdir()) / "broken.jpg")
+    code = (
+        "import breeds.engines.keras as k, sys; sys.argv[1:] = {args!r}\n"
+        "if __name__ == '__main__':\n"
+        "    {gpu}\n"
+        "    import extract_features; from breeds import cli; cli.run(extract_features.main)\n"
+    )
+    for name, gpu in (("threads", "pass"), ("processes", "k.gpus = lambda: 1; k.GPU_BATCH = 8")):
+        args = [str(photos), "--weights", "random", "--size", "71", "--engine", "keras",
+                "--store", f"{name}.h5", "--workers", "3"]  # fmt: skip
+        (tmp_path / f"{name}.py").write_text(code.format(args=args, gpu=gpu))
+        result = run_script("-m " + name, cwd=tmp_path)
+        assert result.returncode == 1, result.stderr
+        assert "12 features (12 new, 0 reused) + 1 quarantined" in result.stdout
+    with h5py.File(tmp_path / "threads.h5") as one, h5py.File(tmp_path / "processes.h5") as other:
+        assert one["key"][:].tolist() == other["key"][:].tolist()
+        np.testing.assert_allclose(one["features"][:], other["features"][:], rtol=1e-4, atol=1e-5)

@@ -25,7 +25,7 @@ RANDOM = ("--weights", "random")
 @pytest.fixture
 def engine(shared_engine_everywhere: list[str], random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The real engine in batches of four, as the tests here have few photos; lists its openings."""
-    monkeypatch.setattr(random_engine, "_shape", (4, *random_engine._shape[1:]))
+    monkeypatch.setattr(random_engine, "_batch", 4)
     return shared_engine_everywhere
 
 
@@ -484,6 +484,7 @@ class StandIn:
     """An engine that needs no network: a few pixels are the feature."""
 
     name = "stand-in"
+    outruns_threads = False
 
     def stream(self, pixels):
         for photo in pixels:

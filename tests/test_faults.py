@@ -32,6 +32,7 @@ from breeds import cli
 
 class StandIn:
     name = "stand-in"
+    outruns_threads = False
     def stream(self, pixels):
         for photo in pixels:
             time.sleep(float(os.environ["STAND_IN"]))
@@ -228,6 +229,7 @@ class Breaks:
     """An engine that fails after six photos."""
 
     name = "breaks"
+    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for number, photo in enumerate(pixels):

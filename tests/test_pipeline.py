@@ -1,14 +1,25 @@
-"""Working ahead of the engine: every item comes back once, in order, whatever its fate."""
+"""Working ahead of the engine: every photo comes back once, in order, whatever its fate."""
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import io
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
-from breeds.errors import PhotoError
-from breeds.pipeline import stream_features
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from breeds.backbone import Recipe
+from breeds.errors import BreedsError, PhotoError
+from breeds.photos import key_of
+from breeds.pipeline import Pipeline
+
+RECIPE = Recipe("xception", "random", "0" * 64, 8, "stretch")
 
 
 class Batches:
@@ -16,35 +27,82 @@ class Batches:
 
     name = "batches"
 
+    def __init__(self, outruns_threads: bool) -> None:
+        self.outruns_threads = outruns_threads
+
     def stream(self, pixels):
         batch = []
         for photo in pixels:
             batch.append(photo)
             if len(batch) == 4:
-                yield from (photo.mean(keepdims=True) for photo in batch)
+                yield from (photo.mean(keepdims=True).ravel() for photo in batch)
                 batch = []
-        yield from (photo.mean(keepdims=True) for photo in batch)
+        yield from (photo.mean(keepdims=True).ravel() for photo in batch)
 
 
-@given(st.lists(st.sampled_from(["pixels", "known", "bad"]), max_size=40))
-def test_every_item_comes_back_once_in_order(fates: list[str]) -> None:
-    opened = []
+def png(level: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (9, 7), (level,) * 3).save(data, "png")
+    return data.getvalue()
 
-    def prepare(item):
-        number, fate = item
-        answers = {"pixels": np.full((2, 2, 3), number, np.uint8), "known": None, "bad": PhotoError("no")}
-        return answers[fate]
+
+@pytest.fixture(params=[False, True], ids=["threads", "processes"], scope="module")
+def pipeline(request) -> Iterator[tuple[Pipeline, list[int]]]:
+    opened: list[int] = []
 
     def engine():
         opened.append(1)
-        return Batches()
+        return Batches(request.param)
 
-    items = list(enumerate(fates))
-    found = list(stream_features(items, prepare, engine, workers=2))
-    assert [item for item, _ in found] == items
-    for (number, fate), feature in found:
-        if fate == "pixels":
+    with Pipeline(engine, workers=2) as started:
+        yield started, opened
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(["good", "bad", "gone", "changed"]), max_size=40))
+def test_every_photo_comes_back_once_in_order(pipeline, fates: list[str]) -> None:
+    started, opened = pipeline
+    with tempfile.TemporaryDirectory() as folder:
+        photos = []
+        for number, fate in enumerate(fates):
+            path = Path(folder, f"{number}.png")
+            data = b"no photo" if fate == "bad" else png(number)
+            if fate != "gone":
+                path.write_bytes(data)
+            photos.append((key_of(b"" if fate == "changed" else data), str(path)))
+        found = list(started.features(photos, RECIPE))
+    assert [photo for photo, _ in found] == photos
+    reasons = {"bad": "not a photo", "gone": "no such file", "changed": "changed while"}
+    for number, (fate, (_, feature)) in enumerate(zip(fates, found, strict=True)):
+        if fate == "good":
             assert feature == pytest.approx(number)
         else:
-            assert (feature is None) == (fate == "known")
-    assert len(opened) == ("pixels" in fates)
+            assert isinstance(feature, PhotoError) and reasons[fate] in str(feature)
+    assert len(opened) <= 1
+
+
+def test_no_engine_is_opened_where_no_photo_can_be_decoded(tmp_path: Path) -> None:
+    def engine():
+        raise AssertionError
+
+    with Pipeline(engine, workers=2) as started:
+        (_, reason), *rest = started.features([("0" * 64, str(tmp_path / "gone.jpg"))], RECIPE)
+    assert isinstance(reason, PhotoError) and not rest
+    assert started.name == ""
+
+
+def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:
+    photos = []
+    for number in range(200):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(png(number))
+        photos.append((key_of(png(number)), str(path)))
+
+    with Pipeline(lambda: Batches(True), workers=2) as started:
+        features = started.features(photos, RECIPE)
+        for _ in range(60):  # both processes are at work by now
+            next(features)
+        for process in list(started._pool._processes.values()):  # type: ignore[union-attr]
+            os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(BreedsError, match="killed; is there enough memory"):
+            list(features)

@@ -71,7 +71,7 @@ def model(place: Path) -> Model:
 def engine(random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The real engine in batches of four, as the tests here have few photos; lists its openings."""
     opened: list[str] = []
-    monkeypatch.setattr(random_engine, "_shape", (4, *random_engine._shape[1:]))
+    monkeypatch.setattr(random_engine, "_batch", 4)
 
     def open_engine(*_: object, **__: object) -> object:
         opened.append("opened")

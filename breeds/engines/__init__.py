@@ -24,9 +24,13 @@ _KERAS_PRECISIONS = {"fp32": "fp32", "bf16": "mixed_bfloat16", "fp16": "mixed_fl
 
 
 class Engine(Protocol):
-    """Something that turns pixels into features."""
+    """Something that turns pixels into features.
+
+    `outruns_threads` is set where photos are computed faster than threads of one process decode them.
+    """
 
     name: str
+    outruns_threads: bool
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""

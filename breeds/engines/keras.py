@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ with quiet():
 __all__ = ["KerasEngine", "build", "gpus", "keras"]
 
 BATCH, GPU_BATCH = 32, 256
+# How Keras's backends name the end of a GPU's memory.
+_OUT_OF_MEMORY = re.compile("RESOURCE_?EXHAUSTED|out of memory|OutOfMemory", re.IGNORECASE)
 
 
 class KerasEngine:
-    """Xception and its like on Keras, in batches of a fixed shape.
+    """Xception and its like on Keras, in batches of a fixed shape, as large as a GPU's memory allows.
 
     Parameters
     ----------
@@ -44,30 +48,52 @@ class KerasEngine:
     name = "keras"
 
     def __init__(self, recipe: Recipe, weights: Weights) -> None:
-        self._shape = (GPU_BATCH if gpus() else BATCH, recipe.size, recipe.size, 3)
+        self.outruns_threads = gpus() > 0
+        self._batch = GPU_BATCH if self.outruns_threads else BATCH
+        self._size = recipe.size
         self._scales = BACKBONES[recipe.backbone].scales
         with quiet():
             self._model = build(recipe, weights)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
-        batch = np.zeros(self._shape, dtype=np.uint8)
-        filled = 0
-        for photo in pixels:
-            batch[filled] = photo
-            filled += 1
-            if filled == len(batch):
-                yield from self._run(batch)
-                filled = 0
-        if filled:
-            # The rest of the batch holds older photos or zeros: the shape stays, so the bits do.
-            yield from self._run(batch)[:filled]
+        """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order.
 
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scaled = batch.astype(np.float32)
+        The next batch is gathered while one is computed, so that a GPU need not wait for it.
+        """
+        pixels = iter(pixels)
+        under_way: Future[NDArray[np.float32]] | None = None
+        with ThreadPoolExecutor(1) as device:
+            while photos := list(islice(pixels, self._batch)):
+                following = device.submit(self._run, photos)
+                if under_way is not None:
+                    yield from under_way.result()
+                under_way = following
+            if under_way is not None:
+                yield from under_way.result()
+
+    def _run(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Compute a batch, float32 (n, width); where the device's memory ends, halve it for good."""
+        while True:
+            try:
+                starts = range(0, len(photos), self._batch)
+                return np.concatenate([self._compute(photos[i : i + self._batch]) for i in starts])
+            except Exception as error:  # every backend of Keras has its own
+                if not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+                    raise
+                if self._batch == 1:
+                    raise BreedsError(
+                        f"The device has not enough memory for one photo of {self._size}×{self._size}; "
+                        f"use a smaller --size, or --engine openvino."
+                    ) from None
+                self._batch //= 2
+
+    def _compute(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        # A batch that is not full is filled up with zeros: the shape stays, so the bits do.
+        batch = np.zeros((self._batch, self._size, self._size, 3), dtype=np.float32)
+        np.stack(photos, out=batch[: len(photos)])
         if not self._scales:
-            scaled = scaled / np.float32(127.5) - np.float32(1)
-        return np.asarray(self._model.predict_on_batch(scaled), dtype=np.float32)
+            batch = batch / np.float32(127.5) - np.float32(1)
+        return np.asarray(self._model.predict_on_batch(batch)[: len(photos)], dtype=np.float32)
 
 
 def gpus() -> int:

@@ -8,18 +8,16 @@ own, so that TensorFlow and NNCF leave nothing behind in the one that extracts.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import hashlib
 import multiprocessing
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -30,6 +28,7 @@ from breeds.engines.quiet import quiet
 from breeds.errors import BreedsError, PhotoError
 from breeds.imports import without
 from breeds.photos import decode, read
+from breeds.processes import process_pool
 
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"
@@ -168,9 +167,8 @@ def _sweep(folder: Path) -> None:
 
 def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
     """Run `maker` in a new process, which ends with this one whatever ends it."""
-    spawn = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(1, spawn, _end_with_parent) as pool:
+        with process_pool(1) as pool:
             try:
                 pool.submit(maker, *arguments).result()
             except KeyboardInterrupt:
@@ -181,14 +179,6 @@ def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
         raise BreedsError(
             "The process that converts the network was killed; is there enough memory?"
         ) from None
-
-
-def _end_with_parent() -> None:
-    """Die of Ctrl-C without a traceback, and, where Linux is asked to see to it, with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:

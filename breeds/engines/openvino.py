@@ -45,6 +45,7 @@ class OpenvinoEngine:
     """
 
     name = "openvino"
+    outruns_threads = False
 
     def __init__(
         self,

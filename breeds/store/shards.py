@@ -115,7 +115,7 @@ class FeatureIndex:
 
 
 class ShardWriter:
-    """Collects features and commits them as shards; `close` commits the rest.
+    """Collects features and commits them as shards; `commit` commits the rest.
 
     Parameters
     ----------
