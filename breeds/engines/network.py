@@ -26,7 +26,7 @@ from typing import Any
 from breeds.backbone import BACKBONES, Recipe, Weights
 from breeds.engines.quiet import quiet
 from breeds.errors import BreedsError, PhotoError
-from breeds.imports import without
+from breeds.imports import quickly
 from breeds.photos import decode, read
 from breeds.processes import process_pool
 
@@ -246,6 +246,6 @@ def import_openvino(with_converter: bool = False) -> Any:
     """
     # The telemetry stays blocked: OpenVINO and NNCF look for it again later.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    with without(*([] if with_converter else ["openvino.tools.ovc"])):
+    with quickly(without=() if with_converter else ("openvino.tools.ovc",)):
         import openvino
     return openvino

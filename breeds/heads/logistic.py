@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from breeds.heads.space import Space
 from breeds.heads.temperature import fit_temperature, logits_loss
-from breeds.imports import without
+from breeds.imports import quickly
 
-with without("pandas"):  # a quarter of scikit-learn's start, and no use here
+with quickly(without=("pandas",)):  # scikit-learn only supports it
     from sklearn.linear_model import LogisticRegression
+
+    from breeds.heads.space import Space
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]

@@ -9,6 +9,7 @@ means have not seen.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ Floats = NDArray[np.float32]
 SHRINKAGE, RANK = 0.95, 16
 #: A class of few photos takes this many photos' worth of what is typical from the others.
 _BORROWED = 10
+_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,20 @@ def fit_detector(
     keep
         Share of known photos to keep.
     """
+    from threadpoolctl import threadpool_limits  # here, as prediction does without
+
     nearest, distance = np.empty(len(targets), dtype=np.intp), np.empty(len(targets))
-    for fold in range(int(folds.max()) + 1):
+
+    def measure(fold: int) -> None:
         held_out = folds == fold
         squared = _distances(features[held_out], *_fit(features[~held_out], targets[~held_out]))
         nearest[held_out] = squared.argmin(axis=1)
         distance[held_out] = squared.min(axis=1)
-    means, directions, weights = _fit(features, targets)
+
+    # These products are small: threads of numpy and of scipy that wait for each other cost four times more.
+    with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool:
+        list(pool.map(measure, range(int(folds.max()) + 1)))
+        means, directions, weights = _fit(features, targets)
     overall = np.median(distance)
     typical = np.full(len(means), overall)
     for number in range(len(means)):
