@@ -25,6 +25,9 @@ def as_text(report: dict[str, Any]) -> str:
         f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
         f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
     ]
+    untested = [name for name, scores in report["per_class"].items() if not scores["support"]]
+    if untested:
+        lines.append(f"untested   no photo for testing, so no number is about: {', '.join(untested)}")
     if unknown:
         lines.append(
             f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "

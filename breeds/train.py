@@ -94,7 +94,7 @@ def train(
     Raises
     ------
     BreedsError
-        If the store's photos are not enough, or its features are not finite.
+        If the store's photos are not enough, or its features are not finite or all the same.
     """
     started = time.perf_counter()
     photos = labelled(store, seed, val)
@@ -104,6 +104,11 @@ def train(
     if head == "dense":
         for_fit |= photos.part == "val"
     features = store.features(photos.rows[for_fit])
+    if (features == features[0]).all():
+        raise BreedsError(
+            f"All training photos in {store.path} have the same features, so nothing tells the classes "
+            f"apart; extract again with sound weights."
+        )
     chosen = [i for i, used in enumerate(for_fit) if used]
     keys, labels = [photos.keys[i] for i in chosen], [photos.labels[i] for i in chosen]
 

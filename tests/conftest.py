@@ -112,11 +112,12 @@ def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
         recipe: Recipe = random_recipe,
         width: int = 2048,
         noise: float = 1.0,
+        spread: float = 0.2,
         splits: Sequence[str] | None = None,
     ) -> Path:
         rng = np.random.default_rng(seed)
         labels = [label for label, count in counts.items() for _ in range(count)]
-        centres = {label: rng.normal(size=width) * 0.2 for label in counts}
+        centres = {label: rng.normal(size=width) * spread for label in counts}
         keys = [rng.bytes(32).hex() for _ in labels]
         paths = [f"{label}/{i:04d}.jpg" for i, label in enumerate(labels)]
         store = tmp_path / name

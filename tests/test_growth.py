@@ -141,3 +141,17 @@ def test_constant_features_train_without_complaint(make_store, tmp_path: Path) -
     result = run_script("train_head.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
+
+
+def test_the_same_feature_for_every_photo_is_refused(make_store, tmp_path: Path) -> None:
+    make_store(COUNTS, noise=0.0, spread=0.0)
+    assert_refused(run_script("train_head.py", cwd=tmp_path), "features/made.h5", "the same features")
+
+
+def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> None:
+    splits = ["train"] * 9 + ["test"] * 3 + ["train"] * 9 + ["test"] * 3 + ["train"] * 4
+    make_store({"a": 12, "b": 12, "c": 4}, splits=splits)
+    assert run_script("train_head.py", cwd=tmp_path).returncode == 0
+    result = run_script("evaluate.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "untested   no photo for testing, so no number is about: c\n" in result.stdout
