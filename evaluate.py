@@ -6,8 +6,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breeds import cli
+
+if TYPE_CHECKING:
+    from breeds.heads.saved import Model
+    from breeds.store import Store
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +33,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def trained_on(model: Model) -> list[Path]:
+    """Return the stores that a model was trained on, and say on stderr which they are."""
+    paths = [model.record.get("store", ""), *model.record.get("also", [])]
+    return [cli.say_using(Path(str(path))) for path in paths]
+
+
+def open_stores(paths: list[Path]) -> Store:
+    """Open one store, or several beside each other."""
+    from breeds.store import Store
+
+    store, *more = [Store.open(path) for path in paths]
+    return store.beside(more)
+
+
 def main() -> int:
     """Evaluate, print the report, and write it."""
     arguments = parser().parse_args()
@@ -36,16 +55,10 @@ def main() -> int:
     from breeds import layout, report
     from breeds.durable import check_writable
     from breeds.heads import saved
-    from breeds.store import Store
 
     check_writable(json_path)
     model = saved.load(model_path)
-    paths = arguments.store
-    if paths is None:
-        trained_on = [model.record.get("store", ""), *model.record.get("also", [])]
-        paths = [cli.say_using(Path(str(path))) for path in trained_on]
-    store, *more = [Store.open(path) for path in paths]
-    store = store.beside(more)
+    store = open_stores(arguments.store or trained_on(model))
     numbers = report.evaluate(store, model)
     numbers["model"] = str(model_path)
     text = [layout.as_text(numbers)]
@@ -55,7 +68,10 @@ def main() -> int:
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
         text.append(layout.cross_validation_text(numbers["cross_validation"]))
     if arguments.against:
-        numbers["against"] = report.compare_models(store, model, saved.load(arguments.against))
+        other = saved.load(arguments.against)
+        same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
+        other_store = store if same else open_stores(trained_on(other))
+        numbers["against"] = report.compare_models(store, model, other_store, other)
         text.append(f"against {arguments.against}: {numbers['against']['in_words']}")
     if arguments.doubts:
         from breeds.doubts import find_doubts, find_near_duplicates

@@ -33,6 +33,8 @@ def as_text(report: dict[str, Any]) -> str:
             f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "
             f"accuracy of the kept {unknown['accuracy_of_kept']:.1%}"
         )
+    answered = ", ".join(f"{share:.0%}: {accuracy:.1%}" for share, accuracy in report["coverage"])
+    lines.append(f"coverage   accuracy when only so many, the most familiar, are answered: {answered}")
     lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
     return "\n".join(lines)
 

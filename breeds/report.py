@@ -13,9 +13,10 @@ from breeds import metrics
 from breeds.durable import write_aside
 from breeds.errors import BreedsError
 from breeds.heads.saved import Model, softmax
+from breeds.heads.unknown import Detector
 from breeds.store import Store, check_recipe, versions
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 _OPTIMISTIC = (
     "The weights have seen ImageNet, and Stanford Dogs and Kaggle's dog photos are ImageNet photos: "
@@ -52,7 +53,9 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         )
     truth = np.array([number[table.label[row]] for row in rows])
     features = store.features(np.array(rows))
-    probabilities = model.probabilities(features)
+    logits = model.logits(features)
+    probabilities = softmax(logits)
+    excess = model.unknown.excess(features) if model.unknown else None
     matrix = metrics.confusion(truth, probabilities.argmax(axis=1), len(model.classes))
     right = int(matrix.diagonal().sum())
     scores = metrics.class_scores(matrix)
@@ -64,9 +67,9 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         "log_loss_interval": list(metrics.bootstrap_interval(metrics.log_loss, truth, probabilities)),
         "macro_f1": metrics.macro_f1(truth, probabilities),
         "macro_f1_interval": list(metrics.bootstrap_interval(metrics.macro_f1, truth, probabilities)),
-        "calibration": _calibration(model, truth, features),
-        "coverage": [list(point) for point in _coverage(model, truth, probabilities, features)],
-        "unknown": _unknown(model, truth, probabilities, features),
+        "calibration": _calibration(truth, logits, model.temperature),
+        "coverage": [list(point) for point in _coverage(truth, probabilities, excess)],
+        "unknown": _unknown(model.unknown, truth, probabilities, excess),
         "n_train": model.record["n_train"],
         "n_test": len(rows),
         "n_seen": seen,
@@ -93,11 +96,10 @@ def _check_parts(store: Store, model: Model) -> None:
         check_recipe(store.path, found, wanted)
 
 
-def _calibration(model: Model, truth: metrics.Truth, features: Floats) -> dict[str, float]:
+def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> dict[str, float]:
     """Measure what the temperature, fitted in training, does to the probabilities of test photos."""
-    after = model.probabilities(features)
-    before = softmax(model.logits(features) * model.temperature)
-    found = {"temperature": model.temperature}
+    before, after = softmax(logits * temperature), softmax(logits)
+    found = {"temperature": temperature}
     for name, measure in (
         ("ece", metrics.calibration_error),
         ("brier", metrics.brier),
@@ -108,30 +110,38 @@ def _calibration(model: Model, truth: metrics.Truth, features: Floats) -> dict[s
 
 
 def _coverage(
-    model: Model, truth: metrics.Truth, probabilities: metrics.Probabilities, features: Floats
+    truth: metrics.Truth, probabilities: metrics.Probabilities, excess: Floats | None
 ) -> list[tuple[float, float]]:
     """Return accuracy against coverage, leaving out first what is least like a known class."""
-    excess = model.unknown.excess(features) if model.unknown else -probabilities.max(axis=1)
-    return metrics.coverage_curve(truth, probabilities, -excess)
+    confidence = probabilities.max(axis=1) if excess is None else -excess
+    return metrics.coverage_curve(truth, probabilities, confidence)
 
 
 def _unknown(
-    model: Model, truth: metrics.Truth, probabilities: metrics.Probabilities, features: Floats
+    detector: Detector | None,
+    truth: metrics.Truth,
+    probabilities: metrics.Probabilities,
+    excess: Floats | None,
 ) -> dict[str, float] | None:
     """Say how many known photos the threshold keeps, and how good the answers to these are."""
-    if model.unknown is None:
+    if detector is None or excess is None:
         return None
-    kept = ~model.unknown.is_unknown(features)
+    kept = excess <= detector.threshold
     right = probabilities.argmax(axis=1) == truth
     return {
         "kept": float(kept.mean()),
-        "kept_aimed_at": model.unknown.keep,
+        "kept_aimed_at": detector.keep,
         "accuracy_of_kept": float(right[kept].mean()) if kept.any() else 0.0,
     }
 
 
-def compare_models(store: Store, model: Model, other: Model) -> dict[str, Any]:
+def compare_models(store: Store, model: Model, other_store: Store, other: Model) -> dict[str, Any]:
     """Compare two models on the labelled photos that neither has seen in training.
+
+    Parameters
+    ----------
+    store, other_store
+        The features of each model's recipe; the photos are those that both stores have.
 
     Returns
     -------
@@ -141,21 +151,29 @@ def compare_models(store: Store, model: Model, other: Model) -> dict[str, Any]:
     Raises
     ------
     BreedsError
-        If their classes or recipes differ, or no photo is left.
+        If their classes differ, a store is of another recipe than its model's, or no photo is left.
     """
     if model.classes != other.classes:
         raise BreedsError("The two models know different classes; compare models of the same classes.")
-    for one in (model, other):
-        _check_parts(store, one)
-    table = store.table
+    _check_parts(store, model)
+    _check_parts(other_store, other)
+    table, there = store.table, set(other_store.table.key)
     seen = model.seen_keys() | other.seen_keys()
     number = {name: i for i, name in enumerate(model.classes)}
-    rows = [row for row in table.labelled_rows() if table.label[row] in number and table.key[row] not in seen]
+    rows = [
+        row
+        for row in table.labelled_rows()
+        if table.label[row] in number and table.key[row] in there and table.key[row] not in seen
+    ]
     if not rows:
-        raise BreedsError(f"{store.path} has no photo that neither model has seen in training.")
-    features = store.features(np.array(rows))
+        raise BreedsError(
+            f"{store.path} has no photo that neither model has seen in training"
+            f"{'' if store is other_store else f' and that {other_store.path} has too'}."
+        )
+    keys = [table.key[row] for row in rows]
     truth = np.array([number[table.label[row]] for row in rows])
-    right, other_right = (one.logits(features).argmax(axis=1) == truth for one in (model, other))
+    right = model.logits(store.features_of(keys)).argmax(axis=1) == truth
+    other_right = other.logits(other_store.features_of(keys)).argmax(axis=1) == truth
     only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
     p = metrics.mcnemar(only, only_other)
     better = "this model" if only > only_other else "the other model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,26 @@ def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> No
     result = run_script("evaluate.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "untested   no photo for testing, so no number is about: c\n" in result.stdout
+
+
+def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
+    make_store, random_recipe, tmp_path: Path
+) -> None:
+    make_store(COUNTS, name="features/one.h5")
+    make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), noise=6.0)
+    for name in ("one", "two"):
+        assert run_script("train_head.py", "--store", f"features/{name}.h5", cwd=tmp_path).returncode == 0
+    result = run_script(
+        "evaluate.py", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "using features/two.h5" in result.stderr
+    assert "this model is better, and that is no accident of these 24 photos" in result.stdout
+    assert "100%: 100.0%" in result.stdout
+    make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), seed=1)
+    refused = run_script(
+        "evaluate.py", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert_refused(refused, "no photo that neither model has seen", "features/two.h5 has too")
