@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
+from breeds.crossval import compare_heads  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.saved import softmax  # noqa: E402
 from breeds.heads.temperature import fit_temperature  # noqa: E402
@@ -125,11 +126,11 @@ def unknown(store: Store, others: Store) -> None:
                  detector.is_unknown(strangers).mean(), 1 - detector.is_unknown(known).mean())
             )  # fmt: skip
     show(
-        ["none of these, 3 × 5 folds", "AUROC", "unknown refused", "known kept"],
+        [f"none of these, {others.path.stem}, 3 × 5 folds", "AUROC", "unknown refused", "known kept"],
         [[name, f"{a:.3f}", f"{b:.1%}", f"{c:.1%}"] for name, (a, b, c) in
          ((name, np.mean(found, axis=0)) for name, found in rows.items())],
     )  # fmt: skip
-    left_out(features, targets, keys)
+    print()
 
 
 def left_out(features: np.ndarray, targets: np.ndarray, keys: list[str]) -> None:
@@ -153,6 +154,17 @@ def left_out(features: np.ndarray, targets: np.ndarray, keys: list[str]) -> None
     print(
         f"one of the ten breeds left out as the unknown, mean: AUROC {a:.3f}, refused {b:.1%}, kept {c:.1%}\n"
     )
+
+
+def compare(store: Store) -> None:
+    """Cross-validate heads of several kinds on the same folds, as ``train_head.py --compare`` does."""
+    rows = [
+        [row["head"], f"{row['log_loss']:.4f}", f"{row['accuracy']:.2%}",
+         "{:.2%} to {:.2%}".format(*row["accuracy_interval"]), f"{row['seconds']:.1f}"]
+        for row in compare_heads(store)
+    ]  # fmt: skip
+    show(["head, 5 folds", "log loss", "accuracy", "95 % interval", "seconds"], rows)
+    print()
 
 
 def calibration(store: Store) -> None:
@@ -249,7 +261,8 @@ def main() -> None:
     """Print the tables of the store that is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path, help="a store, such as features/dogs10.h5")
-    parser.add_argument("--unknown", type=Path, help="a store of photos of none of the classes")
+    parser.add_argument("--unknown", type=Path, nargs="+", default=[], metavar="STORE",
+                        help="stores of photos of none of the classes")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="of the timed search; default: 3")
     parser.add_argument(
         "--many", default="120x80", help="classes x photos of the large case; default: 120x80"
@@ -258,8 +271,10 @@ def main() -> None:
     store = Store.open(arguments.store)
     search(store, arguments.rounds)
     calibration(store)
-    if arguments.unknown:
-        unknown(store, Store.open(arguments.unknown))
+    for path in arguments.unknown:
+        unknown(store, Store.open(path))
+    left_out(*load(store)[:3])
+    compare(store)
     doubts(store)
     views(store)
     many(*map(int, arguments.many.split("x")))

@@ -52,6 +52,9 @@ def main() -> None:
             "predict.py --help": lambda: run("predict.py", "--help"),
             "train_head.py --C 0.01": lambda: run("train_head.py", "--C", "0.01"),
             "train_head.py (C searched)": lambda: run("train_head.py"),
+            "train_head.py --head dense": lambda: run(
+                "train_head.py", "--head", "dense", "--model", "d.safetensors"
+            ),
             "evaluate.py": lambda: run("evaluate.py"),
             "extract_features.py, nothing new": lambda: run(*extraction),
             "extract_features.py --trust-mtime": lambda: run(*extraction, "--trust-mtime"),
