@@ -12,7 +12,6 @@ from breeds import cli
 
 if TYPE_CHECKING:
     from breeds.heads.saved import Model
-    from breeds.store import Store
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,14 +38,6 @@ def trained_on(model: Model) -> list[Path]:
     return [cli.say_using(Path(str(path))) for path in paths]
 
 
-def open_stores(paths: list[Path]) -> Store:
-    """Open one store, or several beside each other."""
-    from breeds.store import Store
-
-    store, *more = [Store.open(path) for path in paths]
-    return store.beside(more)
-
-
 def main() -> int:
     """Evaluate, print the report, and write it."""
     arguments = parser().parse_args()
@@ -55,10 +46,15 @@ def main() -> int:
     from breeds import layout, report
     from breeds.durable import check_writable
     from breeds.heads import saved
+    from breeds.store import Store
 
     check_writable(json_path)
     model = saved.load(model_path)
-    store = open_stores(arguments.store or trained_on(model))
+    store = Store.open_beside(arguments.store or trained_on(model))
+    if arguments.against:
+        other = saved.load(arguments.against)
+        same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
+        other_store = store if same else Store.open_beside(trained_on(other))
     numbers = report.evaluate(store, model)
     numbers["model"] = str(model_path)
     text = [layout.as_text(numbers)]
@@ -68,9 +64,6 @@ def main() -> int:
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
         text.append(layout.cross_validation_text(numbers["cross_validation"]))
     if arguments.against:
-        other = saved.load(arguments.against)
-        same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
-        other_store = store if same else open_stores(trained_on(other))
         numbers["against"] = report.compare_models(store, model, other_store, other)
         text.append(f"against {arguments.against}: {numbers['against']['in_words']}")
     if arguments.doubts:

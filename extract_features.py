@@ -44,13 +44,14 @@ def parser() -> argparse.ArgumentParser:
     add("--resize", default="stretch", choices=("stretch", "crop", "pad"),
         help="how a photo becomes a square")  # fmt: skip
     add("--size", metavar="N", type=cli.positive,
-        help="input size in pixels, 71 or more; smaller is faster (default: the backbone's own)")  # fmt: skip
+        help="input size in pixels, from 71 for xception; smaller is faster "
+        "(default: the backbone's own)")  # fmt: skip
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
         help="arithmetic of the network: int8 is three times as fast where the CPU has VNNI")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
-        help="threads that read and decode photos")  # fmt: skip
+        help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
     return result
@@ -69,7 +70,7 @@ def main() -> int:
     codes = []
     for view in views:
         target = store if view == ORIGINAL else cli.view_store(store, view)
-        codes.append(show(extract(data, target, view=view, **options)))
+        codes.append(show(extract(data, target, view=view, plain=store, **options)))
     print("next: python train_head.py")
     return max(codes)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Features to a model: train a head on a store, in about a second. Then: evaluate.py, predict.py."""
+"""Features to a model: train a head on a store, in seconds. Then: evaluate.py, predict.py."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def parser() -> argparse.ArgumentParser:
     add("--head", choices=("logistic", "dense"), default="logistic",
         help="logistic regression, or a small neural network trained by Keras")  # fmt: skip
     add("--C", metavar="X", type=cli.positive_float,
-        help="inverse regularisation strength of logistic regression (default: chosen by 5-fold "
+        help="inverse regularisation strength of logistic regression (default: chosen by "
         "cross-validation)")  # fmt: skip
     add("--seed", metavar="N", type=cli.natural, default=0, help="decides the split and everything random")
     add("--val", metavar="SHARE", type=lambda text: cli.share(text, 0.7), default=0.0,
         help="share of the photos for validation, beside the fifth for testing")  # fmt: skip
     add("--balanced", action="store_true", default=False,
-        help="let every class weigh the same, however many photos it has")  # fmt: skip
+        help="let every class weigh the same, however many photos it has, as the dense head "
+        "always does")  # fmt: skip
     add("--keep", metavar="SHARE", type=cli.share, default=0.95,
         help="share of known photos to keep when photos of none of the classes are refused")  # fmt: skip
     add("--compare", action="store_true", default=False,
@@ -63,7 +64,7 @@ def open_views(store: Store) -> list[Store]:
     from breeds.errors import BreedsError
     from breeds.store import Store, check_recipe
 
-    views = [Store.open(path) for path in sorted(store.path.parent.glob(f"{store.path.stem}+*.h5"))]
+    views = [Store.open(path) for path in cli.view_stores(store.path)]
     if not views:
         raise BreedsError(f"There are no views beside {store.path}; run extract_features.py --views flip.")
     for view in views:
@@ -85,10 +86,11 @@ def main() -> int:
 
     if arguments.head == "dense" and (arguments.C or arguments.export):
         raise BreedsError("--C and --export belong to --head logistic; leave them out for the dense head.")
+    if arguments.compare and (arguments.C or arguments.views or arguments.balanced or arguments.export):
+        raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
     if arguments.views and len(paths) > 1:
         raise BreedsError("--views goes with a single store; leave one of the two out.")
-    store, *more = [Store.open(path) for path in paths]
-    store = store.beside(more)
+    store = Store.open_beside(paths)
     if arguments.compare:
         return compare(store, arguments.seed)
     check_writable(model_path)
@@ -125,6 +127,8 @@ def show(model: Model) -> None:
         print(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
     if record.get("C_at_edge"):
         print("this C is at the edge of the grid: a better one may lie beyond; try with --C")
+    if model.unknown is None:
+        print("photos of none of the classes are not refused: a class has a single photo for training")
     if record["few"]:
         names = ", ".join(f"{label} ({count})" for label, count in record["few"].items())
         print(f"few training photos, so numbers about these classes say little: {names}")

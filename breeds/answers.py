@@ -61,6 +61,8 @@ def write_answers(
         total, failed = 0, []
         for answer in answers:
             row(answer)
+            if out is None:
+                file.flush()  # whoever reads this may be waiting for it
             total += 1
             if answer.probabilities is None:
                 failed.append(answer)

@@ -190,13 +190,17 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
 
 def _identify(path: Path, backbone: Backbone) -> Weights:
     """Name the weights of a file by its content: that of the very file that Keras publishes, or another."""
-    published = "md5" if len(backbone.weights_digest) == 32 else "sha256"  # the digest that Keras checks
     with ThreadPoolExecutor(1) as pool:  # both at once: a tenth of a second of every start
-        official = pool.submit(_digest, path, published)
+        md5 = pool.submit(_digest, path, "md5")
         sha256 = _digest(path, "sha256")
-    if official.result() == backbone.weights_digest:
+    if backbone.weights_digest in (md5.result(), sha256):  # Keras publishes one or the other
         return Weights("imagenet", sha256, path)
     return Weights(_KNOWN_WEIGHTS.get(sha256, f"file:{path.name}"), sha256, path)
+
+
+def forget_digests() -> None:
+    """Forget what files were: one of them has changed."""
+    _digest.cache_clear()
 
 
 @cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import io
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +18,8 @@ from typing import NoReturn, TypeVar
 from breeds.errors import BreedsError
 
 N = TypeVar("N", int, float)
+
+_VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
 
 FEATURES = Path("features")
 MODELS = Path("models")
@@ -63,7 +67,11 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     BreedsError
         If there is none; the text names the script that makes one.
     """
-    found = [path for path in folder.glob(pattern) if not path.name.startswith(".") and "+" not in path.stem]
+    found = [
+        path
+        for path in folder.glob(pattern)
+        if not path.name.startswith(".") and not _VIEW_NAME.search(path.stem)
+    ]
     if not found:
         raise BreedsError(f"There is no {folder / pattern} yet; run {made_by} first, or name a file.")
     return say_using(max(found, key=lambda path: path.stat().st_mtime_ns))
@@ -77,6 +85,12 @@ def name_of(data: Path) -> str:
 def view_store(store: Path, view: str) -> Path:
     """Return the store beside `store` that holds another view of the same photos."""
     return store.with_name(f"{store.stem}+{view}{store.suffix}")
+
+
+def view_stores(store: Path) -> list[Path]:
+    """Return the stores beside `store` that hold other views of the same photos."""
+    found = store.parent.glob(f"{glob.escape(store.stem)}+*{store.suffix}")
+    return sorted(path for path in found if _VIEW_NAME.sub("", path.stem) == store.stem)
 
 
 def say_using(path: Path) -> Path:

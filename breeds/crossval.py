@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ from breeds.store import Store
 Floats = NDArray[np.float32]
 #: Takes standardised training features, their class numbers, held-out features; gives probabilities.
 Head = Callable[[Floats, NDArray[np.intp], Floats], NDArray[np.float64]]
+#: Photos a class needs, so that training on all folds but one can cross-validate within.
+_LEAST = 3
 
 
-def labelled_features(store: Store) -> tuple[Floats, NDArray[np.intp], list[str], list[int]]:
+def labelled_features(store: Store, least: int = 2) -> tuple[Floats, NDArray[np.intp], list[str], list[int]]:
     """Return features, class numbers, class names and rows of a store's different, labelled photos.
 
     Raises
     ------
     BreedsError
-        If there are fewer than two classes, or a class has one photo.
+        If there are fewer than two classes, or a class has fewer than `least` photos.
     """
     table = store.table
     rows = table.labelled_rows()
@@ -35,19 +38,22 @@ def labelled_features(store: Store) -> tuple[Floats, NDArray[np.intp], list[str]
     if len(classes) < 2:
         raise BreedsError(f"{store.path} has labelled photos of {len(classes)} classes; two are needed.")
     targets = np.searchsorted(np.array(classes), np.array([table.label[row] for row in rows]))
-    if np.bincount(targets).min() < 2:
-        lonely = classes[int(np.bincount(targets).argmin())]
-        raise BreedsError(f"Cross-validation needs two photos of every class; {lonely} has one.")
+    counts = np.bincount(targets)
+    if counts.min() < least:
+        raise BreedsError(
+            f"This needs {least} photos of every class; {classes[int(counts.argmin())]} has {counts.min()}."
+        )
     return store.features(np.array(rows)), targets, classes, rows
 
 
 def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict[str, Any]:
-    """Train a model's head again on each part of repeated cross-validation, and test on the rest.
+    """Repeat a model's whole training, C and temperature included, in repeated cross-validation.
 
     Parameters
     ----------
     model
-        Of the kind ``logistic``: its C and temperature are used.
+        Of the kind ``logistic``; what its user decided (C, equal weights of classes) is kept. Views
+        are not trained on.
     folds, repeats
         Every photo is tested `repeats` times, each time by a head that has not seen it.
 
@@ -58,21 +64,15 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
     """
     if model.kind != "logistic":
         raise BreedsError("--cv works on logistic regression; the dense head would take minutes.")
-    features, targets, _, rows = labelled_features(store)
-    keys = [store.table.key[row] for row in rows]
-    labels = [store.table.label[row] for row in rows]
+    features, targets, _, rows = labelled_features(store, _LEAST)
     folds = min(folds, int(np.bincount(targets).min()))
+    C = float(model.record["C"]) if model.record.get("C_chosen_by") == "you" else None
     scores = []
     for repeat in range(repeats):
-        fold = fold_of(keys, labels, folds, seed=repeat)
-        answers = out_of_fold(features, targets, fold, float(model.record["C"])) / model.temperature
-        probabilities = softmax(answers)
+        head = partial(_logistic_head, seed=repeat, C=C, balanced=bool(model.record.get("balanced")))
+        answers = _held_out(head, features, targets, _folds(store, rows, folds, repeat))
         scores.append(
-            (
-                metrics.accuracy(targets, probabilities),
-                metrics.log_loss(targets, probabilities),
-                metrics.macro_f1(targets, probabilities),
-            )
+            [measure(targets, answers) for measure in (metrics.accuracy, metrics.log_loss, metrics.macro_f1)]
         )
     mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0)
     return {"folds": folds, "repeats": repeats, "photos": len(targets)} | {
@@ -80,6 +80,23 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
         for i, name in enumerate(("accuracy", "log_loss", "macro_f1"))
         for key, value in ((name, mean[i]), (f"{name}_spread", spread[i]))
     }
+
+
+def _folds(store: Store, rows: list[int], folds: int, seed: int) -> NDArray[np.intp]:
+    keys, labels = ([column[row] for row in rows] for column in (store.table.key, store.table.label))
+    return fold_of(keys, labels, folds, seed)
+
+
+def _held_out(
+    head: Head, features: Floats, targets: NDArray[np.intp], fold: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return every photo's probabilities, float64 (n, classes), by a head that has not seen it."""
+    answers = np.zeros((len(targets), int(targets.max()) + 1))
+    for number in range(int(fold.max()) + 1):
+        out = fold == number
+        mean, scale = logistic.standardise(features[~out])
+        answers[out] = head((features[~out] - mean) / scale, targets[~out], (features[out] - mean) / scale)
+    return answers
 
 
 def out_of_fold(
@@ -98,20 +115,12 @@ def compare_heads(store: Store, seed: int = 0, folds: int = 5) -> list[dict[str,
     list of dict
         Name, log loss, accuracy with its interval, and seconds, of each.
     """
-    features, targets, classes, rows = labelled_features(store)
-    keys = [store.table.key[row] for row in rows]
-    labels = [store.table.label[row] for row in rows]
-    fold = fold_of(keys, labels, min(folds, int(np.bincount(targets).min())), seed)
+    features, targets, _, rows = labelled_features(store, _LEAST)
+    fold = _folds(store, rows, min(folds, int(np.bincount(targets).min())), seed)
     table = []
     for name, head in _heads(seed).items():
         started = time.perf_counter()
-        answers = np.zeros((len(targets), len(classes)))
-        for number in range(int(fold.max()) + 1):
-            out = fold == number
-            mean, scale = logistic.standardise(features[~out])
-            answers[out] = head(
-                (features[~out] - mean) / scale, targets[~out], (features[out] - mean) / scale
-            )
+        answers = _held_out(head, features, targets, fold)
         right = int((answers.argmax(axis=1) == targets).sum())
         table.append(
             {
@@ -136,20 +145,24 @@ def _heads(seed: int) -> dict[str, Head]:
 
         return head
 
-    def neighbours() -> Any:
-        return KNeighborsClassifier(n_neighbors=10, weights="distance", metric="cosine")
+    def neighbours(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
+        count = min(10, len(targets))
+        return scikit(lambda: KNeighborsClassifier(count, weights="distance", metric="cosine"))(
+            inside, targets, outside
+        )
 
-    def machine() -> Any:
-        return CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed), cv=3)
+    def machine(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
+        parts = min(3, int(np.bincount(targets).min()))
+        return scikit(lambda: CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed), cv=parts))(
+            inside, targets, outside
+        )
 
     return {
-        "logistic regression": lambda inside, targets, outside: _logistic_head(
-            inside, targets, outside, seed
-        ),
-        "dense": lambda inside, targets, outside: _dense_head(inside, targets, outside, seed),
+        "logistic regression": partial(_logistic_head, seed=seed),
+        "dense": partial(_dense_head, seed=seed),
         "nearest class mean": scikit(NearestCentroid),
-        "10 nearest neighbours": scikit(neighbours),
-        "linear SVM": scikit(machine),
+        "10 nearest neighbours": neighbours,
+        "linear SVM": machine,
     }
 
 
@@ -159,12 +172,17 @@ def _pseudo_folds(targets: NDArray[np.intp], folds: int, seed: int) -> NDArray[n
 
 
 def _logistic_head(
-    inside: Floats, targets: NDArray[np.intp], outside: Floats, seed: int
+    inside: Floats,
+    targets: NDArray[np.intp],
+    outside: Floats,
+    seed: int,
+    C: float | None = None,
+    balanced: bool = False,
 ) -> NDArray[np.float64]:
-    """Choose C and temperature inside, as `train_head.py` does."""
+    """Choose C, if it is not given, and temperature inside, as `train_head.py` does."""
     inner = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), seed)
-    search = logistic.search_C(inside, targets, inner)
-    weights, bias = logistic.fit(inside, targets, search.C, search=search)
+    search = logistic.search_C(inside, targets, inner, balanced, (C,) if C else logistic.C_GRID)
+    weights, bias = logistic.fit(inside, targets, search.C, balanced, search)
     return softmax((outside @ weights + bias).astype(np.float64) / search.temperature)
 
 

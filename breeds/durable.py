@@ -9,13 +9,16 @@ import socket
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from breeds.errors import BreedsError
 
-_LEFTOVER = re.compile(r"\..+\.([0-9]{1,7})\.tmp", re.DOTALL)
+# Whose temporary file it is: a digest of the machine's name, and the process on it.
+_LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,7})\.tmp", re.DOTALL)
+_LONGEST_NAME = 255
 
 
 def check_writable(path: Path) -> None:
@@ -30,6 +33,8 @@ def check_writable(path: Path) -> None:
         raise BreedsError(f"Cannot write {path}: it is a folder; name a file.")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise BreedsError(f"Cannot write {path}: it is not a regular file; name another.")
+    if len(os.fsencode(_aside(path).name)) > _LONGEST_NAME:
+        raise BreedsError(f"Cannot write {path}: its name is too long; choose a shorter one.")
     folder = path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -67,7 +72,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         If the disk is full or the place cannot be written.
     """
     path = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = _aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
@@ -78,6 +83,14 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             aside.unlink()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.tmp")
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
 def commit(aside: Path, path: Path) -> None:
@@ -94,10 +107,10 @@ def commit(aside: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed, told by the process number in their name."""
+    """Remove temporary files of writers that were killed on this machine, told by their names."""
     for leftover in folder.glob(".*.tmp"):
         match = _LEFTOVER.fullmatch(leftover.name)
-        if match and int(match[1]) != os.getpid() and not _alive(int(match[1])):
+        if match and match[1] == _machine() and int(match[2]) != os.getpid() and not _alive(int(match[2])):
             with suppress(OSError):
                 leftover.unlink()
 

@@ -54,6 +54,7 @@ def extract(
     engine: str = "auto",
     workers: int = 2,
     trust_mtime: bool = False,
+    plain: Path | None = None,
 ) -> Summary:
     """Bring the store up to date with the photos of `data`; only what is missing is computed.
 
@@ -76,9 +77,11 @@ def extract(
     precision, engine
         One of `breeds.engines.PRECISIONS` and one of `breeds.engines.ENGINES`.
     workers
-        Threads that read and decode.
+        Threads that read and decode, or processes beside a GPU.
     trust_mtime
         Take a file whose path, size and time have not changed for unchanged, without reading it.
+    plain
+        For a view: the store of the photos as they are, whose int8 calibration it shares.
 
     Raises
     ------
@@ -97,12 +100,14 @@ def extract(
     if found.path is not None:
         table.weights_path = os.path.abspath(found.path)
     _refuse_conflicts(table)
+    _refuse_nothing_left(listing, table)
 
     with hold(store.with_name(f".{store.stem}.lock"), str(store)):
         old = Store.open(store) if store.exists() else None  # another run may have just finished
         sample = None
         if recipe.precision == "int8":
-            recipe, sample = calibrated(recipe, old, store, table, listing)
+            begun = old or (Store.open(plain) if plain and plain.exists() else None)
+            recipe, sample = calibrated(recipe, begun, [store, plain or store], table)
         index = FeatureIndex(recipe)
         if old is not None:
             check_recipe(store, old.recipe, recipe)
@@ -110,7 +115,7 @@ def extract(
         if any(key not in index for key in table.key):
             index.add_shards(shard_folder(store))
         with Pipeline(lambda: open_engine(recipe, lambda: found, engine, sample), workers) as pipeline:
-            new = _extract_missing(table, index, shard_folder(store), pipeline)
+            new = _extract_missing(listing.root, table, index, shard_folder(store), pipeline)
         _refuse_nothing_left(listing, table)
         changed = old is None or old.table != table
         if changed:
@@ -182,7 +187,7 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
     return table
 
 
-def _extract_missing(table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline) -> int:
+def _extract_missing(root: Path, table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline) -> int:
     """Compute and commit what `index` lacks; photos that cannot be decoded leave the table."""
     missing: dict[str, str] = {}
     for key, path in zip(table.key, table.path, strict=True):
@@ -192,7 +197,7 @@ def _extract_missing(table: Table, index: FeatureIndex, folder: Path, pipeline: 
         return 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-    photos = ((key, os.path.join(table.root, path)) for key, path in missing.items())
+    photos = ((key, os.path.join(root, path)) for key, path in missing.items())
     progress = tqdm(total=len(missing), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
     try:
         with progress:

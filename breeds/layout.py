@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from breeds.doubts import Doubt, NearDuplicate
 
 
+#: Under so many test photos of a class, its numbers rest on too few.
+_FEW = 10
+
+
 def as_text(report: dict[str, Any]) -> str:
     """Lay a report out for a terminal."""
     calibration, unknown = report["calibration"], report["unknown"]
@@ -25,16 +29,21 @@ def as_text(report: dict[str, Any]) -> str:
         f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
         f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
     ]
-    untested = [name for name, scores in report["per_class"].items() if not scores["support"]]
-    if untested:
-        lines.append(f"untested   no photo for testing, so no number is about: {', '.join(untested)}")
+    few = [
+        f"{name} ({scores['support']})"
+        for name, scores in report["per_class"].items()
+        if scores["support"] < _FEW
+    ]
+    if few:
+        more = f" and {len(few) - 10} more" if len(few) > 10 else ""
+        lines.append(f"few        photos for testing, so little is known of: {', '.join(few[:10])}{more}")
     if unknown:
         lines.append(
             f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "
             f"accuracy of the kept {unknown['accuracy_of_kept']:.1%}"
         )
     answered = ", ".join(f"{share:.0%}: {accuracy:.1%}" for share, accuracy in report["coverage"])
-    lines.append(f"coverage   accuracy when only so many, the most familiar, are answered: {answered}")
+    lines.append(f"coverage   accuracy when only so many, the surest, are answered: {answered}")
     lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from types import TracebackType
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ AHEAD, AHEAD_EACH = 32, 4
 
 
 class Pipeline:
-    """An engine and the workers that decode for it; both start when the first photo comes.
+    """An engine, opened when the first photo could be decoded, and the workers that decode for it.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ class Pipeline:
         self._opener = opener
         self._workers = workers
         self._engine: Engine | None = None
-        self._pool: Executor | None = None
+        self._threads = ThreadPoolExecutor(workers)
+        self._processes: Executor | None = None
 
     def __enter__(self) -> Pipeline:
         return self
@@ -53,13 +54,19 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for pool in (self._processes, self._threads):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
     @property
     def name(self) -> str:
         """The engine's name, "" before it is opened."""
         return self._engine.name if self._engine else ""
+
+    @property
+    def outruns_threads(self) -> bool:
+        """Whether an engine is open that is as fast as `breeds.engines.Engine` says, such as a GPU's."""
+        return self._engine is not None and self._engine.outruns_threads
 
     def features(
         self, photos: Iterable[KeyAndPath], recipe: Recipe
@@ -93,32 +100,34 @@ class Pipeline:
                 photo, error = waiting.popleft()
                 yield photo, error  # type: ignore[misc]
 
-        photos = iter(photos)
-        for photo in photos:  # until the first that can be decoded: only that needs an engine
-            pixels = load_pixels(recipe, photo)
-            if isinstance(pixels, PhotoError):
-                yield photo, pixels
-                continue
-            engine, pool = self._start()
-            ahead = max(AHEAD, AHEAD_EACH * self._workers)
-            prepared = run_ahead(pool, partial(load_pixels, recipe), photos, ahead)
-            try:
-                for feature in engine.stream(good(chain([(photo, pixels)], prepared))):
-                    yield from bad()
-                    yield waiting.popleft()[0], feature
-            except BrokenExecutor:
-                raise BreedsError(
-                    "A process that decodes photos was killed; is there enough memory? Try fewer --workers."
-                ) from None
-            yield from bad()
+        photos, load = iter(photos), partial(load_pixels, recipe)
+        ahead = max(AHEAD, AHEAD_EACH * self._workers)
+        while block := list(islice(photos, ahead)):  # until a photo can be decoded: that needs an engine
+            prepared = run_ahead(self._threads, load, block, ahead)
+            for photo, pixels in prepared:
+                if isinstance(pixels, PhotoError):
+                    yield photo, pixels
+                    continue
+                engine, pool = self._start()
+                following = chain([(photo, pixels)], prepared, run_ahead(pool, load, photos, ahead))
+                try:
+                    for feature in engine.stream(good(following)):
+                        yield from bad()
+                        yield waiting.popleft()[0], feature
+                except BrokenExecutor:
+                    raise BreedsError(
+                        "A process that decodes photos was killed; is there enough memory? Try fewer "
+                        "--workers."
+                    ) from None
+                yield from bad()
 
     def _start(self) -> tuple[Engine, Executor]:
-        """Return the engine and the workers, started the first time."""
-        if self._engine is None or self._pool is None:
+        """Return the engine and the workers that keep up with it, started the first time."""
+        if self._engine is None:
             self._engine = self._opener()
-            make = process_pool if self._engine.outruns_threads else ThreadPoolExecutor
-            self._pool = make(self._workers)
-        return self._engine, self._pool
+            if self.outruns_threads:
+                self._processes = process_pool(self._workers)
+        return self._engine, self._processes or self._threads
 
 
 def load_pixels(recipe: Recipe, photo: KeyAndPath) -> Pixels | PhotoError:

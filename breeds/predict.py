@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbone import BACKBONES, DECODE_RULE, LARGEST_SIZE, Recipe, Weights
+from breeds.calibrate import recorded_sample
 from breeds.engines import Engine, get_weights, open_engine
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.saved import Model
@@ -23,8 +24,8 @@ from breeds.photos import ORIGINAL, RESIZES, key_of, read, walk_photos
 from breeds.pipeline import Pipeline, run_ahead
 from breeds.sources import FeatureSource
 
-#: Photos that are answered together; rows come this many at a time.
-_CHUNK = 128
+#: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
+_CHUNK, _GPU_CHUNK = 128, 2048
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]
                 if not os.path.isdir(path):
                     yield from [path] if path else []
                     continue
-                for inside in walk_photos(Path(path))[0]:
+                for inside in walk_photos(Path(path), list_unreadable=True)[0]:
                     yield os.path.join(path, inside)
 
     return walk()
@@ -98,7 +99,7 @@ def predict(
     cache
         Folder in which the features are kept for the next time, a folder for each recipe, or None.
     workers
-        Threads that read and decode.
+        Threads that read and decode, or processes beside a GPU.
     engine
         One of `breeds.engines.ENGINES`.
     views
@@ -114,25 +115,27 @@ def predict(
     paths = iter(paths)
     chunk = list(islice(paths, _CHUNK))
     single = len(chunk) == 1 and not views
+    stores = [Path(str(path)) for path in (model.record.get("store", ""), *model.record.get("also", []))]
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         pipelines = [
-            stack.enter_context(Pipeline(partial(_open, part, weights, engine, single), workers))
-            for part in _parts(model, weights)
+            stack.enter_context(Pipeline(partial(_open, part, store, weights, engine, single), workers))
+            for part, store in zip(_parts(model, weights), stores, strict=True)
         ]
         sources = [
             [FeatureSource(replace(part[0], view=view), pipelines[i]) for i, part in enumerate(model.parts)]
             for view in (ORIGINAL, *views)
         ]
-        for source in sources[0]:
-            source.use_store(Path(str(model.record.get("store", ""))))
+        for source, store in zip(sources[0], stores, strict=True):
+            source.use_store(store)
         for source in (source for of_view in sources for source in of_view):
             if cache is not None:
                 source.use_cache(cache / f"features-{source.recipe.digest[:12]}.shards", stack)
         while chunk:
-            keys = [key for _, key in run_ahead(pool, _key, chunk, _CHUNK)]
+            keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
             yield from _answers(model, sources, chunk, keys)
-            chunk = list(islice(paths, _CHUNK))
+            fast = any(pipeline.outruns_threads for pipeline in pipelines)
+            chunk = list(islice(paths, _GPU_CHUNK if fast else _CHUNK))
 
 
 def _key(path: str) -> str | PhotoError:
@@ -199,8 +202,9 @@ def _check_computable(recipe: Recipe) -> None:
         )
 
 
-def _open(part: tuple[Recipe, str], spec: str | None, engine: str, single: bool) -> Engine:
-    return open_engine(part[0], lambda: _weights(part, spec), engine, single=single)
+def _open(part: tuple[Recipe, str], store: Path, spec: str | None, engine: str, single: bool) -> Engine:
+    sample = recorded_sample(store, part[0]) if part[0].precision == "int8" else None
+    return open_engine(part[0], lambda: _weights(part, spec), engine, sample, single)
 
 
 def _weights(part: tuple[Recipe, str], spec: str | None) -> Weights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +22,8 @@ class FeatureSource:
     def __init__(self, recipe: Recipe, pipeline: Pipeline) -> None:
         self.recipe = recipe
         self._pipeline = pipeline
-        self._index = FeatureIndex(recipe)
+        self._store = FeatureIndex(recipe)
+        self._cache = FeatureIndex(recipe)
         self._writer: ShardWriter | None = None
 
     def use_store(self, path: Path) -> None:
@@ -32,18 +33,18 @@ class FeatureSource:
         except BreedsError:
             return
         if store.recipe.digest == self.recipe.digest:
-            self._index.add_file(path, store.table.key)
+            self._store.add_file(path, store.table.key)
 
     def use_cache(self, folder: Path, stack: ExitStack) -> None:
         """Read the cache and lock it for writing; without the lock, go on without writing."""
         try:
             check_writable(folder / "shard.h5")
             stack.enter_context(hold(folder / ".lock", f"The cache {folder}"))
-            self._index.add_shards(folder)
+            self._cache.add_shards(folder)
         except BreedsError as error:
             print(f"features of this run are not kept: {error}", file=sys.stderr)
             return
-        self._writer = ShardWriter(folder, self.recipe, self._index)
+        self._writer = ShardWriter(folder, self.recipe, self._cache)
         stack.callback(self._commit)
 
     def _commit(self) -> None:
@@ -53,13 +54,23 @@ class FeatureSource:
     def features(self, photos: Sequence[KeyAndPath]) -> list[Feature | PhotoError]:
         """Return the feature of every photo, float32 (width,), or why there is none."""
         paths = dict(photos)
-        cached = [key for key in paths if key in self._index]
-        found: dict[str, Feature | PhotoError] = {}
-        if cached:
-            found.update(zip(cached, self._index.read(cached), strict=True))
+        found = self._from_store(paths) | self._from_cache(paths)
         missing = [(key, path) for key, path in paths.items() if key not in found]
         for (key, path), feature in self._pipeline.features(missing, self.recipe):
             if self._writer is not None and isinstance(feature, np.ndarray):
                 self._writer.add(key, path, feature, self._pipeline.name)
             found[key] = feature
         return [found[key] for key, _ in photos]
+
+    def _from_store(self, keys: Iterable[str]) -> dict[str, Feature | PhotoError]:
+        """Read what the store has; one that was replaced or removed meanwhile is done without."""
+        cached = [key for key in keys if key in self._store]
+        try:
+            return dict(zip(cached, self._store.read(cached), strict=True)) if cached else {}
+        except BreedsError:
+            self._store = FeatureIndex(self.recipe)
+            return {}
+
+    def _from_cache(self, keys: Iterable[str]) -> dict[str, Feature | PhotoError]:
+        cached = [key for key in keys if key in self._cache]
+        return dict(zip(cached, self._cache.read(cached), strict=True)) if cached else {}

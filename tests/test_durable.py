@@ -133,15 +133,22 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_cleans_up(tmp_p
 
 
 def test_leftovers_go_with_their_process_and_not_before(tmp_path: Path, dead_pid: int) -> None:
-    dead, alive = tmp_path / f".a.csv.{dead_pid}.tmp", tmp_path / f".b.csv.{os.getppid()}.tmp"
-    dead.touch()
-    alive.touch()
+    with write_aside(tmp_path / "a.csv") as aside:
+        machine = aside.name.removeprefix(".a.csv.").partition("-")[0]
+        aside.touch()
+    dead = tmp_path / f".a.csv.{machine}-{dead_pid}.tmp"
+    alive = tmp_path / f".b.csv.{machine}-{os.getppid()}.tmp"
+    elsewhere = tmp_path / f".b.csv.{int(machine, 16) ^ 1:08x}-{dead_pid}.tmp"
+    for leftover in (dead, alive, elsewhere):
+        leftover.touch()
     with write_aside(tmp_path / "c.csv") as aside:
         aside.touch()
-    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, "c.csv"])
+    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, elsewhere.name, "a.csv", "c.csv"])
 
 
-@pytest.mark.parametrize("name", [".notes.tmp", "notes.4194304.tmp", ".notes.4194304", ".tmp"])
+@pytest.mark.parametrize(
+    "name", [".notes.tmp", "notes.00000000-4194304.tmp", ".notes.4194304", ".tmp", ".notes.4194304.tmp"]
+)
 def test_files_of_others_are_not_leftovers(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with write_aside(tmp_path / "file.bin") as aside:
@@ -161,6 +168,16 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> 
 
 
 # check_writable
+
+
+@pytest.mark.parametrize("length", [200, 250, 300])
+def test_a_name_that_is_too_long_is_refused_before_any_work(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "deeper" / f"{'a' * length}.h5"
+    if length == 200:
+        check_writable(path)
+        return
+    with pytest.raises(BreedsError, match="name is too long"):
+        check_writable(path)
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import SHARED, SHARED_WEIGHTS, assert_refused, needs_shared, run_script
 
-from breeds.backbone import XCEPTION, Recipe, Weights
+from breeds.backbone import BACKBONES, XCEPTION, Recipe, Weights
 from breeds.engines import Engine, get_weights, open_engine
 from breeds.errors import BreedsError
 from breeds.photos import decode, read
@@ -310,12 +310,15 @@ def small(random_engine, tmp_path: Path) -> tuple[Recipe, Weights, list[np.ndarr
 
 
 def test_where_there_is_a_gpu_batches_grow_and_shrink_with_its_memory(small, monkeypatch) -> None:
+    import tensorflow
+
     recipe, weights, photos = small
     monkeypatch.setattr("breeds.engines.keras.GPU_BATCH", 16)
     expected = np.stack(list(open_engine(recipe, lambda: weights, "keras").stream(photos)))
     monkeypatch.setattr("breeds.engines.keras.gpus", lambda: 1)
     engine = open_engine(recipe, lambda: weights, "keras")
     assert engine.outruns_threads
+    assert not tensorflow.config.experimental.tensor_float_32_execution_enabled()
     compute, sizes = engine._model.predict_on_batch, []  # type: ignore[attr-defined]
 
     def small_device(batch):
@@ -347,9 +350,17 @@ def test_a_device_too_small_for_one_photo_is_one_sentence_and_other_errors_stay(
         list(engine.stream(photos))
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_is_near_the_reference_and_averages_in_float32(small, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "precision"),
+    [("xception", "mixed_bfloat16"), ("xception", "mixed_float16"), ("convnexttiny", "mixed_bfloat16")],
+)
+def test_half_precision_is_near_the_reference_and_averages_in_float32(
+    small, backbone: str, precision: str
+) -> None:
     recipe, weights, photos = small
+    if backbone != recipe.backbone:
+        weights = get_weights("random", BACKBONES[backbone])
+        recipe = replace(recipe, backbone=backbone, weights_sha256=weights.sha256)
     reference = np.stack(list(open_engine(recipe, lambda: weights, "keras").stream(photos[:6])))
     engine = open_engine(replace(recipe, precision=precision), lambda: weights)
     found = np.stack(list(engine.stream(photos[:6])))

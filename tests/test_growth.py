@@ -90,6 +90,44 @@ def test_cross_validation_and_heads_side_by_side(make_store) -> None:
         assert np.isfinite(row["log_loss"])
 
 
+@pytest.mark.slow
+def test_heads_are_compared_on_the_command_line_from_three_photos_a_class(make_store, tmp_path: Path) -> None:
+    make_store({"a": 3, "b": 3, "c": 4})
+    result = run_script("train_head.py", "--compare", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
+        "logistic", "dense", "nearest", "10", "linear",
+    ]  # fmt: skip
+    assert not (tmp_path / "models").exists()
+    refused = run_script("train_head.py", "--compare", "--C", "0.1", cwd=tmp_path)
+    assert_refused(refused, "--compare", "only --store and --seed")
+    make_store({"a": 2, "b": 8})
+    assert_refused(run_script("train_head.py", "--compare", cwd=tmp_path), "3 photos of every class; a has 2")
+
+
+def test_cross_validation_keeps_what_the_user_decided(make_store) -> None:
+    store = Store.open(make_store({"a": 40, "b": 6}, noise=3.0))
+    plain, balanced, weak = (
+        cross_validate(store, train(store, **options), folds=3, repeats=1)["log_loss"]
+        for options in ({"C": 1e-3}, {"C": 1e-3, "balanced": True}, {"C": 1e-5})
+    )
+    assert len({plain, balanced, weak}) == 3
+
+
+def test_a_view_store_is_no_default_and_a_plus_in_a_name_is_no_view(make_store, tmp_path: Path) -> None:
+    make_store(COUNTS, name="features/p+q.h5")
+    make_store(COUNTS, name="features/p+flip.h5", seed=1)
+    result = run_script("train_head.py", "--C", "0.01", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "using features/p+q.h5" in result.stderr
+    make_store(COUNTS, name="features/p.h5")
+    assert_refused(
+        run_script("train_head.py", "--views", "--store", "features/p.h5", cwd=tmp_path),
+        "p+flip.h5",
+        "lacks",
+    )
+
+
 def test_evaluation_options_on_the_command_line(make_store, tmp_path: Path) -> None:
     make_store({"a": 30, "b": 30})
     for name, C in (("one", "0.01"), ("two", "0.00001")):
@@ -155,7 +193,7 @@ def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> No
     assert run_script("train_head.py", cwd=tmp_path).returncode == 0
     result = run_script("evaluate.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "untested   no photo for testing, so no number is about: c\n" in result.stdout
+    assert "few        photos for testing, so little is known of: a (3), b (3), c (0)\n" in result.stdout
 
 
 def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(

@@ -750,3 +750,26 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
     refused = run_script("train_head.py", "--store", store, "--head", "dense", *options, cwd=tmp_path)
     assert_refused(refused, str(options[0]))
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.slow
+def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
+    from breeds.heads import dense
+    from breeds.heads.saved import apply_layers
+    from breeds.heads.temperature import logits_loss
+
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(3), [60, 60, 12])
+    features = (rng.normal(size=(3, 16))[targets] + 1.5 * rng.normal(size=(132, 16))).astype(np.float32)
+    validation = np.arange(132) % 4 == 0
+    one, again, other = (dense.fit(features, targets, validation, seed) for seed in (1, 1, 2))
+    for (weights, bias), (same_weights, same_bias) in zip(one.layers, again.layers, strict=True):
+        assert np.array_equal(weights, same_weights) and np.array_equal(bias, same_bias)
+    assert not np.array_equal(one.layers[0][0], other.layers[0][0])
+    assert len(one.val_log_loss) < dense.EPOCHS  # it stopped early
+    assert one.best_epoch == len(one.val_log_loss) - dense.PATIENCE
+    kept = logits_loss(apply_layers(features[validation], one.layers), targets[validation], 1.0)
+    assert kept == pytest.approx(min(one.val_log_loss), rel=1e-4)
+    # The small class weighs as much as the large ones.
+    answers = apply_layers(features[~validation], one.layers).argmax(axis=1)
+    assert (answers[targets[~validation] == 2] == 2).mean() > 0.5

@@ -718,5 +718,5 @@ def test_views_are_drawn_by_key_and_never_change() -> None:
 
 @pytest.mark.parametrize("text", ["", "flop", "crops", "crops:0", "crops:x", "flip;crops:2", "crops:33"])
 def test_views_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(BreedsError, match="is no view"):
+    with pytest.raises(BreedsError, match="names no view"):
         parse_views(text)

@@ -102,7 +102,7 @@ def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:
         features = started.features(photos, RECIPE)
         for _ in range(60):  # both processes are at work by now
             next(features)
-        for process in list(started._pool._processes.values()):  # type: ignore[union-attr]
+        for process in list(started._processes._processes.values()):  # type: ignore[union-attr]
             os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(BreedsError, match="killed; is there enough memory"):
             list(features)

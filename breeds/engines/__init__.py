@@ -71,7 +71,9 @@ def choose_engine(engine: str) -> str:
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         if engine == "openvino":
-            raise BreedsError(f"OpenVINO does not load here ({reason}); use --engine keras.") from None
+            raise BreedsError(
+                f"OpenVINO does not load here ({reason}); use --engine keras, with --precision fp32."
+            ) from None
         print(f"OpenVINO does not load here ({reason}); using the slower Keras engine", file=sys.stderr)
         return "keras"
     return "openvino"
@@ -96,7 +98,7 @@ def recipe_precision(engine: str, precision: str) -> str:
     """
     if precision == "fp32":
         return precision
-    chosen = choose_engine(engine)
+    chosen = choose_engine("openvino" if engine == "auto" and precision == "int8" else engine)
     if chosen == "keras":
         if precision in _KERAS_PRECISIONS:
             return _KERAS_PRECISIONS[precision]
@@ -148,7 +150,17 @@ def open_engine(
 
         if recipe.precision not in ("fp32", "bf16", "int8"):
             raise BreedsError(f"{recipe.precision} needs the Keras engine; use --engine keras.")
-        return OpenvinoEngine(recipe, weights, sample, single)
+        try:
+            return OpenvinoEngine(recipe, weights, sample, single)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            if engine == "openvino":
+                raise BreedsError(
+                    f"OpenVINO fails on this machine ({reason}); use --engine keras, with --precision fp32."
+                ) from None
+            print(
+                f"OpenVINO fails on this machine ({reason}); using the slower Keras engine", file=sys.stderr
+            )
     from breeds.engines.keras import KerasEngine
 
     if recipe.precision not in _KERAS_PRECISIONS.values():

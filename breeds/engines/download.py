@@ -6,7 +6,7 @@ import socket
 import threading
 import urllib.request
 
-from breeds.backbone import Backbone, Weights, find_weights, imagenet_path
+from breeds.backbone import Backbone, Weights, find_weights, forget_digests, imagenet_path
 from breeds.errors import BreedsError
 
 _PROBE_SECONDS = 10
@@ -24,6 +24,7 @@ def download_imagenet(backbone: Backbone) -> Weights:
     reason = _unreachable(backbone.weights_url)
     if reason is None:
         reason = _fetch(backbone)
+        forget_digests()  # the file of that name is another one now
     weights = find_weights("imagenet", backbone)
     if weights is not None:
         return weights

@@ -25,8 +25,8 @@ with quiet():
 __all__ = ["KerasEngine", "build", "gpus", "keras"]
 
 BATCH, GPU_BATCH = 32, 256
-# How Keras's backends name the end of a GPU's memory.
-_OUT_OF_MEMORY = re.compile("RESOURCE_?EXHAUSTED|out of memory|OutOfMemory", re.IGNORECASE)
+# How Keras's backends name the end of a GPU's memory, and Python the end of its own.
+_OUT_OF_MEMORY = re.compile("RESOURCE_?EXHAUSTED|out of memory|OutOfMemory|MemoryError", re.IGNORECASE)
 
 
 class KerasEngine:
@@ -52,6 +52,8 @@ class KerasEngine:
         self._batch = GPU_BATCH if self.outruns_threads else BATCH
         self._size = recipe.size
         self._scales = BACKBONES[recipe.backbone].scales
+        if self.outruns_threads and recipe.precision == "fp32":
+            _no_tensor_float()
         with quiet():
             self._model = build(recipe, weights)
 
@@ -62,7 +64,8 @@ class KerasEngine:
         """
         pixels = iter(pixels)
         under_way: Future[NDArray[np.float32]] | None = None
-        with ThreadPoolExecutor(1) as device:
+        device = ThreadPoolExecutor(1)
+        try:
             while photos := list(islice(pixels, self._batch)):
                 following = device.submit(self._run, photos)
                 if under_way is not None:
@@ -70,6 +73,8 @@ class KerasEngine:
                 under_way = following
             if under_way is not None:
                 yield from under_way.result()
+        finally:
+            device.shutdown(cancel_futures=True)
 
     def _run(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Compute a batch, float32 (n, width); where the device's memory ends, halve it for good."""
@@ -82,8 +87,8 @@ class KerasEngine:
                     raise
                 if self._batch == 1:
                     raise BreedsError(
-                        f"The device has not enough memory for one photo of {self._size}×{self._size}; "
-                        f"use a smaller --size, or --engine openvino."
+                        f"There is not enough memory for one photo of {self._size}×{self._size}; extract "
+                        f"with a smaller --size, or on another machine."
                     ) from None
                 self._batch //= 2
 
@@ -92,16 +97,38 @@ class KerasEngine:
         batch = np.zeros((self._batch, self._size, self._size, 3), dtype=np.float32)
         np.stack(photos, out=batch[: len(photos)])
         if not self._scales:
-            batch = batch / np.float32(127.5) - np.float32(1)
+            batch /= np.float32(127.5)
+            batch -= np.float32(1)
         return np.asarray(self._model.predict_on_batch(batch)[: len(photos)], dtype=np.float32)
 
 
 def gpus() -> int:
     """Return how many GPUs Keras sees, whichever its backend is."""
+    if keras.backend.backend() == "torch":  # Keras has no list of its devices
+        import torch  # type: ignore[import-not-found, unused-ignore]
+
+        return int(torch.cuda.device_count())
     try:
         return len(keras.distribution.list_devices("gpu"))
     except (RuntimeError, ValueError):
         return 0
+
+
+def _no_tensor_float() -> None:
+    """Keep fp32 what it says: GPUs may round factors to 10 bits (TF32), which is another recipe."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow  # type: ignore[import-untyped, unused-ignore]
+
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "torch":
+        import torch  # type: ignore[import-not-found, unused-ignore]
+
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    elif backend == "jax":
+        import jax  # type: ignore[import-not-found, unused-ignore]
+
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def build(recipe: Recipe, weights: Weights) -> Any:
@@ -127,17 +154,23 @@ def build(recipe: Recipe, weights: Weights) -> Any:
 def _architecture(backbone: str, size: int, precision: str) -> Any:
     """Build the network with fresh weights; in half precision the global average stays float32."""
     constructor = getattr(keras.applications, BACKBONES[backbone].keras_name)
-    shape = (size, size, 3)
-    if precision == "fp32":
-        return constructor(include_top=False, weights=None, input_shape=shape, pooling="avg")
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy("float32" if precision == "fp32" else precision)
     try:
-        model = constructor(include_top=False, weights=None, input_shape=shape)
+        model = constructor(include_top=False, weights=None, input_shape=(size, size, 3), pooling="avg")
     finally:
         keras.config.set_dtype_policy(before)
-    pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype="float32")(model.output)
-    return keras.Model(model.input, pooled, name=backbone)
+    if precision == "fp32":
+        return model
+    pooling = keras.layers.GlobalAveragePooling2D
+    last = max(i for i, layer in enumerate(model.layers) if isinstance(layer, pooling))
+    exact = {layer.name for layer in model.layers[last:]}
+
+    def clone(layer: Any) -> Any:
+        config = layer.get_config()
+        return type(layer).from_config({**config, "dtype": "float32"} if layer.name in exact else config)
+
+    return keras.models.clone_model(model, clone_function=clone)
 
 
 def _load(model: Any, path: Path) -> None:

@@ -149,9 +149,17 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
         for file in _FILES:
             with open(aside / file, "rb") as written:
                 os.fsync(written.fileno())
-        if not final.exists():
+        try:
             aside.rename(final)
+        except OSError:
+            if not final.exists():  # another process was not faster
+                raise
         return final / _FILES[0]
+    except OSError as error:
+        raise BreedsError(
+            f"The network cannot be written to {folder} ({error.strerror or error}); make room there, or "
+            f"let $BREEDS_CACHE name another folder."
+        ) from None
     finally:
         if aside.parent == folder:
             shutil.rmtree(aside, ignore_errors=True)
@@ -189,7 +197,7 @@ def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
     from breeds.engines.keras import build
 
     # Any size can be set afterwards: the network is fully convolutional.
-    model = build(replace(recipe, size=BACKBONES[recipe.backbone].size), weights)
+    model = build(replace(recipe, size=BACKBONES[recipe.backbone].size, precision="fp32"), weights)
     ov = import_openvino(with_converter=True)
     from openvino.preprocess import PrePostProcessor
 

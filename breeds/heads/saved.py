@@ -200,6 +200,9 @@ def _check(model: Model) -> None:
     """Raise ValueError if the parts of a model do not belong together."""
     if model.kind not in ("logistic", "dense") or type(model.record.get("n_train")) is not int:
         raise ValueError("the kind of head or the training record is missing")
+    also = model.record.get("also", [])
+    if not isinstance(also, list) or len(also) != len(model.also):
+        raise ValueError("the stores in the record do not fit the recipes")
     width = model.mean.size
     if not model.layers or model.mean.shape != (width,) or model.scale.shape != (width,):
         raise ValueError("arrays are missing or of the wrong shape")

@@ -190,9 +190,7 @@ def parse_views(text: str) -> list[str]:
         elif name == "crops" and count.isdigit() and 1 <= int(count) <= 32:
             views += [f"crop{number}" for number in range(1, int(count) + 1)]
         else:
-            raise BreedsError(
-                f"--views {text}: {part!r} is no view; use flip, crops:N, or both with a comma."
-            )
+            raise BreedsError(f"{part!r} in {text!r} names no view; use flip, crops:N, or both with a comma.")
     return list(dict.fromkeys(views))
 
 

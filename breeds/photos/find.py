@@ -83,15 +83,31 @@ def find_photos(
     return listing
 
 
-def walk_photos(folder: Path) -> tuple[list[str], int]:
+def walk_photos(folder: Path, list_unreadable: bool = False) -> tuple[list[str], int]:
     """Return the paths below `folder` that look like photos by name or content, and the count of others.
 
     Hidden files and folders are passed over; links to folders are followed, each folder once.
+
+    Parameters
+    ----------
+    list_unreadable
+        Count a folder that cannot be read as a photo (that cannot be read either).
+
+    Raises
+    ------
+    BreedsError
+        If a folder cannot be read, and it is not to be listed.
     """
     found: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        if not list_unreadable:
+            raise BreedsError(f"Cannot read the folder {error.filename}: {error.strerror}.")
+        found.append(os.path.relpath(error.filename, folder))
+
     ignored = 0
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(here)
         folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
         if real in seen:
@@ -104,10 +120,6 @@ def walk_photos(folder: Path) -> tuple[list[str], int]:
             else:
                 ignored += 1
     return found, ignored
-
-
-def _refuse(error: OSError) -> None:
-    raise BreedsError(f"Cannot read the folder {error.filename}: {error.strerror}.")
 
 
 def _looks_like_photo(folder: str, name: str) -> bool:

@@ -1,7 +1,7 @@
 """The feature store: features cached by photo and recipe, in HDF5, never half-written."""
 
 from breeds.store.hdf5 import versions
-from breeds.store.shards import FeatureIndex, ShardWriter, check_recipe, shard_folder
+from breeds.store.shards import FeatureIndex, ShardWriter, check_recipe, list_shards, shard_folder
 from breeds.store.table import Store, Table, assemble, verify
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Table",
     "assemble",
     "check_recipe",
+    "list_shards",
     "shard_folder",
     "verify",
     "versions",

@@ -20,7 +20,7 @@ from breeds.durable import commit, temporary_beside
 from breeds.errors import BreedsError
 from breeds.store import hdf5
 
-#: A killed run loses at most this many photos' features.
+#: A killed run loses at most this many photos' features, and those that are under way in the engine.
 SHARD_ROWS = 128
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.h5")
 

@@ -135,9 +135,11 @@ class Store:
             )
         return self.features(np.array([row_of[key] for key in keys], dtype=np.intp))
 
-    def beside(self, others: Sequence[Store]) -> Store:
-        """Return this store with the features of `others` after its own in every row."""
-        return replace(self, also=tuple(others))
+    @staticmethod
+    def open_beside(paths: Sequence[Path]) -> Store:
+        """Open a store with the features of others, if any, after its own in every row."""
+        store, *others = [Store.open(path) for path in paths]
+        return replace(store, also=tuple(others))
 
     def parts(self) -> list[tuple[Recipe, str]]:
         """Return the recipes whose features make up a row, in order, each with its weights' path."""
