@@ -760,7 +760,7 @@ def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
 
     rng = np.random.default_rng(0)
     targets = np.repeat(np.arange(3), [60, 60, 12])
-    features = (rng.normal(size=(3, 16))[targets] + 1.5 * rng.normal(size=(132, 16))).astype(np.float32)
+    features = (0.3 * rng.normal(size=(3, 512))[targets] + rng.normal(size=(132, 512))).astype(np.float32)
     validation = np.arange(132) % 4 == 0
     one, again, other = (dense.fit(features, targets, validation, seed) for seed in (1, 1, 2))
     for (weights, bias), (same_weights, same_bias) in zip(one.layers, again.layers, strict=True):
