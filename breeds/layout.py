@@ -20,12 +20,13 @@ def as_text(report: dict[str, Any]) -> str:
     calibration, unknown = report["calibration"], report["unknown"]
     lines = [
         f"accuracy   {report['accuracy']:.1%}   {_interval(report['accuracy_interval'], '.1%')}",
-        f"top 3      {report['top3']:.1%}",
+        f"top 3      {report['top3']:.1%}  {_interval(report['top3_interval'], '.1%')}",
         f"log loss   {report['log_loss']:.4f}  {_interval(report['log_loss_interval'], '.4f')}",
         f"macro F1   {report['macro_f1']:.3f}   {_interval(report['macro_f1_interval'], '.3f')}",
-        f"calibration error {calibration['ece_after']:.3f} (before its temperature "
-        f"{calibration['temperature']:.3g}: {calibration['ece_before']:.3f}), Brier score "
-        f"{calibration['brier_after']:.4f} (before: {calibration['brier_before']:.4f})",
+        f"Brier      {calibration['brier_after']:.4f}  {_interval(calibration['brier_interval'], '.4f')}; "
+        f"before its temperature of {calibration['temperature']:.3g}: {calibration['brier_before']:.4f}",
+        f"ECE        {calibration['ece_after']:.3f}   {_interval(calibration['ece_interval'], '.3f')}; "
+        f"before: {calibration['ece_before']:.3f}",
         f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
         f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
     ]

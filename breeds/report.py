@@ -63,6 +63,7 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
         "accuracy": right / len(rows),
         "accuracy_interval": list(metrics.wilson_interval(right, len(rows))),
         "top3": metrics.accuracy(truth, probabilities, 3),
+        "top3_interval": list(metrics.bootstrap_interval(_top3, truth, probabilities)),
         "log_loss": metrics.log_loss(truth, probabilities),
         "log_loss_interval": list(metrics.bootstrap_interval(metrics.log_loss, truth, probabilities)),
         "macro_f1": metrics.macro_f1(truth, probabilities),
@@ -96,17 +97,22 @@ def _check_parts(store: Store, model: Model) -> None:
         check_recipe(store.path, found, wanted)
 
 
-def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> dict[str, float]:
+def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> dict[str, Any]:
     """Measure what the temperature, fitted in training, does to the probabilities of test photos."""
     before, after = softmax(logits * temperature), softmax(logits)
-    found = {"temperature": temperature}
+    found: dict[str, Any] = {"temperature": temperature}
     for name, measure in (
         ("ece", metrics.calibration_error),
         ("brier", metrics.brier),
         ("log_loss", metrics.log_loss),
     ):
         found[f"{name}_before"], found[f"{name}_after"] = measure(truth, before), measure(truth, after)
+        found[f"{name}_interval"] = list(metrics.bootstrap_interval(measure, truth, after))
     return found
+
+
+def _top3(truth: metrics.Truth, probabilities: metrics.Probabilities) -> float:
+    return metrics.accuracy(truth, probabilities, 3)
 
 
 def _coverage(
