@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 .PHONY: demo test setup clean
 demo: $(READY)
-	@.venv/bin/python -m breeds.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 test: $(READY)
 	.venv/bin/ruff check .

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from breeds import cli
 
 if TYPE_CHECKING:
-    from breeds.heads.saved import Model
+    from breeds.heads.model import Model
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,37 +43,37 @@ def main() -> int:
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
     json_path = arguments.json or cli.REPORTS / f"{model_path.stem}.json"
-    from breeds import layout, report
-    from breeds.durable import check_writable
-    from breeds.heads import saved
+    from breeds.evaluate import compare_models, evaluate, terminal, write_json
+    from breeds.files import check_writable
+    from breeds.heads.model import load_model
     from breeds.store import Store
 
     check_writable(json_path)
-    model = saved.load(model_path)
+    model = load_model(model_path)
     store = Store.open_beside(arguments.store or trained_on(model))
     if arguments.against:
-        other = saved.load(arguments.against)
+        other = load_model(arguments.against)
         same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
         other_store = store if same else Store.open_beside(trained_on(other))
-    numbers = report.evaluate(store, model)
+    numbers = evaluate(store, model)
     numbers["model"] = str(model_path)
-    text = [layout.as_text(numbers)]
+    text = [terminal.as_text(numbers)]
     if arguments.cv:
-        from breeds.crossval import cross_validate
+        from breeds.evaluate.crossval import cross_validate
 
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
-        text.append(layout.cross_validation_text(numbers["cross_validation"]))
+        text.append(terminal.cross_validation_text(numbers["cross_validation"]))
     if arguments.against:
-        numbers["against"] = report.compare_models(store, model, other_store, other)
+        numbers["against"] = compare_models(store, model, other_store, other)
         text.append(f"against {arguments.against}: {numbers['against']['in_words']}")
     if arguments.doubts:
-        from breeds.doubts import find_doubts, find_near_duplicates
+        from breeds.evaluate.doubts import find_doubts, find_near_duplicates
 
         doubts, pairs = find_doubts(store), find_near_duplicates(store)
         numbers["doubts"] = [asdict(doubt) for doubt in doubts]
         numbers["near_duplicates"] = [asdict(pair) for pair in pairs]
-        text.append(layout.doubts_text(doubts, pairs))
-    report.write_json(numbers, json_path)
+        text.append(terminal.doubts_text(doubts, pairs))
+    write_json(numbers, json_path)
     print("\n\n".join(text))
     print(f"wrote {json_path}; next: python predict.py PHOTOS")
     return 0

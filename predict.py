@@ -40,17 +40,17 @@ def main() -> int:
     """Predict, and list what could not be read."""
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
-    from breeds.answers import write_answers
-    from breeds.durable import check_writable
-    from breeds.heads import saved
+    from breeds.files import check_writable
+    from breeds.heads.model import load_model
     from breeds.photos import parse_views
     from breeds.predict import list_inputs, predict
+    from breeds.predict.answers import write_answers
 
     started = time.perf_counter()
     if arguments.out:
         check_writable(arguments.out)
     paths = list_inputs(arguments.paths, sys.stdin)
-    model = saved.load(model_path)
+    model = load_model(model_path)
     if arguments.no_unknown:
         model.unknown = None
     if model.recipe.weights == "random":

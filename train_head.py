@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from breeds import cli
 
 if TYPE_CHECKING:
-    from breeds.heads.saved import Model
+    from breeds.heads.model import Model
     from breeds.store import Store
 
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def compare(store: Store, seed: int) -> int:
     """Print the table of heads; nothing is written."""
-    from breeds.crossval import compare_heads
+    from breeds.evaluate.crossval import compare_heads
 
     print(f"{'head':24} log loss  accuracy  95 % interval     seconds")
     for row in compare_heads(store, seed):
@@ -78,9 +78,9 @@ def main() -> int:
     paths = arguments.store or [cli.newest(cli.FEATURES, "*.h5", "extract_features.py")]
     name = "-".join(path.stem for path in paths)
     model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
-    from breeds.durable import check_writable
     from breeds.errors import BreedsError
-    from breeds.heads import saved
+    from breeds.files import check_writable
+    from breeds.heads.model import save_model
     from breeds.store import Store
     from breeds.train import train
 
@@ -99,7 +99,7 @@ def main() -> int:
         store, arguments.head, arguments.C, arguments.seed, arguments.val,
         arguments.balanced, arguments.keep, views,
     )  # fmt: skip
-    saved.save(model, model_path)
+    save_model(model, model_path)
     show(model)
     if arguments.export:
         from breeds.heads.export import export_joblib

@@ -100,10 +100,12 @@ def steady(stamps: list[float]) -> float:
 
 def recipe_of(photos: str, weights: str, precision: str, size: str):
     """Return the recipe that extraction would use, the photos that int8 is calibrated on, the weights."""
-    from breeds.backbone import XCEPTION, Recipe, find_weights
-    from breeds.calibrate import calibrated
+    from breeds.engines.backbones import XCEPTION
+    from breeds.engines.weights import find_weights
     from breeds.extract import identify
     from breeds.photos import find_photos
+    from breeds.recipe import Recipe
+    from breeds.store.calibration import calibrated
 
     found = find_weights(weights, XCEPTION)
     recipe = Recipe("xception", found.name, found.sha256, int(size), "stretch", precision)
@@ -117,7 +119,7 @@ def recipe_of(photos: str, weights: str, precision: str, size: str):
 
 def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
     """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
-    from breeds.engines import open_engine
+    from breeds.engines.choose import open_engine
     from breeds.photos import decode, read
 
     recipe, sample, found = recipe_of(photos, weights, precision, size)
@@ -128,7 +130,7 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
 
 def run_predict(photos: str, weights: str, precision: str) -> None:
     """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
-    from breeds.heads.saved import Model
+    from breeds.heads.model import Model
     from breeds.predict import _CHUNK, list_inputs, predict
 
     recipe, _, _ = recipe_of(photos, weights, precision, "299")
@@ -143,7 +145,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
 
 def run_limit(precision: str) -> None:
     """Multiply matrices of the middle flow's shape through OpenVINO, and convert to photos a second."""
-    from breeds.engines.network import import_openvino
+    from breeds.engines.convert import import_openvino
 
     ov = import_openvino()
     from openvino import opset8 as ops

@@ -26,7 +26,7 @@ RECIPES = {
 def cross_validated(store_path: Path, seeds: range) -> tuple[float, float]:
     """Return mean accuracy and log loss over 5 folds and the seeds, C = 0.01."""
     from breeds.heads import logistic
-    from breeds.heads.saved import softmax
+    from breeds.heads.model import softmax
     from breeds.metrics import accuracy, log_loss
     from breeds.split import fold_of
     from breeds.store import Store

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from breeds.backbone import BACKBONES, LARGEST_SIZE, XCEPTION, Backbone, Recipe, Weights
-from breeds.calibrate import calibrated
-from breeds.durable import check_writable, hold
-from breeds.engines import get_weights, open_engine, recipe_precision
+from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION, Backbone
+from breeds.engines.choose import open_engine, recipe_precision
+from breeds.engines.pipeline import Pipeline, run_ahead
+from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, PhotoError
+from breeds.files import check_writable, hold
 from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
-from breeds.pipeline import Pipeline, run_ahead
+from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
+from breeds.store.calibration import calibrated
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def extract(
     weights
         ``imagenet``, ``random`` or a file's path.
     backbone
-        A name in `breeds.backbone.BACKBONES`.
+        A name in `breeds.engines.backbones.BACKBONES`.
     view
         Which variant of the photos to extract, as in `breeds.photos.decode`.
     resize
@@ -75,7 +77,7 @@ def extract(
     size
         Width and height of the network's input; None is the backbone's own.
     precision, engine
-        One of `breeds.engines.PRECISIONS` and one of `breeds.engines.ENGINES`.
+        One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
     workers
         Threads that read and decode, or processes beside a GPU.
     trust_mtime

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
-from breeds.heads.saved import Model, apply_layers, pack_keys
+from breeds.heads.model import Model, apply_layers, pack_keys
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions

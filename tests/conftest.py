@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from breeds.backbone import XCEPTION, Recipe
+from breeds.engines.backbones import XCEPTION
+from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
 
 # A shell starts background jobs deaf to Ctrl-C, and what the tests start would inherit that.
@@ -54,7 +55,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
 @pytest.fixture(scope="session")
 def random_recipe() -> Recipe:
     """The recipe of random weights."""
-    from breeds.engines import get_weights
+    from breeds.engines.weights import get_weights
 
     weights = get_weights("random", XCEPTION)
     return Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
@@ -63,7 +64,8 @@ def random_recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def random_engine(random_recipe: Recipe):
     """The real Keras engine with random weights, opened once for the whole session."""
-    from breeds.engines import get_weights, open_engine
+    from breeds.engines.choose import open_engine
+    from breeds.engines.weights import get_weights
 
     return open_engine(random_recipe, lambda: get_weights("random", XCEPTION), "keras")
 
@@ -85,7 +87,7 @@ def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(scope="session")
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of drawn photos, ten breeds, six of each; copy it before changing it."""
-    from breeds.samples import write_samples
+    from breeds.sample import write_samples
 
     folder = tmp_path_factory.mktemp("drawn") / "photos"
     write_samples(folder, per_breed=6)

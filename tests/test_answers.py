@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from breeds.answers import FORMATS, safe_cell, write_answers
 from breeds.errors import BreedsError
 from breeds.predict import Answer
+from breeds.predict.answers import FORMATS, safe_cell, write_answers
 
 CLASSES = ["beagle", "pug", "shih-tzu"]
 PUG = Answer("dogs/a.jpg", np.array([0.2, 0.7, 0.1]))

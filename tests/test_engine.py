@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from conftest import SHARED, SHARED_WEIGHTS, assert_refused, needs_shared, run_script
 
-from breeds.backbone import BACKBONES, XCEPTION, Recipe, Weights
-from breeds.engines import Engine, get_weights, open_engine
+from breeds.engines import Engine
+from breeds.engines.backbones import BACKBONES, XCEPTION
+from breeds.engines.choose import open_engine
+from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError
 from breeds.photos import decode, read
+from breeds.recipe import Recipe
 
 # Keras's own, on saving.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")

@@ -11,8 +11,8 @@ import pytest
 from conftest import assert_refused, run_script
 from sklearn.linear_model import LogisticRegression
 
-from breeds.crossval import compare_heads, cross_validate
-from breeds.doubts import find_doubts, find_near_duplicates
+from breeds.evaluate.crossval import compare_heads, cross_validate
+from breeds.evaluate.doubts import find_doubts, find_near_duplicates
 from breeds.heads import logistic
 from breeds.heads.unknown import fit_detector
 from breeds.metrics import auroc

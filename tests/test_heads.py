@@ -29,13 +29,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from breeds import layout, report
-from breeds.backbone import Recipe
 from breeds.errors import BreedsError
-from breeds.heads import logistic, saved
+from breeds.heads import logistic
 from breeds.heads.export import as_pipeline, export_joblib
-from breeds.heads.saved import Model
+from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
+from breeds.recipe import Recipe
 from breeds.split import fold_of
 from breeds.store import FeatureIndex, Store, Table, assemble
 from breeds.train import FALLBACK_C, train
@@ -263,9 +263,9 @@ def test_the_dense_head_learns_and_is_the_same_kind_of_model(
     assert model.record["train_accuracy"] > 0.9
     assert model.record["n_train"] + model.record["n_test"] == 60
     assert len(model.seen_keys()) == model.record["n_train"]
-    saved.save(model, tmp_path / "dense.safetensors")
+    save_model(model, tmp_path / "dense.safetensors")
     features = columns(store.path)[0]
-    loaded = saved.load(tmp_path / "dense.safetensors")
+    loaded = load_model(tmp_path / "dense.safetensors")
     assert loaded.probabilities(features).tobytes() == model.probabilities(features).tobytes()
 
 
@@ -277,10 +277,10 @@ shapes = arrays_of.array_shapes(min_dims=2, max_dims=2, max_side=8)
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(arrays_of.arrays(np.float64, shapes, elements=st.floats(-1e6, 1e6)), st.floats(-1e6, 1e6))
 def test_softmax_equals_scipys_and_ignores_a_shift(logits: np.ndarray, shift: float) -> None:
-    shares = saved.softmax(logits)
+    shares = softmax(logits)
     np.testing.assert_allclose(shares, scipy.special.softmax(logits, axis=1), rtol=1e-12)
     np.testing.assert_allclose(shares.sum(axis=1), 1)
-    np.testing.assert_allclose(saved.softmax(logits + shift), shares, atol=1e-8)
+    np.testing.assert_allclose(softmax(logits + shift), shares, atol=1e-8)
 
 
 def test_logits_are_layers_with_rectifiers_between_over_the_temperature(random_recipe: Recipe) -> None:
@@ -324,15 +324,15 @@ def model(random_recipe: Recipe) -> Model:
 
 @pytest.fixture
 def model_file(model: Model, tmp_path: Path) -> Path:
-    saved.save(model, tmp_path / "models" / "dogs.safetensors")
+    save_model(model, tmp_path / "models" / "dogs.safetensors")
     return tmp_path / "models" / "dogs.safetensors"
 
 
 def test_a_model_comes_back_bit_for_bit(model: Model, tmp_path: Path) -> None:
     model.classes = ["Bärenhund", "shih-tzu", '"犬", <b>\n']
     model.temperature, model.weights_path = 1.25, "/some/where.h5"
-    saved.save(model, tmp_path / "m.safetensors")
-    loaded = saved.load(tmp_path / "m.safetensors")
+    save_model(model, tmp_path / "m.safetensors")
+    loaded = load_model(tmp_path / "m.safetensors")
     for name in ("kind", "classes", "recipe", "weights_path", "temperature", "record"):
         assert getattr(loaded, name) == getattr(model, name), name
     for one, two in zip(arrays_of_model(loaded), arrays_of_model(model), strict=True):
@@ -348,8 +348,8 @@ def arrays_of_model(model: Model) -> list[np.ndarray]:
 
 def test_a_model_without_a_detector_comes_back_without(model: Model, tmp_path: Path) -> None:
     model.unknown = None
-    saved.save(model, tmp_path / "m.safetensors")
-    assert saved.load(tmp_path / "m.safetensors").unknown is None
+    save_model(model, tmp_path / "m.safetensors")
+    assert load_model(tmp_path / "m.safetensors").unknown is None
 
 
 def test_a_model_file_is_arrays_and_json(model: Model, model_file: Path) -> None:
@@ -373,14 +373,14 @@ def test_a_model_that_cannot_be_written_is_refused_and_nothing_left(model: Model
     (tmp_path / "taken.safetensors").mkdir()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(BreedsError, match=r"Cannot write .*taken\.safetensors"):
-        saved.save(model, tmp_path / "taken.safetensors")
+        save_model(model, tmp_path / "taken.safetensors")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_no_such_model(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(BreedsError, match=r"No such model: .*train_head\.py"):
-            saved.load(path)
+            load_model(path)
 
 
 class Trap:
@@ -419,7 +419,7 @@ def header(claim: int, text: bytes = b"{}") -> bytes:
 def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.safetensors").write_bytes(data)
     with pytest.raises(BreedsError, match=r"m\.safetensors is not a model of Breeds, or is damaged"):
-        saved.load(tmp_path / "m.safetensors")
+        load_model(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("dump", [pickle.dump, joblib.dump])
@@ -428,7 +428,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path, dump: Callable[..., o
     with open(path, "wb") as file:
         dump(Trap(trap), file)
     with pytest.raises(BreedsError, match="not a model"):
-        saved.load(path)
+        load_model(path)
     assert not trap.exists()
     joblib.load(path)
     assert trap.exists(), "the trap works"
@@ -483,7 +483,7 @@ BAD_ARRAYS: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
 def test_arrays_that_make_no_model_are_refused(model_file: Path, change: Callable[..., object]) -> None:
     rewrite(model_file, lambda arrays, about: [change(arrays)])
     with pytest.raises(BreedsError, match=r"dogs\.safetensors is not a model of Breeds, or is damaged"):
-        saved.load(model_file)
+        load_model(model_file)
 
 
 BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -529,7 +529,7 @@ BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_json_that_makes_no_model_is_refused(model_file: Path, change: Callable[..., object]) -> None:
     rewrite(model_file, lambda arrays, about: change(about))
     with pytest.raises(BreedsError, match=r"dogs\.safetensors is not a model of Breeds, or is damaged"):
-        saved.load(model_file)
+        load_model(model_file)
 
 
 @pytest.mark.parametrize(
@@ -542,7 +542,7 @@ def test_safetensors_of_others_are_refused(model_file: Path, metadata: dict[str,
         metadata = {**metadata, "breeds": ours}
     safetensors.numpy.save_file(safetensors.numpy.load_file(model_file), model_file, metadata)
     with pytest.raises(BreedsError, match="not a model of Breeds"):
-        saved.load(model_file)
+        load_model(model_file)
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
@@ -550,7 +550,7 @@ def test_a_truncated_model_is_refused(model_file: Path, share: float) -> None:
     data = model_file.read_bytes()
     model_file.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(BreedsError, match="damaged"):
-        saved.load(model_file)
+        load_model(model_file)
 
 
 def test_a_damaged_model_loads_or_is_refused(model: Model, model_file: Path, tmp_path: Path) -> None:
@@ -564,7 +564,7 @@ def test_a_damaged_model_loads_or_is_refused(model: Model, model_file: Path, tmp
             damaged[place] = rng.choice(list(b'0123456789"{}[],:-. ae\\\x00\xff'))
         (tmp_path / "m").write_bytes(damaged)
         try:
-            loaded = saved.load(tmp_path / "m")
+            loaded = load_model(tmp_path / "m")
         except BreedsError:
             refused += 1
         else:
@@ -738,7 +738,7 @@ def test_the_scripts_never_import_tensorflow_and_export_on_request(
         assert {"breeds", "h5py", "safetensors"} <= imported
         assert not imported & {"tensorflow", "keras", "openvino", "ray"}
     answers = joblib.load(tmp_path / "models/made.joblib").predict_proba(features)
-    model = saved.load(tmp_path / "models/made.safetensors")
+    model = load_model(tmp_path / "models/made.safetensors")
     np.testing.assert_allclose(answers, model.probabilities(features), atol=1e-6)
 
 
@@ -755,7 +755,7 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
 @pytest.mark.slow
 def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
     from breeds.heads import dense
-    from breeds.heads.saved import apply_layers
+    from breeds.heads.model import apply_layers
     from breeds.heads.temperature import logits_loss
 
     rng = np.random.default_rng(0)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from conftest import SHARED, SHARED_WEIGHTS, assert_refused, needs_shared, run_script
 
-from breeds.backbone import XCEPTION, Recipe, Weights
-from breeds.engines import get_weights, open_engine
+from breeds.engines.backbones import XCEPTION
+from breeds.engines.choose import open_engine
+from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError
 from breeds.photos import decode, read
+from breeds.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -217,7 +219,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(
 def test_other_backbones_equal_keras_with_their_own_preprocessing(name: str, drawn_photos) -> None:
     import keras
 
-    from breeds.backbone import BACKBONES
+    from breeds.engines.backbones import BACKBONES
 
     modules = {
         "inceptionv3": keras.applications.inception_v3,

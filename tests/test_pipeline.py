@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from breeds.backbone import Recipe
+from breeds.engines.pipeline import Pipeline
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import key_of
-from breeds.pipeline import Pipeline
+from breeds.recipe import Recipe
 
 RECIPE = Recipe("xception", "random", "0" * 64, 8, "stretch")
 

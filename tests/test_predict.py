@@ -17,13 +17,12 @@ import pandas as pd
 import pytest
 from conftest import ROOT, assert_refused, run_script
 
-from breeds.backbone import Recipe
-from breeds.durable import hold
 from breeds.errors import BreedsError
-from breeds.heads import saved
-from breeds.heads.saved import Model
+from breeds.files import hold
+from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.predict import Answer, list_inputs, predict
+from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.train import train
 
@@ -57,14 +56,14 @@ def place(photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pyte
     store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_recipe)
     model = train(Store.open(store), C=1.0)
     model.unknown = None
-    saved.save(model, tmp_path / "models" / "photos.safetensors")
+    save_model(model, tmp_path / "models" / "photos.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def model(place: Path) -> Model:
-    return saved.load(place / "models" / "photos.safetensors")
+    return load_model(place / "models" / "photos.safetensors")
 
 
 @pytest.fixture
@@ -392,7 +391,7 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
     far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
     writer.add(key_of(stranger.read_bytes()), str(stranger), far, "made up")
     writer.commit("made up")
-    saved.save(model, Path("models/photos.safetensors"))
+    save_model(model, Path("models/photos.safetensors"))
     assert script(stranger, known[0], "--out=out.csv").returncode == 0
     row, own = read_csv().itertuples()
     assert row.breed == "unknown"

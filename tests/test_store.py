@@ -18,8 +18,8 @@ from conftest import MakeStore, assert_refused, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breeds.backbone import Recipe
 from breeds.errors import BreedsError
+from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder, verify
 from breeds.store.shards import list_shards
 

@@ -15,9 +15,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import BACKBONES, Recipe, Weights
+from breeds.engines.backbones import BACKBONES
 from breeds.engines.quiet import quiet
+from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
+from breeds.recipe import Recipe
 
 with quiet():
     import keras
@@ -25,6 +27,8 @@ with quiet():
 __all__ = ["KerasEngine", "build", "gpus", "keras"]
 
 BATCH, GPU_BATCH = 32, 256
+# At which input size random weights are calibrated, in pixels; every backbone takes it.
+_RANDOM_SIZE = 96
 # How Keras's backends name the end of a GPU's memory, and Python the end of its own.
 _OUT_OF_MEMORY = re.compile("RESOURCE_?EXHAUSTED|out of memory|OutOfMemory|MemoryError", re.IGNORECASE)
 
@@ -143,10 +147,10 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     if weights.path is not None:
         _load(model, weights.path)
         return model
-    # Calibrated at the backbone's own size, so that random weights are the same at every size.
-    size = BACKBONES[recipe.backbone].size
-    drawn = _architecture(recipe.backbone, size, "fp32")
-    _randomise(drawn, (size, size, 3))
+    # Always of one size, so that random weights are the same at every size; and of a small one, as
+    # calibration keeps every layer's output for all its photos: 5 GB for Xception at 299 pixels.
+    drawn = _architecture(recipe.backbone, _RANDOM_SIZE, "fp32")
+    _randomise(drawn, (_RANDOM_SIZE, _RANDOM_SIZE, 3))
     model.set_weights(drawn.get_weights())
     return model
 

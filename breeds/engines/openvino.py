@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import Recipe, Weights
-from breeds.engines.network import fp32_network, import_openvino, int8_network
+from breeds.engines.convert import fp32_network, import_openvino, int8_network
+from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
+from breeds.recipe import Recipe
 
 # Without an explicit hint OpenVINO may compute in bf16 where the CPU can, which is another recipe.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from breeds.durable import write_aside
-from breeds.heads.saved import Model
+from breeds.files import write_aside
+from breeds.heads.model import Model
 
 
 def export_joblib(model: Model, path: Path) -> None:

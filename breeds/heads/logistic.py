@@ -1,6 +1,6 @@
 """Multinomial logistic regression on standardised features: scikit-learn's, in a smaller space.
 
-scikit-learn solves it in the basis of `breeds.heads.space`, and the answer is carried back.
+scikit-learn solves it in the basis of `breeds.heads.span`, and the answer is carried back.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ try:
     with quickly(without=("pandas",), later=("scipy.stats",)):
         from sklearn.linear_model import LogisticRegression
 
-        from breeds.heads.space import Space
+        from breeds.heads.span import Span
 except ImportError:  # a version that wants more of them
     from sklearn.linear_model import LogisticRegression
 
-    from breeds.heads.space import Space
+    from breeds.heads.span import Span
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]
@@ -72,7 +72,7 @@ class Search:
     temperature: float
     out_of_fold: Logits
     start: tuple[NDArray[Any], NDArray[Any]]
-    space: Space
+    space: Span
 
     @property
     def at_edge(self) -> bool:
@@ -113,9 +113,9 @@ def fit(
     Returns
     -------
     weights, bias
-        float32 (width, classes) and (classes,), for `breeds.heads.saved.Model`.
+        float32 (width, classes) and (classes,), for `breeds.heads.model.Model`.
     """
-    space = search.space if search is not None and search.space.is_exact else Space(features)
+    space = search.space if search is not None and search.space.is_exact else Span(features)
     solver = _solver(int(targets.max()) + 1, _FINAL_TOLERANCE, balanced)
     solver.C = C
     if search is not None:
@@ -160,7 +160,7 @@ def search_C(
     judged
         Which photos count for the loss and the temperature, shape (n,); None for all.
     """
-    space = Space(features, _SEARCH_RANK)
+    space = Span(features, _SEARCH_RANK)
     counted = slice(None) if judged is None else judged
     losses: dict[float, float] = {}
     best: list[_Step] = []

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import __version__
-from breeds.backbone import Recipe
 from breeds.errors import BreedsError
+from breeds.recipe import Recipe
 
 _BLOCK_ROWS = 64
 

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import Recipe
-from breeds.durable import commit, temporary_beside
 from breeds.errors import BreedsError
+from breeds.files import commit, temporary_beside
+from breeds.recipe import Recipe
 from breeds.store import hdf5
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine.

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import Recipe
-from breeds.durable import write_aside
 from breeds.errors import BreedsError
+from breeds.files import write_aside
+from breeds.recipe import Recipe
 from breeds.store import hdf5
 from breeds.store.shards import FeatureIndex, is_intact, list_shards, shard_folder
 

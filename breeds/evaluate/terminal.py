@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from breeds.doubts import Doubt, NearDuplicate
+    from breeds.evaluate.doubts import Doubt, NearDuplicate
 
 
 #: Under so many test photos of a class, its numbers rest on too few.
@@ -50,7 +50,7 @@ def as_text(report: dict[str, Any]) -> str:
 
 
 def cross_validation_text(numbers: dict[str, Any]) -> str:
-    """Lay out the numbers of `breeds.crossval.cross_validate`."""
+    """Lay out the numbers of `breeds.evaluate.crossval.cross_validate`."""
     return (
         f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on "
         f"{numbers['photos']} photos: "

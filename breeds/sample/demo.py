@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from breeds import cli
-from breeds.backbone import XCEPTION
-from breeds.engines import get_weights
+from breeds.engines.backbones import XCEPTION
+from breeds.engines.weights import get_weights
 from breeds.errors import BreedsError
-from breeds.samples import write_holiday, write_samples
+from breeds.sample import write_holiday, write_samples
 
 DEMO = Path("demo")
 
@@ -19,7 +19,7 @@ DEMO = Path("demo")
 def main() -> int:
     """Run the demo and return the first exit code that is not 0."""
     parser = cli.parser(__doc__)
-    parser.prog = "python -m breeds.demo"
+    parser.prog = "python -m breeds.sample.demo"
     parser.add_argument("--data", metavar="DIR", help="your labelled photos (default: drawn ones)")
     parser.add_argument("--weights", metavar="W",
                         help="weights (default: imagenet if reachable, else random)")  # fmt: skip

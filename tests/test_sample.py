@@ -9,9 +9,9 @@ import pytest
 from conftest import run_script
 from PIL import Image
 
-from breeds.drawing import BREEDS
 from breeds.photos import find_photos
-from breeds.samples import write_holiday, write_samples
+from breeds.sample import write_holiday, write_samples
+from breeds.sample.drawing import BREEDS
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample as a process of its own draws it."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    command = ("-m breeds.samples", folder / "sample", "--per-breed", 1)
+    command = ("-m breeds.sample", folder / "sample", "--per-breed", 1)
     done = run_script(*command, cwd=folder, env={"PYTHONHASHSEED": "77"})
     assert done.returncode == 0, done.stderr
     assert "10 photos of 10 drawn breeds" in done.stdout

@@ -13,11 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import Recipe
 from breeds.engines import Engine
+from breeds.engines.processes import process_pool
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import decode, key_of, read
-from breeds.processes import process_pool
+from breeds.recipe import Recipe
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -23,12 +23,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from breeds.backbone import BACKBONES, Recipe, Weights
+from breeds.engines.backbones import BACKBONES
+from breeds.engines.processes import process_pool
 from breeds.engines.quiet import quiet
+from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.imports import quickly
 from breeds.photos import decode, read
-from breeds.processes import process_pool
+from breeds.recipe import Recipe
 
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import numpy as np
 
-from breeds.durable import write_aside
+from breeds.files import write_aside
 from breeds.predict import Answer
 
 UNKNOWN = "unknown"

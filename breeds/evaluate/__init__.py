@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import metrics
-from breeds.durable import write_aside
 from breeds.errors import BreedsError
-from breeds.heads.saved import Model, softmax
+from breeds.files import write_aside
+from breeds.heads.model import Model, softmax
 from breeds.heads.unknown import Detector
 from breeds.store import Store, check_recipe, versions
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from breeds.backbone import Recipe
-from breeds.durable import write_aside
 from breeds.errors import BreedsError
+from breeds.files import write_aside
 from breeds.heads.unknown import Detector
+from breeds.recipe import Recipe
 
 _FORMAT = "breeds model 1"
 _DETECTOR = ("means", "directions", "weights", "typical")
@@ -113,7 +113,7 @@ def pack_keys(keys: list[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(sorted(keys))), dtype=np.uint8).reshape(-1, 32)
 
 
-def save(model: Model, path: Path) -> None:
+def save_model(model: Model, path: Path) -> None:
     """Write a model file, whole or not at all.
 
     Raises
@@ -144,7 +144,7 @@ def save(model: Model, path: Path) -> None:
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, aside, metadata)
 
 
-def load(path: Path) -> Model:
+def load_model(path: Path) -> Model:
     """Read a model file; nothing in it is run, and everything in it is checked.
 
     Raises

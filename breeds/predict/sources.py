@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.backbone import Recipe
-from breeds.durable import check_writable, hold
+from breeds.engines.pipeline import Feature, KeyAndPath, Pipeline
 from breeds.errors import BreedsError, PhotoError
-from breeds.pipeline import Feature, KeyAndPath, Pipeline
+from breeds.files import check_writable, hold
+from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store
 
 

@@ -18,7 +18,7 @@ from scipy.linalg import solve_triangular
 Floats = NDArray[np.float32]
 
 
-class Space:
+class Span:
     """Photos in an orthonormal basis of their span, and the way back for weights.
 
     Parameters

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from breeds.durable import check_writable, hold, write_aside
 from breeds.errors import BreedsError
+from breeds.files import check_writable, hold, write_aside
 
 HOLD = """
 import sys
 from pathlib import Path
-from breeds.durable import hold
+from breeds.files import hold
 with hold(Path(sys.argv[1]), "the store"):
     print("held", flush=True)
     sys.stdin.read()
@@ -25,7 +25,7 @@ with hold(Path(sys.argv[1]), "the store"):
 WRITE_HALF_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from breeds.durable import write_aside
+from breeds.files import write_aside
 with write_aside(Path(sys.argv[1])) as aside:
     aside.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from breeds import metrics
 from breeds.errors import BreedsError
 from breeds.heads import logistic
-from breeds.heads.saved import Model, apply_layers, softmax
+from breeds.heads.model import Model, apply_layers, softmax
 from breeds.split import fold_of
 from breeds.store import Store
 

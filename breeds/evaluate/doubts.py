@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from breeds.crossval import labelled_features, out_of_fold
-from breeds.heads.saved import softmax
+from breeds.evaluate.crossval import labelled_features, out_of_fold
+from breeds.heads.model import softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.split import fold_of
 from breeds.store import Store

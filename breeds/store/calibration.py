@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from breeds.backbone import Recipe
-from breeds.durable import write_aside
-from breeds.engines.network import CALIBRATION_PHOTOS
+from breeds.engines.convert import CALIBRATION_PHOTOS
 from breeds.errors import BreedsError, PhotoError
+from breeds.files import write_aside
 from breeds.photos import key_of, read
+from breeds.recipe import Recipe
 from breeds.store import Store, Table, list_shards, shard_folder
 
 

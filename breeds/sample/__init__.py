@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds import cli
-from breeds.drawing import BREEDS, Breed, draw
-from breeds.durable import write_aside
+from breeds.files import write_aside
+from breeds.sample.drawing import BREEDS, Breed, draw
 
 HOLIDAY = 1_000_000  # indexes from here on are never training photos
 
@@ -69,25 +68,3 @@ def write_holiday(folder: Path, count: int = 12, seed: int = 0) -> int:
         breed = BREEDS[order[k % len(order)]]
         _save(folder / f"holiday_{k + 1:02d}.jpg", breed, HOLIDAY + k, seed)
     return sum(1 for _ in folder.glob("holiday_*.jpg"))
-
-
-def main() -> int:
-    """Draw the sample into FOLDER/photos and FOLDER/holiday; return the exit code."""
-    about = "Draw the sample: FOLDER/photos/BREED to train on, FOLDER/holiday to predict."
-    parser = cli.parser(about)
-    parser.prog = "python -m breeds.samples"
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to")
-    parser.add_argument(
-        "--per-breed", type=cli.positive, default=30, metavar="N", help="photos of each breed"
-    )
-    parser.add_argument("--seed", type=cli.natural, default=0, metavar="N", help="which set of photos")
-    arguments = parser.parse_args()
-    photos = write_samples(arguments.folder / "photos", arguments.per_breed, arguments.seed)
-    holiday = write_holiday(arguments.folder / "holiday", seed=arguments.seed)
-    print(f"{photos} photos of {len(BREEDS)} drawn breeds in {arguments.folder / 'photos'}, "
-          f"{holiday} more in {arguments.folder / 'holiday'}")  # fmt: skip
-    return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

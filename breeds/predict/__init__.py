@@ -15,14 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbone import BACKBONES, DECODE_RULE, LARGEST_SIZE, Recipe, Weights
-from breeds.calibrate import recorded_sample
-from breeds.engines import Engine, get_weights, open_engine
+from breeds.engines import Engine
+from breeds.engines.backbones import BACKBONES, LARGEST_SIZE
+from breeds.engines.choose import open_engine
+from breeds.engines.pipeline import Pipeline, run_ahead
+from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.saved import Model
+from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, RESIZES, key_of, read, walk_photos
-from breeds.pipeline import Pipeline, run_ahead
-from breeds.sources import FeatureSource
+from breeds.predict.sources import FeatureSource
+from breeds.recipe import DECODE_RULE, Recipe
+from breeds.store.calibration import recorded_sample
 
 #: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
 _CHUNK, _GPU_CHUNK = 128, 2048
@@ -101,7 +104,7 @@ def predict(
     workers
         Threads that read and decode, or processes beside a GPU.
     engine
-        One of `breeds.engines.ENGINES`.
+        One of `breeds.engines.choose.ENGINES`.
     views
         Views of every photo over which to average, beside the photo as it is.
 

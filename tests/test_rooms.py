@@ -1,0 +1,73 @@
+"""The house stands: every room knows only rooms below it, no two know each other, fronts stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+#: Floors from the roof down; modules of one floor may know each other, but never in a circle.
+FLOORS = (
+    ("sample",),
+    ("extract", "train", "evaluate", "predict"),
+    ("heads",),
+    ("store",),
+    ("engines",),
+    ("photos",),
+    ("recipe", "split", "metrics", "files", "cli", "errors", "imports"),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def module_name(path: Path) -> str:
+    """The dotted name by which a file of the package is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "breeds").rglob("*.py"))}
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules of Breeds that a module imports, anywhere in it but where only types are checked."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body.clear()
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "breeds":
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= inside or {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & MODULES.keys()
+    return found - {name}
+
+
+def floor_of(name: str) -> int:
+    return FLOOR[name.split(".")[1]]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "breeds"])
+def test_a_room_knows_only_rooms_below_it(name: str) -> None:
+    above = {other for other in imports_of(name) - {"breeds"} if floor_of(other) < floor_of(name)}
+    assert not above
+
+
+def test_no_two_rooms_know_each_other() -> None:
+    TopologicalSorter({name: imports_of(name) for name in MODULES}).prepare()  # raises on a circle
+
+
+HEAVY = ("tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py")
+
+
+@pytest.mark.parametrize("script", ["extract_features", "train_head", "evaluate", "predict"])
+def test_help_is_shown_without_heavy_libraries(script: str) -> None:
+    code = f"import sys, {script}; {script}.parser(); print(*sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == []
