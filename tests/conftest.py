@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,16 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
     assert len(error) == 1, result.stderr
     for word in words:
         assert word in error[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache folder for the whole session, never the developer's own: networks are converted once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BREEDS_CACHE", str(folder))
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,9 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from breeds import layout, report
 from breeds.errors import BreedsError
+from breeds.evaluate import evaluate, write_json
+from breeds.evaluate.terminal import as_text
 from breeds.heads import logistic
 from breeds.heads.export import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
@@ -188,7 +189,7 @@ def test_the_model_has_seen_exactly_what_is_not_for_testing(
     assert record["n_train"] + record["n_val"] + record["n_test"] == len(keys)
     assert len(model.seen_keys()) == record["n_train"] + record["n_val"]
     assert model.seen_keys() < set(keys)
-    assert report.evaluate(store, model)["n_test"] == record["n_test"]
+    assert evaluate(store, model)["n_test"] == record["n_test"]
 
 
 def test_validation_photos_take_no_part_in_the_fit(open_store: Callable[..., Store]) -> None:
@@ -598,7 +599,7 @@ def test_the_exported_pipeline_answers_as_the_model(
 def test_every_number_of_the_report_is_scikit_learns(open_store: Callable[..., Store]) -> None:
     store = open_store({"a": 60, "b": 40, "c": 40, "d": 30, "e": 10}, noise=0.4, seed=1)
     model = train(store)
-    numbers = report.evaluate(store, model)
+    numbers = evaluate(store, model)
     features, labels, _ = columns(store.path)
     test = ~training_rows(store.path, model)
     truth, p = labels[test], as_pipeline(model).predict_proba(features[test])
@@ -626,15 +627,15 @@ def test_every_number_of_the_report_is_scikit_learns(open_store: Callable[..., S
 
 def test_the_report_is_strict_json_and_reads_well(open_store: Callable[..., Store], tmp_path: Path) -> None:
     store = open_store({"a": 20, "Bärenhund": 20}, noise=0.6)
-    numbers = report.evaluate(store, train(store))
-    report.write_json(numbers, tmp_path / "new" / "r.json")
+    numbers = evaluate(store, train(store))
+    write_json(numbers, tmp_path / "new" / "r.json")
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     read = json.loads((tmp_path / "new" / "r.json").read_text("utf-8"), parse_constant=refuse)
     assert read == numbers
-    text = layout.as_text(read)
+    text = as_text(read)
     words = " ".join(text.split())
     assert f"accuracy {numbers['accuracy']:.1%}" in words
     assert f"log loss {numbers['log_loss']:.4f}" in words
@@ -644,11 +645,11 @@ def test_the_report_is_strict_json_and_reads_well(open_store: Callable[..., Stor
 
 
 def test_the_text_lists_what_was_confused(open_store: Callable[..., Store]) -> None:
-    numbers = report.evaluate(store := open_store(), train(store))
+    numbers = evaluate(store := open_store(), train(store))
     numbers["confusion"] = [[4, 0, 0], [0, 5, 0], [0, 0, 3]]
-    assert "no photo was taken for another class" in layout.as_text(numbers)
+    assert "no photo was taken for another class" in as_text(numbers)
     numbers["confusion"] = [[1, 3, 0], [0, 5, 0], [1, 0, 2]]
-    lines = [line.strip() for line in layout.as_text(numbers).splitlines()]
+    lines = [line.strip() for line in as_text(numbers).splitlines()]
     place = lines.index("most confused:")
     assert lines[place + 1 : place + 4] == ["3 × beagle taken for pug", "1 × shih-tzu taken for beagle", ""]
 
@@ -658,7 +659,7 @@ def test_each_different_photo_counts_once(open_store: Callable[..., Store], tmp_
     model = train(store)
     rows = list(range(len(store.table)))
     copies = store_of(store, tmp_path / "copies.h5", rows + rows[::-1])
-    once, twice = report.evaluate(store, model), report.evaluate(copies, model)
+    once, twice = evaluate(store, model), evaluate(copies, model)
     assert {**once, "store": ""} == {**twice, "store": ""}
 
 
@@ -666,7 +667,7 @@ def test_a_manifests_split_wins(open_store: Callable[..., Store]) -> None:
     splits = ["test"] * 7 + ["train"] * 13 + ["train"] * 20 + ["test"] * 5 + ["val"] * 5 + ["train"] * 10
     store = open_store(splits=splits)
     model = train(store, C=0.1)
-    numbers = report.evaluate(store, model)
+    numbers = evaluate(store, model)
     assert numbers["n_test"] == 12
     assert [scores["support"] for scores in numbers["per_class"].values()] == [7, 5, 0]
     assert (numbers["n_train"], model.record["n_val"], model.record["n_test"]) == (43, 5, 12)
@@ -677,9 +678,9 @@ def test_a_manifests_split_wins(open_store: Callable[..., Store]) -> None:
 def test_another_store_is_evaluated_on_its_own_test_part(open_store: Callable[..., Store]) -> None:
     model = train(open_store())
     own = open_store(name="other.h5", seed=9, splits=["test", "train", ""] * 20)
-    assert report.evaluate(own, model)["n_test"] == 20
+    assert evaluate(own, model)["n_test"] == 20
     unsplit = open_store(name="unsplit.h5", seed=9)
-    assert (report.evaluate(unsplit, model)["n_test"], report.evaluate(unsplit, model)["n_seen"]) == (60, 0)
+    assert (evaluate(unsplit, model)["n_test"], evaluate(unsplit, model)["n_seen"]) == (60, 0)
 
 
 def test_photos_seen_in_training_are_never_reported_as_test(
@@ -691,7 +692,7 @@ def test_photos_seen_in_training_are_never_reported_as_test(
     splits = ["test" if row in (seen, 59) else "train" for row in range(60)]
     relabelled = store_of(store, tmp_path / "relabelled.h5", list(range(60)), split=splits)
     with pytest.raises(BreedsError, match="used to train") as refused:
-        report.evaluate(relabelled, model)
+        evaluate(relabelled, model)
     assert store.table.path[seen] in str(refused.value)
 
 
@@ -700,15 +701,15 @@ def test_a_store_with_nothing_new_is_refused(open_store: Callable[..., Store], t
     model = train(store)
     seen = np.flatnonzero(training_rows(store.path, model)).tolist()
     with pytest.raises(BreedsError, match=r"seen\.h5 has no labelled photo that this model has not seen"):
-        report.evaluate(store_of(store, tmp_path / "seen.h5", seen), model)
+        evaluate(store_of(store, tmp_path / "seen.h5", seen), model)
     with pytest.raises(BreedsError, match="no labelled photo"):
-        report.evaluate(open_store({"": 5}, name="unlabelled.h5", seed=5), model)
+        evaluate(open_store({"": 5}, name="unlabelled.h5", seed=5), model)
 
 
 def test_a_class_that_the_model_does_not_know_is_refused(open_store: Callable[..., Store]) -> None:
     model = train(open_store(TWO))
     with pytest.raises(BreedsError, match=r"other\.h5 has photos of poodle, shih-tzu, which the model"):
-        report.evaluate(open_store({"pug": 3, "shih-tzu": 3, "poodle": 2}, name="other.h5", seed=7), model)
+        evaluate(open_store({"pug": 3, "shih-tzu": 3, "poodle": 2}, name="other.h5", seed=7), model)
 
 
 @pytest.mark.parametrize("change", [{"resize": "crop"}, {"weights_sha256": "f" * 64}, {"size": 331}])
@@ -718,7 +719,7 @@ def test_another_recipe_is_refused_naming_both(
     other = dataclasses.replace(random_recipe, **change)
     model = train(open_store())
     with pytest.raises(BreedsError) as refused:
-        report.evaluate(open_store(name="other.h5", recipe=other), model)
+        evaluate(open_store(name="other.h5", recipe=other), model)
     assert str(other) in str(refused.value)
     assert str(random_recipe) in str(refused.value)
 
