@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from table import show
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,28 +22,15 @@ RECIPES = {
 }
 
 
-def cross_validated(store_path: Path, seeds: range) -> tuple[float, float]:
-    """Return mean accuracy and log loss over 5 folds and the seeds, C = 0.01."""
-    from breeds.heads import logistic
-    from breeds.heads.model import softmax
-    from breeds.metrics import accuracy, log_loss
-    from breeds.split import fold_of
+def cross_validated(store_path: Path) -> tuple[float, float]:
+    """Return mean accuracy and log loss over 5 folds and 3 repeats, C and temperature chosen inside."""
+    from breeds.evaluate.crossval import cross_validate
     from breeds.store import Store
+    from breeds.train import train
 
     store = Store.open(store_path)
-    features, labels = store.features(), store.table.label
-    truth = np.unique(labels, return_inverse=True)[1]
-    scores = []
-    for seed in seeds:
-        folds = fold_of(store.table.key, labels, 5, seed)
-        answers = np.zeros((len(truth), truth.max() + 1))
-        for fold in range(5):
-            inside = folds != fold
-            mean, scale = logistic.standardise(features[inside])
-            weights, bias = logistic.fit((features[inside] - mean) / scale, truth[inside], 0.01)
-            answers[~inside] = softmax(((features[~inside] - mean) / scale @ weights + bias).astype(float))
-        scores.append((accuracy(truth, answers), log_loss(truth, answers)))
-    return tuple(np.mean(scores, axis=0))  # type: ignore[return-value]
+    numbers = cross_validate(store, train(store), folds=5, repeats=3)
+    return numbers["accuracy"], numbers["log_loss"]
 
 
 def main() -> None:
@@ -65,7 +51,7 @@ def main() -> None:
             )  # fmt: skip
             if done.returncode == 2:  # it has said why
                 continue
-            right, loss = cross_validated(store, range(3))
+            right, loss = cross_validated(store)
             base = (right, loss) if name == "fp32" else base
             rows.append([name, f"{right:.2%}", f"{100 * (right - base[0]):+.2f}", f"{loss:.4f}",
                          f"{100 * (loss / base[1] - 1):+.1f} %"])  # fmt: skip
