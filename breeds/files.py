@@ -21,6 +21,14 @@ _LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,7})\.tmp", re.DOTALL)
 _LONGEST_NAME = 255
 
 
+def cache_folder() -> Path:
+    """Return where what can be made again is kept: ``$BREEDS_CACHE``, or the user's cache folder."""
+    chosen = os.environ.get("BREEDS_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "breeds"
+
+
 def check_writable(path: Path) -> None:
     """Make sure that a file could be written at `path`, before any work, leaving nothing behind.
 

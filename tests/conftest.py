@@ -59,6 +59,8 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BREEDS_CACHE", str(folder))
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        patch.setenv("PIP_NO_INDEX", "1")  # no test asks a package index but its own
+        patch.setenv("PIP_CONFIG_FILE", os.devnull)
         yield folder
 
 

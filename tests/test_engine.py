@@ -150,13 +150,23 @@ def test_random_weights_are_the_same_at_every_build(
 def test_known_weights_are_known_by_content(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(SHARED_WEIGHTS)
     weights = get_weights(str(tmp_path / name), XCEPTION)
-    assert weights.name == "shared-block14-retrained"
+    assert (weights.name, weights.sha256) == ("imagenet", XCEPTION.content)
 
 
 @pytest.mark.parametrize("name", ["imagenet.h5", "random.h5", XCEPTION.weights_url.rsplit("/", 1)[1]])
 def test_unknown_weights_are_a_file_whatever_they_are_called(files, tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(files[1])
     assert get_weights(str(tmp_path / name), XCEPTION).name == f"file:{name}"
+
+
+def test_a_store_begun_with_one_layout_goes_on_with_the_other(
+    files, photos: Path, shared_engine_everywhere: list[str], tmp_path: Path
+) -> None:
+    from breeds.extract import extract
+
+    first, second = (extract(photos, tmp_path / "s.h5", str(path)) for path in files[:2])
+    assert (first.new, second.new, second.changed) == (12, 0, True)
+    assert first.recipe.digest == second.recipe.digest
 
 
 # weights that do not fit

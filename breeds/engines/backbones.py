@@ -13,7 +13,9 @@ class Backbone:
     """A pretrained network without its classifier, as ``keras.applications`` builds it.
 
     The features are the global average of its last layer. Pixels are scaled to [-1, 1] first, but
-    for the networks that `scales` itself says do that inside, and take 0 to 255.
+    for the networks that `scales` itself says do that inside, and take 0 to 255. `content` is the
+    digest of the ImageNet weights' arrays (`breeds.engines.weightfile.content_digest`) where it is
+    known, `weights_digest` that of the file with them which Keras publishes.
     """
 
     name: str
@@ -24,6 +26,7 @@ class Backbone:
     weights_url: str
     weights_digest: str
     scales: bool = False
+    content: str = ""
 
 
 _KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -35,6 +38,7 @@ XCEPTION = Backbone(
     width=2048,
     weights_url=_KERAS_FILES + "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
     weights_digest="b0042744bf5b25fce3cb969f33bebb97",
+    content="eccae98f183ea732626aefd3625b50e8a4049799b33e959652ebf515972c7c6e",
 )
 BACKBONES = {
     backbone.name: backbone

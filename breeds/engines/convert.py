@@ -28,6 +28,7 @@ from breeds.engines.processes import process_pool
 from breeds.engines.quiet import quiet
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
+from breeds.files import cache_folder
 from breeds.imports import quickly
 from breeds.photos import decode, read
 from breeds.recipe import Recipe
@@ -37,14 +38,6 @@ _RULE = "1"
 _FILES = ("network.xml", "network.bin")
 #: How many photos int8 is calibrated on.
 CALIBRATION_PHOTOS = 300
-
-
-def cache_folder() -> Path:
-    """Return where converted networks are kept: ``$BREEDS_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("BREEDS_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "breeds"
 
 
 def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:

