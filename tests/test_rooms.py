@@ -19,7 +19,7 @@ FLOORS = (
     ("store",),
     ("engines",),
     ("photos",),
-    ("recipe", "split", "metrics", "files", "cli", "errors", "imports"),
+    ("recipe", "split", "metrics", "files", "cli", "errors", "imports", "web"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

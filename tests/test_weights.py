@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from conftest import SHARED_WEIGHTS, needs_shared
 
 from breeds.engines import package, weightfile
 from breeds.engines.backbones import BACKBONES, XCEPTION, Backbone
-from breeds.engines.weightfile import content_digest, read_arrays, remembered_digest, write_arrays
+from breeds.engines.weightfile import content_digest, identify, read_arrays, write_arrays
 from breeds.engines.weights import find_weights, get_weights
 from breeds.errors import BreedsError
 
@@ -71,6 +72,34 @@ def test_both_of_keras_layouts_hold_the_same_weights(name: str, tmp_path: Path) 
     assert content_digest(tmp_path / "other.h5") != digest, "one bit of each number of one array"
 
 
+def test_keras_1_names_are_the_same_weights(tmp_path: Path) -> None:
+    """Names such as ``block1_conv1_W_1:0``, as in files that Keras published long ago."""
+    arrays = {
+        "stem_conv": [np.ones((3, 3, 3, 8), np.float32)],
+        "stem_bn": [np.full(8, i, np.float32) for i in range(4)],
+        "block_sepconv": [np.ones((3, 3, 8, 1), np.float32), np.ones((1, 1, 8, 4), np.float32)],
+    }
+    called = ["W", "gamma", "beta", "running_mean"]
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["layer_names"] = np.array(list(arrays), dtype="S")
+        for layer, members in arrays.items():
+            names = [f"{layer}_{called[i]}_1:0" for i in range(len(members))]
+            file.create_group(layer).attrs["weight_names"] = np.array(names, dtype="S")
+            for name, member in zip(names, members, strict=True):
+                file[layer][name] = member
+    kinds = {"stem_conv": "conv2d", "stem_bn": "batch_normalization", "block_sepconv": "separable_conv2d"}
+    named = {f"{kinds[n]}/vars/{i}": array for n, found in arrays.items() for i, array in enumerate(found)}
+    write_arrays(tmp_path / "new.weights.h5", named)
+    assert content_digest(tmp_path / "old.h5") == content_digest(tmp_path / "new.weights.h5")
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_the_file_that_keras_publishes_is_imagenet_by_its_own_digest(kind: str, weights: Path) -> None:
+    digest = hashlib.file_digest(open(weights, "rb"), kind).hexdigest()  # noqa: SIM115
+    found = get_weights(str(weights), replace(XCEPTION, weights_digest=digest))
+    assert (found.name, found.sha256) == ("imagenet", XCEPTION.content)
+
+
 @needs_shared
 def test_the_genuine_weights_are_imagenet_in_any_layout(tmp_path: Path) -> None:
     from breeds.engines.keras import keras
@@ -105,20 +134,20 @@ def never(*_: object) -> str:
 
 def test_a_file_is_read_once_until_it_changes(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weightfile, "_SETTLED_NS", 0)
-    digest = remembered_digest(weights, "xception")
+    digest = identify(weights).content
     with monkeypatch.context() as patch:
         patch.setattr(weightfile, "content_digest", never)
-        assert remembered_digest(weights, "xception") == digest
+        assert identify(weights).content == digest
     before = weights.stat()
     with h5py.File(weights, "r+") as file:
         file["layers/conv2d/vars/0"][0, 0] = 9
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))  # as some tools do
     assert weights.stat().st_size == before.st_size
-    assert remembered_digest(weights, "xception") == content_digest(weights) != digest
+    assert identify(weights).content == content_digest(weights) != digest
 
 
 def test_a_file_written_just_now_is_not_remembered(weights: Path, session_cache: Path) -> None:
-    remembered_digest(weights, "xception")
+    identify(weights)
     memory = session_cache / "weights.json"
     assert not memory.exists() or str(weights.resolve()) not in json.loads(memory.read_text())
 
@@ -132,7 +161,7 @@ def test_a_damaged_memory_is_no_memory(
     (tmp_path / "cache").mkdir()
     memory = tmp_path / "cache" / "weights.json"
     memory.write_text(text)
-    digest = remembered_digest(weights, "xception")
+    digest = identify(weights).content
     assert digest == content_digest(weights)
     assert list(json.loads(memory.read_text())) == [str(weights.resolve())]
 
@@ -140,7 +169,14 @@ def test_a_damaged_memory_is_no_memory(
 def test_without_a_cache_it_only_takes_longer(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weightfile, "_SETTLED_NS", 0)
     monkeypatch.setenv("BREEDS_CACHE", os.devnull)
-    assert remembered_digest(weights, "xception") == content_digest(weights)
+    assert identify(weights).content == content_digest(weights)
+
+
+def test_a_file_that_cannot_be_read_just_now_is_not_called_damaged(weights: Path) -> None:
+    with open(weights, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as HDF5 does where another program writes it
+        with pytest.raises(BreedsError, match="Cannot read the weights file"):
+            get_weights(str(weights), XCEPTION)
 
 
 # files from strangers
@@ -173,8 +209,20 @@ def text(file: h5py.File) -> None:
     file["layers/conv2d_2/vars/0"] = "text"
 
 
-def deep(file: h5py.File) -> None:
-    file["layers/" + "/".join("x" * 50) + "/vars/0"] = 1.0
+def many_ways(file: h5py.File) -> None:
+    """Few bytes that name the same groups in a great many ways."""
+    groups = [file["layers/conv2d"]]
+    for level in range(6):
+        groups.append(file.create_group(f"level{level}"))
+        for i in range(60):
+            groups[-1][str(i)] = groups[-2]
+    file["layers/conv2d_2"] = groups[-1]
+
+
+def one_array_many_times(file: h5py.File) -> None:
+    file["layers/big"] = np.zeros(10**5, np.float32)
+    for i in range(3000):
+        file[f"layers/x{i}"] = file["layers/big"]
 
 
 def circle(file: h5py.File) -> None:
@@ -187,7 +235,18 @@ def nothing(file: h5py.File) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [soft_link, external_link, virtual_dataset, raw_file, more_than_there_is, text, deep, circle, nothing],
+    [
+        soft_link,
+        external_link,
+        virtual_dataset,
+        raw_file,
+        more_than_there_is,
+        text,
+        many_ways,
+        one_array_many_times,
+        circle,
+        nothing,
+    ],
 )
 def test_a_strangers_file_is_refused_in_one_sentence(change: Callable[..., None], weights: Path) -> None:
     with h5py.File(weights, "r+") as file:

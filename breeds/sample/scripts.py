@@ -1,0 +1,66 @@
+"""The four scripts in order, as somebody would type them, on whatever photos."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from breeds import cli
+from breeds.engines.backbones import XCEPTION
+from breeds.engines.weights import get_weights
+from breeds.errors import BreedsError
+
+
+def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: str) -> int:
+    """Run the four scripts, show what they say, and return the first exit code that is not 0.
+
+    Parameters
+    ----------
+    data, unseen
+        Labelled photos, and photos to predict.
+    weights
+        As ``--weights`` takes them.
+    folder
+        Where the answers go.
+    again
+        What to say of running it again.
+    """
+    name = f"{cli.name_of(Path(data))}-{Path(weights).name.split('.')[0]}"
+    store, model = cli.FEATURES / f"{name}.h5", cli.MODELS / f"{name}.safetensors"
+    report, table = cli.REPORTS / f"{name}.json", folder / f"{name}.csv"
+    scripts = (
+        ("extract_features.py", data, "--store", store, "--weights", weights),
+        ("train_head.py", "--store", store, "--model", model),
+        ("evaluate.py", "--store", store, "--model", model, "--json", report),
+        ("predict.py", unseen, "--model", model, "--out", table, "--top-k", "3"),
+    )
+    for script in scripts:
+        command = [str(part) for part in script]
+        print(f"\n$ python {shlex.join(command)}", flush=True)
+        code = subprocess.run([sys.executable, *command], check=False).returncode
+        if code:
+            return code
+    _show(table)
+    print(f"\nLook next at {table} (answers), {report} (all numbers), {unseen} (the photos);\n{again}")
+    return 0
+
+
+def best_weights() -> str:
+    """Return ``imagenet`` if those weights are here or can be fetched, else ``random``, and say so."""
+    try:
+        get_weights("imagenet", XCEPTION)
+        return "imagenet"
+    except BreedsError:
+        print("\nThe ImageNet weights cannot be reached from here, so this uses random weights: "
+              "all the steps are real, but the accuracy means nothing about real dogs.")  # fmt: skip
+        return "random"
+
+
+def _show(table: Path, rows: int = 13) -> None:
+    print()
+    lines = table.read_text(encoding="utf-8").splitlines()
+    print("\n".join(lines[:rows]))
+    if len(lines) > rows:
+        print(f"... and {len(lines) - rows} more rows")
