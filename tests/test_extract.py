@@ -23,9 +23,8 @@ RANDOM = ("--weights", "random")
 
 
 @pytest.fixture
-def engine(shared_engine_everywhere: list[str], random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The real engine in batches of four, as the tests here have few photos; lists its openings."""
-    monkeypatch.setattr(random_engine, "_batch", 4)
+def engine(shared_engine_everywhere: list[str]) -> list[str]:
+    """The real engine; lists its openings."""
     return shared_engine_everywhere
 
 

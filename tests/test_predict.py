@@ -68,9 +68,8 @@ def model(place: Path) -> Model:
 
 @pytest.fixture
 def engine(random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The real engine in batches of four, as the tests here have few photos; lists its openings."""
+    """The real engine; lists its openings."""
     opened: list[str] = []
-    monkeypatch.setattr(random_engine, "_batch", 4)
 
     def open_engine(*_: object, **__: object) -> object:
         opened.append("opened")

@@ -1,7 +1,8 @@
 """Engines run a backbone over pixels. Each is one class in a module of its own, imported when used.
 
-An engine gathers photos into batches as suits it, but a feature never depends on the photos
-around it; so stores can be begun with one engine and continued with another.
+On a CPU a feature never depends on the photos around it, to the last bit; a GPU computes batches,
+in which the last bits may depend on a photo's place. Engines agree within 1e-3 of a feature's length
+and 1e-4 of cosine distance, so stores can be begun with one and continued with another.
 """
 
 from __future__ import annotations

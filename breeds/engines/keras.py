@@ -26,7 +26,9 @@ with quiet():
 
 __all__ = ["KerasEngine", "build", "gpus", "keras"]
 
-BATCH, GPU_BATCH = 32, 256
+# One photo at a time on a CPU: on some, a feature's last bits depend on its place in a batch; and
+# larger batches are slower there, as their layers' outputs leave the processor's caches.
+BATCH, GPU_BATCH = 1, 256
 # At which input size random weights are calibrated, in pixels; every backbone takes it.
 _RANDOM_SIZE = 96
 # How Keras's backends name the end of a GPU's memory, and Python the end of its own.
@@ -34,7 +36,10 @@ _OUT_OF_MEMORY = re.compile("RESOURCE_?EXHAUSTED|out of memory|OutOfMemory|Memor
 
 
 class KerasEngine:
-    """Xception and its like on Keras, in batches of a fixed shape, as large as a GPU's memory allows.
+    """Xception and its like on Keras: photo by photo on a CPU, in batches as large as a GPU's memory allows.
+
+    On a CPU a feature is the same to the last bit whatever photos are around it, and is so from run
+    to run on one machine; on a GPU the last bits may differ with a photo's place in its batch.
 
     Parameters
     ----------
