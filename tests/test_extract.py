@@ -11,11 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, assert_refused, extract_photos, run_script
 
 import breeds.extract
 from breeds.errors import BreedsError
-from breeds.extract import Summary, extract
+from breeds.extract import Summary
 from breeds.photos import key_of
 from breeds.store import Store, shard_folder
 
@@ -35,7 +35,7 @@ def store(photos: Path, engine: list[str], tmp_path: Path, tmp_path_factory: pyt
     kept = tmp_path_factory.getbasetemp() / "extracted"
     if kept.exists():
         shutil.copytree(kept, path.parent)
-    extract(photos, path, "random")
+    extract_photos(photos, path)
     if not kept.exists():
         shutil.copytree(path.parent, kept)
     engine.clear()
@@ -44,7 +44,7 @@ def store(photos: Path, engine: list[str], tmp_path: Path, tmp_path_factory: pyt
 
 def run(photos: Path, store: Path, **options: object) -> Summary:
     """Extract, and check what must hold of every run."""
-    summary = extract(photos, store, "random", **options)  # type: ignore[arg-type]
+    summary = extract_photos(photos, store, **options)
     assert summary.photos == summary.features + len(summary.quarantined)
     table = Store.open(store).table
     assert summary.features == len(table) == len(Store.open(store).features())
@@ -212,7 +212,7 @@ def edit_keeping_size_and_time(photo: Path) -> None:
 def test_trust_mtime_reads_no_photo_of_the_same_size_and_time(photos: Path, store: Path) -> None:
     before = by_path(store)
     edit_keeping_size_and_time(first_photo(photos))
-    trusting = extract(photos, store, "random", trust_mtime=True)
+    trusting = extract_photos(photos, store, trust_mtime=True)
     assert (trusting.new, trusting.changed) == (0, False)
     assert run(photos, store).new == 1
     assert by_path(store) == before
@@ -289,7 +289,7 @@ def test_another_recipe_is_refused_with_both_named(photos: Path, store: Path, sh
         store.unlink()
     before = snapshot(store.parent)
     with pytest.raises(BreedsError) as refused:
-        extract(photos, store, "random", resize="crop")
+        extract_photos(photos, store, resize="crop")
     assert str(recipe) in str(refused.value)
     assert str(dataclasses.replace(recipe, resize="crop")) in str(refused.value)
     assert snapshot(store.parent) == before
@@ -305,7 +305,7 @@ def test_bad_photos_are_quarantined_with_their_reasons(photos: Path, store: Path
     (photos / "truncated.jpg").write_bytes(good.read_bytes()[:2000])
     (photos / "dangling.jpg").symlink_to("nowhere")
     os.mkfifo(photos / "pipe.jpg")
-    summary = extract(photos, store, "random")
+    summary = extract_photos(photos, store)
     reasons = dict(summary.quarantined)
     assert (summary.photos, summary.features, summary.new, engine) == (17, 12, 0, [])
     assert reasons.keys() == {"zero.jpg", "text.jpg", "truncated.jpg", "dangling.jpg", "pipe.jpg"}
@@ -320,7 +320,7 @@ def test_bad_photos_are_quarantined_with_their_reasons(photos: Path, store: Path
     with h5py.File(store) as f:
         columns = (f["quarantine_path"].asstr()[:], f["quarantine_reason"].asstr()[:])
         assert dict(zip(*columns, strict=True)) == reasons
-    again = extract(photos, store, "random")
+    again = extract_photos(photos, store)
     assert (again.changed, again.quarantined, engine) == (False, summary.quarantined, [])
 
 
@@ -338,13 +338,19 @@ def test_a_mended_photo_leaves_the_quarantine(photos: Path, store: Path) -> None
 def test_nothing_but_bad_photos_is_refused(photos: Path, store: Path, had_a_store: bool) -> None:
     if not had_a_store:
         shutil.rmtree(store.parent)
-    before = snapshot(photos.parent)
     (photos.parent / "bad").mkdir()
+    if had_a_store:  # that of the same folder, whose photos have gone bad
+        shutil.rmtree(photos)
+        (photos.parent / "bad").rename(photos)
+        photos.parent.joinpath("bad").symlink_to(photos)
+    before = snapshot(photos.parent)
     (photos.parent / "bad" / "a.jpg").write_text("text")
     (photos.parent / "bad" / "b.jpg").touch()
     with pytest.raises(BreedsError, match=r"None of the 2 photos in .*/bad can be used; the first, a\.jpg: "):
-        extract(photos.parent / "bad", store, "random")
-    assert {k: v for k, v in snapshot(photos.parent).items() if not k.startswith("bad/")} == before
+        extract_photos(photos.parent / "bad", store)
+    assert {
+        k: v for k, v in snapshot(photos.parent).items() if not k.startswith(("bad/", "photos/"))
+    } == before
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "empty"])
@@ -367,7 +373,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
 
     with monkeypatch.context() as patch:
         patch.setattr("breeds.extract.identify", identify_then_change)
-        summary = extract(photos, store, "random")
+        summary = extract_photos(photos, store)
     assert (summary.photos, summary.features, summary.new) == (12, 11, 0)
     assert [path for path, _ in summary.quarantined] == [os.path.relpath(photo, photos)]
     photo.write_bytes(edited)
@@ -384,7 +390,7 @@ def test_one_photo_with_two_labels_is_refused_with_both_paths(photos: Path, stor
     shutil.copyfile(one, other)
     before = snapshot(store.parent)
     with pytest.raises(BreedsError, match="with two answers") as refused:
-        extract(photos, store, "random")
+        extract_photos(photos, store)
     for path in (one, other):
         assert f"{path.relative_to(photos)} (label {path.parent.name})" in str(refused.value)
     assert snapshot(store.parent) == before
@@ -396,7 +402,7 @@ def test_many_conflicts_are_counted_and_the_first_five_listed(photos: Path, stor
         shutil.copyfile(photo, second / f"other{photo.name}")
         shutil.copyfile(photo, second / f"third{photo.name}")
     with pytest.raises(BreedsError, match="and 3 more pairs") as refused:
-        extract(photos, store, "random")
+        extract_photos(photos, store)
     assert str(refused.value).count(" and ") == 6
 
 
@@ -406,7 +412,7 @@ def test_one_photo_in_two_parts_of_the_split_is_refused(photos: Path, tmp_path: 
     manifest = photos / "manifest.csv"
     manifest.write_text(f"path,label,split\n{name},a,train\nagain.jpg,a,test\n")
     with pytest.raises(BreedsError, match=r"\(split train\).*\(split test\)|\(split test\).*\(split train\)"):
-        extract(manifest, tmp_path / "s.h5", "random")
+        extract_photos(manifest, tmp_path / "s.h5")
     assert not (tmp_path / "s.h5").exists()
 
 
@@ -441,7 +447,7 @@ def test_a_store_that_cannot_be_written_is_found_before_any_work(
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(BreedsError, match="Cannot write"):
-        extract(photos, tmp_path / place, "random")
+        extract_photos(photos, tmp_path / place)
     assert engine == []
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "photos"]
 
@@ -493,7 +499,7 @@ class StandIn:
 def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
     folder = photos.rename(tmp_path / "\udcff")
-    extract(folder, tmp_path / "s.h5", "random")
+    extract_photos(folder, tmp_path / "s.h5")
     assert Store.open(tmp_path / "s.h5").table.root == str(folder)
 
 
@@ -503,14 +509,14 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     """While one run still hashes, another finishes, with one photo less."""
     monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
     store = tmp_path / "s.h5"
-    extract(photos, store, "random")
+    extract_photos(photos, store)
     right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
     identify = breeds.extract.identify
 
     def slowly(*arguments):
         table = identify(*arguments)
         monkeypatch.setattr("breeds.extract.identify", identify)
-        extract(tmp_path / "fewer", store, "random")
+        extract_photos(tmp_path / "fewer", store)
         return table
 
     shutil.copytree(photos, tmp_path / "fewer")
@@ -521,7 +527,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )
-    extract(photos, store, "random")
+    extract_photos(photos, store)
     found = Store.open(store)
     for key, feature in zip(found.table.key, found.features(), strict=True):
         assert np.array_equal(feature, right[key])

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, assert_refused, extract_photos, run_script
 
-from breeds.extract import extract
 from breeds.store import Store, shard_folder, verify
 from breeds.store.shards import list_shards
 
@@ -245,7 +244,7 @@ def test_a_run_that_breaks_keeps_what_it_computed(
     monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: Breaks())
     for left in (12, 6):
         with pytest.raises(RuntimeError, match="out of memory") if left == 12 else nothing():
-            assert extract(photos, store, "random").new == 6
+            assert extract_photos(photos, store).new == 6
     assert Store.open(store).features().shape == (12, 8)
 
 

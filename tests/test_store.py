@@ -321,7 +321,6 @@ def group(f: h5py.File) -> None:
 TEXT = h5py.string_dtype()
 BOMB = {"dtype": np.float32, "shape": (5, 10**6), "chunks": (5, 1000), "compression": "gzip"}
 SABOTAGE = {
-    "another format": attribute("format", "breeds store 99"),
     "a format that is a list": attribute("format", [1, 2]),
     "no recipe": lambda f: f.attrs.__delitem__("recipe"),
     "a recipe that is not JSON": attribute("recipe", "{"),
@@ -359,14 +358,24 @@ def test_a_store_that_is_not_one_is_refused(store: Path, change: Callable[[h5py.
     shutil.copyfile(store, store.with_name("other.h5"))
     with h5py.File(store, "r+") as f:
         change(f)
-    with pytest.raises(BreedsError, match=r"made\.h5 is not a feature store of Breeds, or is damaged"):
+    with pytest.raises(BreedsError, match=r"made\.h5 is damaged \(.+\); put back a copy, or move it aside"):
+        Store.open(store)
+
+
+def test_another_format_is_no_damage(store: Path) -> None:
+    with h5py.File(store, "r+") as f:
+        f.attrs["format"] = np.bytes_("breeds store 99")
+    with pytest.raises(
+        BreedsError, match=r"is not a feature store of Breeds: its format is 'breeds store 99'"
+    ):
         Store.open(store)
 
 
 @pytest.mark.parametrize("data", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(999)])
 def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "s.h5").write_bytes(data)
-    with pytest.raises(BreedsError, match="is not a feature store"):
+    words = "is damaged" if data.startswith(b"\x89HDF") else "is not a feature store"
+    with pytest.raises(BreedsError, match=words):
         Store.open(tmp_path / "s.h5")
 
 
@@ -396,8 +405,8 @@ def test_a_truncated_store_is_refused(
     small_store: bytes, tmp_path_factory: pytest.TempPathFactory, share: float
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "truncated.h5"
-    path.write_bytes(small_store[: int(len(small_store) * share)])
-    with pytest.raises(BreedsError, match="is not a feature store"):
+    path.write_bytes(small_store[: (length := int(len(small_store) * share))])
+    with pytest.raises(BreedsError, match="is damaged" if length >= 8 else "is not a feature store"):
         Store.open(path)
 
 
