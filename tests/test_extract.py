@@ -14,12 +14,23 @@ import pytest
 from conftest import ROOT, assert_refused, extract_photos, run_script
 
 import breeds.extract
-from breeds.errors import BreedsError
+from breeds.errors import BreedsError, PhotoError
 from breeds.extract import Summary
 from breeds.photos import key_of
 from breeds.store import Store, shard_folder
 
 RANDOM = ("--weights", "random")
+
+
+class StandIn:
+    """An engine that needs no network: a few pixels are the feature."""
+
+    name = "stand-in"
+    outruns_threads = False
+
+    def stream(self, pixels):
+        for photo in pixels:
+            yield np.float32(photo[0, :8, 0])
 
 
 @pytest.fixture
@@ -336,21 +347,20 @@ def test_a_mended_photo_leaves_the_quarantine(photos: Path, store: Path) -> None
 
 @pytest.mark.parametrize("had_a_store", [False, True])
 def test_nothing_but_bad_photos_is_refused(photos: Path, store: Path, had_a_store: bool) -> None:
-    if not had_a_store:
-        shutil.rmtree(store.parent)
-    (photos.parent / "bad").mkdir()
+    bad = photos
     if had_a_store:  # that of the same folder, whose photos have gone bad
         shutil.rmtree(photos)
-        (photos.parent / "bad").rename(photos)
-        photos.parent.joinpath("bad").symlink_to(photos)
+    else:
+        shutil.rmtree(store.parent)
+        bad = photos.with_name("bad")
+    bad.mkdir()
+    (bad / "a.jpg").write_text("text")
+    (bad / "b.jpg").touch()
     before = snapshot(photos.parent)
-    (photos.parent / "bad" / "a.jpg").write_text("text")
-    (photos.parent / "bad" / "b.jpg").touch()
-    with pytest.raises(BreedsError, match=r"None of the 2 photos in .*/bad can be used; the first, a\.jpg: "):
-        extract_photos(photos.parent / "bad", store)
-    assert {
-        k: v for k, v in snapshot(photos.parent).items() if not k.startswith(("bad/", "photos/"))
-    } == before
+    words = rf"None of the 2 photos in {bad} can be used; the first, a\.jpg: "
+    with pytest.raises(BreedsError, match=words):
+        extract_photos(bad, store)
+    assert snapshot(photos.parent) == before
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "empty"])
@@ -437,7 +447,173 @@ def test_fewer_classes_and_back_compute_nothing(photos: Path, store: Path, engin
     assert engine == []
 
 
+# two folders of one name
+
+
+@pytest.fixture
+def two_places(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two folders called ``train``, of different photos, whose store is the same by default."""
+    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    breeds_of = sorted(drawn_photos.iterdir())
+    for place, some in (("a", breeds_of[:2]), ("b", breeds_of[2:4])):
+        for breed in some:
+            shutil.copytree(breed, tmp_path / place / "train" / breed.name)
+    return [tmp_path / "a" / "train", tmp_path / "b" / "train"]
+
+
+@pytest.mark.parametrize("view", ["original", "flip"])
+def test_another_folders_photos_are_another_data_set(
+    two_places: list[Path], tmp_path: Path, view: str
+) -> None:
+    one, other = two_places
+    store = tmp_path / "features" / "train.h5"
+    extract_photos(one, store, view=view)
+    before = snapshot(store.parent)
+    with pytest.raises(BreedsError, match=r"another data set.*name another --store") as refused:
+        extract_photos(other, store, view=view)
+    assert f"{store} holds the photos of {one}, and 0 of the 12 photos in {other}" in str(refused.value)
+    assert snapshot(store.parent) == before
+    shutil.copyfile(first_photo(one), other / "one.jpg")  # one photo in common makes no data set one
+    with pytest.raises(BreedsError, match="and 1 of the 13 photos"):
+        extract_photos(other, store, view=view)
+
+
+def test_another_folder_of_the_same_name_is_refused_by_the_script(
+    two_places: list[Path], tmp_path: Path
+) -> None:
+    one, other = two_places
+    extract_photos(one, tmp_path / "features" / "train.h5")
+    result = run_script("extract_features.py", other, *RANDOM, cwd=tmp_path)
+    assert_refused(result, "features/train.h5", str(one), str(other), "name another --store")
+
+
+def test_a_folder_that_has_gone_and_another_in_its_stead_are_two_data_sets(
+    two_places: list[Path], tmp_path: Path
+) -> None:
+    """As when a disk is not there just now."""
+    one, other = two_places
+    extract_photos(one, tmp_path / "train.h5")
+    one.rename(tmp_path / "away")
+    with pytest.raises(BreedsError, match="another data set"):
+        extract_photos(other, tmp_path / "train.h5")
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "linked", "part", "grown"])
+def test_a_moved_copied_or_linked_folder_is_the_same_data_set(
+    two_places: list[Path], tmp_path: Path, how: str
+) -> None:
+    one, more = two_places
+    store, there = tmp_path / "train.h5", tmp_path / "there"
+    extract_photos(one, store)
+    before = by_key(store)
+    if how == "moved":
+        one.rename(there)
+    elif how == "linked":
+        there.symlink_to(one)
+    else:
+        shutil.copytree(one, there)
+    if how == "part":
+        shutil.rmtree(min(there.iterdir()))
+    if how == "grown":
+        for breed in more.iterdir():
+            shutil.copytree(breed, there / breed.name)
+    summary = extract_photos(there, store)
+    assert (summary.photos, summary.new) == {"part": (6, 0), "grown": (24, 12)}.get(how, (12, 0))
+    assert Store.open(store).table.root == str(there)
+    after = by_key(store)
+    assert after.items() <= before.items() if how == "part" else before.items() <= after.items()
+
+
+# a store that is damaged
+
+
+def test_the_command_that_a_damaged_store_asks_for_mends_it(
+    photos: Path, store: Path, tmp_path: Path, engine: list[str]
+) -> None:
+    before = by_path(store)
+    store = store.rename(store.with_name("it's $(mine).h5"))
+    shard_folder(store.with_name("photos.h5")).rename(shard_folder(store))
+    os.truncate(store, store.stat().st_size // 2)
+    arguments = ("extract_features.py", photos, *RANDOM, "--store", store)
+    result = run_script(*arguments, cwd=tmp_path)
+    assert_refused(
+        result, f"{store} is damaged (", "put back a copy, or move it aside", "extract_features.py again"
+    )
+    assert "delete" not in result.stderr
+    command = result.stderr.split("`")[1]
+    subprocess.run(command, shell=True, check=True)
+    assert "12 features (0 new, 12 reused)" in run_script(*arguments, cwd=tmp_path).stdout
+    assert by_path(store) == before
+    assert engine == []
+
+
+# what is looked at again
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The shards whose bytes were checked, in the order in which they were."""
+    from breeds.store import shards
+
+    looked: list[Path] = []
+    is_intact = shards.is_intact
+    monkeypatch.setattr(shards, "is_intact", lambda shard: looked.append(shard) or is_intact(shard))
+    return looked
+
+
+def test_a_bad_photo_does_not_make_every_run_read_the_shards(
+    photos: Path, store: Path, engine: list[str], hashed: list[Path]
+) -> None:
+    (photos / "text.jpg").write_text("not a photo")
+    (photos / "zero.jpg").touch()
+    first = extract_photos(photos, store)
+    assert len(hashed) == 1, "the photo is new: it may be in a shard"
+    hashed.clear()
+    again = extract_photos(photos, store)
+    assert (again.quarantined, again.changed) == (first.quarantined, False)
+    assert len(again.quarantined) == 2
+    assert hashed == []
+    edit(photos / "text.jpg")
+    extract_photos(photos, store)
+    assert len(hashed) == 1, "other bytes are another photo"
+    assert engine == []
+
+
+def test_a_photo_that_can_be_decoded_at_last_is(
+    photos: Path, store: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]
+) -> None:
+    """A bad photo is tried again each time, as a newer Pillow may read it."""
+    edit(first_photo(photos))
+    with monkeypatch.context() as patch:
+        patch.setattr("breeds.engines.pipeline.decode", lambda *_: (_ for _ in ()).throw(PhotoError("odd")))
+        assert len(extract_photos(photos, store).quarantined) == 1
+    hashed.clear()
+    summary = run(photos, store)
+    assert (summary.new, summary.quarantined, hashed) == (1, [], [])
+
+
+def test_a_store_from_before_bad_keys_were_remembered_is_read(
+    photos: Path, store: Path, hashed: list[Path]
+) -> None:
+    (photos / "text.jpg").write_text("not a photo")
+    extract_photos(photos, store)
+    with h5py.File(store, "r+") as f:
+        assert f["bad_key"].asstr()[:].tolist() == [key_of(b"not a photo")]
+        del f["bad_key"]
+    hashed.clear()
+    summary = extract_photos(photos, store)
+    assert (summary.new, summary.changed, len(hashed)) == (0, True, 1)
+    assert extract_photos(photos, store).changed is False
+
+
 # refused before any work, with nothing written
+
+
+def test_top_and_classes_together_are_refused(photos: Path, tmp_path: Path) -> None:
+    name = min(photos.iterdir()).name
+    result = run_script("extract_features.py", photos, *RANDOM, "--top=1", f"--classes={name}", cwd=tmp_path)
+    assert_refused(result, "--top and --classes")
+    assert os.listdir(tmp_path) == ["photos"]
 
 
 @pytest.mark.parametrize("place", ["file/s.h5", "file/deeper/s.h5", "folder", "/proc/s.h5"])
@@ -483,17 +659,6 @@ def test_a_second_run_never_loads_tensorflow(photos: Path, store: Path) -> None:
     assert "12 features (0 new, 12 reused) + 1 quarantined" in script().stdout
     edit(first_photo(photos))
     assert "loaded" in script().stderr  # so the poison works
-
-
-class StandIn:
-    """An engine that needs no network: a few pixels are the feature."""
-
-    name = "stand-in"
-    outruns_threads = False
-
-    def stream(self, pixels):
-        for photo in pixels:
-            yield np.float32(photo[0, :8, 0])
 
 
 def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
