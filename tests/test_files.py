@@ -134,14 +134,16 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_cleans_up(tmp_p
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file.bin": b"new"}
 
 
+@pytest.mark.parametrize("machine", ["this one", "another"])
 @pytest.mark.parametrize("dies", [False, True])
-def test_leftovers_go_with_their_writer_and_not_before(tmp_path: Path, dies: bool) -> None:
+def test_leftovers_go_with_their_writer_and_not_before(tmp_path: Path, dies: bool, machine: str) -> None:
     """Whether the writer lives is asked of its lock: names of machines and processes say nothing.
 
     In two containers over one folder both can be equal, or each unheard of in the other.
     """
-    names = ("import os, socket; os.getpid = lambda: 4194304; "
-             "socket.gethostname = lambda: 'another machine'\n")  # fmt: skip
+    names = "import os, socket; os.getpid = lambda: 4194304\n"  # a number that no process here has
+    if machine == "another":
+        names += "socket.gethostname = lambda: 'another machine'\n"
     writer = start(names + WRITE_HALF_AND_WAIT, tmp_path / "a.csv")
     assert writer.stdout is not None
     aside = Path(writer.stdout.readline().strip())
