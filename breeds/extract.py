@@ -168,16 +168,12 @@ def extract(
     started = time.perf_counter()
     check_writable(store)
     listing = selection.find()
+    photos = len(listing.photos)
     weights = get_weights(asked.weights, BACKBONES[asked.backbone])
     recipe = asked.recipe(weights)
     old = _open_old(store, recipe)
-    table = identify(listing, old.table if old and trust_mtime else None, workers)
-    del old  # it is read again below, under the lock
-    if weights.path is not None:
-        table.weights_path = os.path.abspath(weights.path)
-    listing.photos.clear()  # the table has taken their place
-    _refuse_conflicts(table)
-    _refuse_nothing_left(table)
+    table = _table(listing, weights, old if trust_mtime else None, workers)
+    del old  # it is read again under the lock
 
     with hold(lock_file(store), str(store)):
         old = _open_old(store, recipe)  # another run may have just finished
@@ -196,7 +192,7 @@ def extract(
     return Summary(
         store=store,
         recipe=recipe,
-        photos=len(table) + len(table.quarantine),
+        photos=photos,
         features=len(table),
         new=new,
         changed=changed,
@@ -209,8 +205,19 @@ def extract(
     )
 
 
+def _table(listing: Listing, weights: Weights, trusted: Store | None, workers: int) -> Table:
+    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense."""
+    table = identify(listing, trusted.table if trusted else None, workers)
+    listing.photos.clear()
+    if weights.path is not None:
+        table.weights_path = os.path.abspath(weights.path)
+    _refuse_conflicts(table)
+    _refuse_nothing_left(table)
+    return table
+
+
 def _open_old(store: Path, recipe: Recipe) -> Store | None:
-    """Open the store as it is, if there is one; which photos it was calibrated on is not asked yet."""
+    """Open the store as it is, if there is one of this recipe, whatever photos int8 was calibrated on."""
     if not store.exists():
         return None
     old = Store.open(store)

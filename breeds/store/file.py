@@ -165,7 +165,7 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
         for start in range(0, len(table), _BLOCK):
             block = index.read(table.key[start : start + _BLOCK])
             features[start : start + len(block)] = block
-            digest.update(block)
+            digest.update(block.tobytes())
         hdf5.write_attribute(file, "features_sha256", digest.hexdigest())
 
 
@@ -190,6 +190,6 @@ def verify(path: Path) -> Iterator[str]:
     with hdf5.open_hdf5(path) as file:
         features = hdf5.features(file)
         for start in range(0, len(features), _BLOCK):
-            digest.update(np.ascontiguousarray(hdf5.read_block(features, start, start + _BLOCK)))
+            digest.update(hdf5.read_block(features, start, start + _BLOCK).tobytes())
     if digest.hexdigest() != store.features_sha256:
         yield f"{path}: the features do not match their checksum"
