@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     add("data", metavar="DATA", type=Path,
         help="folder of photos (a subfolder per class, Kaggle's layout, or flat), or a CSV manifest "
         "with columns path,label[,split]")  # fmt: skip
-    add("--store", metavar="FILE", type=Path, help="the HDF5 file to write (default: features/DATA.h5)")
+    add("--store", metavar="FILE", type=Path,
+        help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
+        "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
     add("--weights", metavar="W", default="imagenet",
         help="imagenet (downloaded once by Keras), random, or the path of a .h5 weights file")  # fmt: skip
     add("--backbone", default="xception",
@@ -60,17 +62,22 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the extraction and say what was done."""
     arguments = parser().parse_args()
-    from breeds.extract import extract
+    from breeds.extract import Asked, Selection, extract
     from breeds.photos import ORIGINAL, parse_views
 
-    options = vars(arguments)
-    data, listed = options.pop("data"), options.pop("views")
-    views = [ORIGINAL, *(parse_views(listed) if listed else [])]
-    store = options.pop("store") or cli.FEATURES / f"{cli.name_of(data)}.h5"
+    chosen = vars(arguments)
+    selection = Selection(*(chosen[name] for name in ("data", "labels", "top", "classes")))
+    decided = {
+        name: chosen[name] for name in ("weights", "backbone", "resize", "size", "precision", "engine")
+    }
+    store = arguments.store or cli.FEATURES / f"{cli.name_of(arguments.data)}.h5"
     codes = []
-    for view in views:
+    for view in [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]:
         target = store if view == ORIGINAL else cli.view_store(store, view)
-        codes.append(show(extract(data, target, view=view, plain=store, **options)))
+        asked = Asked(view=view, **decided)
+        codes.append(
+            show(extract(selection, target, asked, arguments.workers, arguments.trust_mtime, plain=store))
+        )
     print("next: python train_head.py")
     return max(codes)
 

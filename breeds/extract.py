@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION, Backbone
+from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
 from breeds.engines.choose import open_engine, recipe_precision
 from breeds.engines.pipeline import Pipeline, run_ahead
 from breeds.engines.weights import Weights, get_weights
@@ -19,8 +22,91 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.files import check_writable, hold
 from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
 from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, check_recipe, shard_folder
+from breeds.store import (
+    FeatureIndex,
+    ShardWriter,
+    Store,
+    Table,
+    assemble,
+    check_recipe,
+    lock_file,
+    shard_folder,
+)
 from breeds.store.calibration import calibrated
+from breeds.store.columns import PACKED, Keys, Names, Texts
+
+#: A store takes photos of another folder than its own if so large a share of the smaller set is common.
+SAME_PHOTOS = 0.5
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which photos: `data`, `labels`, `top` and `classes` as in `breeds.photos.find_photos`."""
+
+    data: Path
+    labels: Path | None = None
+    top: int | None = None
+    classes: Sequence[str] | None = None
+
+    def find(self) -> Listing:
+        """List the photos.
+
+        Raises
+        ------
+        BreedsError
+            If there are none, the labels do not fit them, or `top` and `classes` are both given.
+        """
+        if self.top is not None and self.classes is not None:
+            raise BreedsError("--top and --classes both choose the classes; name one of the two.")
+        return find_photos(self.data, self.labels, self.top, self.classes)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user decides of the recipe, and what is to compute it.
+
+    Parameters
+    ----------
+    weights
+        ``imagenet``, ``random`` or a file's path.
+    backbone
+        A name in `breeds.engines.backbones.BACKBONES`.
+    view
+        Which variant of the photos to extract, as in `breeds.photos.decode`.
+    resize
+        How a photo becomes a square, one of `breeds.photos.RESIZES`.
+    size
+        Width and height of the network's input; None is the backbone's own.
+    precision, engine
+        One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
+    """
+
+    weights: str = "imagenet"
+    backbone: str = XCEPTION.name
+    view: str = ORIGINAL
+    resize: str = "stretch"
+    size: int | None = None
+    precision: str = "fp32"
+    engine: str = "auto"
+
+    def recipe(self, weights: Weights) -> Recipe:
+        """Return the recipe, still without the photos that int8 is calibrated on.
+
+        Raises
+        ------
+        BreedsError
+            If the backbone does not take this size, or the engine this precision.
+        """
+        backbone = BACKBONES[self.backbone]
+        size = self.size or backbone.size
+        if not backbone.smallest <= size <= LARGEST_SIZE:
+            raise BreedsError(
+                f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
+            )
+        precision = recipe_precision(self.engine, self.precision)
+        return Recipe(
+            backbone.name, weights.name, weights.sha256, size, self.resize, precision, view=self.view
+        )
 
 
 @dataclass(frozen=True)
@@ -42,42 +128,25 @@ class Summary:
 
 
 def extract(
-    data: Path,
+    selection: Selection,
     store: Path,
-    weights: str = "imagenet",
-    labels: Path | None = None,
-    top: int | None = None,
-    classes: Sequence[str] | None = None,
-    backbone: str = XCEPTION.name,
-    view: str = ORIGINAL,
-    resize: str = "stretch",
-    size: int | None = None,
-    precision: str = "fp32",
-    engine: str = "auto",
+    asked: Asked,
     workers: int = 2,
     trust_mtime: bool = False,
     plain: Path | None = None,
 ) -> Summary:
-    """Bring the store up to date with the photos of `data`; only what is missing is computed.
+    """Bring the store up to date with the photos selected; only what is missing is computed.
+
+    Memory holds the pixels and features under way, and for each photo a few hundred bytes: its line in
+    the table as it was and as it will be (100 each), where its feature is (40), and its listing (150);
+    all in all the process grew by 0.6 kB a photo (``benchmarks/memory.py``).
 
     Parameters
     ----------
-    data, labels, top, classes
-        Which photos, as in `breeds.photos.find_photos`.
+    selection, asked
+        Which photos, and by which recipe.
     store
         The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
-    weights
-        ``imagenet``, ``random`` or a file's path.
-    backbone
-        A name in `breeds.engines.backbones.BACKBONES`.
-    view
-        Which variant of the photos to extract, as in `breeds.photos.decode`.
-    resize
-        How a photo becomes a square, one of `breeds.photos.RESIZES`.
-    size
-        Width and height of the network's input; None is the backbone's own.
-    precision, engine
-        One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
     workers
         Threads that read and decode, or processes beside a GPU.
     trust_mtime
@@ -88,48 +157,46 @@ def extract(
     Raises
     ------
     BreedsError
-        If a user's mistake leaves nothing to do, or another process writes the store.
+        If a user's mistake leaves nothing to do, another process writes the store, or the store is
+        another data set's or recipe's.
+
+    Examples
+    --------
+    >>> summary = extract(Selection(Path("photos")), Path("features/photos.h5"), Asked(size=224))
+    ... # doctest: +SKIP
     """
     started = time.perf_counter()
     check_writable(store)
-    listing = find_photos(data, labels, top, classes)
-    found = get_weights(weights, BACKBONES[backbone])
-    recipe = _recipe(BACKBONES[backbone], found, size, resize, recipe_precision(engine, precision), view)
-    old = Store.open(store) if store.exists() else None
-    if old is not None:
-        check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
-    table = identify(listing, old.table if old and trust_mtime else None, workers)
-    if found.path is not None:
-        table.weights_path = os.path.abspath(found.path)
-    _refuse_conflicts(table)
-    _refuse_nothing_left(listing, table)
+    listing = selection.find()
+    photos = len(listing.photos)
+    weights = get_weights(asked.weights, BACKBONES[asked.backbone])
+    recipe = asked.recipe(weights)
+    old = _open_old(store, recipe)
+    table = _table(listing, weights, old if trust_mtime else None, workers)
+    del old  # it is read again under the lock
 
-    with hold(store.with_name(f".{store.stem}.lock"), str(store)):
-        old = Store.open(store) if store.exists() else None  # another run may have just finished
-        sample = None
-        if recipe.precision == "int8":
-            begun = old or (Store.open(plain) if plain and plain.exists() else None)
-            recipe, sample = calibrated(recipe, begun, [store, plain or store], table)
-        index = FeatureIndex(recipe)
+    with hold(lock_file(store), str(store)):
+        old = _open_old(store, recipe)  # another run may have just finished
         if old is not None:
-            check_recipe(store, old.recipe, recipe)
-            index.add_file(store, old.table.key)
-        if any(key not in index for key in table.key):
-            index.add_shards(shard_folder(store))
-        with Pipeline(lambda: open_engine(recipe, lambda: found, engine, sample), workers) as pipeline:
-            new = _extract_missing(listing.root, table, index, shard_folder(store), pipeline)
-        _refuse_nothing_left(listing, table)
+            _refuse_another_data_set(store, old.table, table)
+        recipe, sample = _calibrate(recipe, old, store, plain, table)
+        index = _index(recipe, old, store, table)
+        with Pipeline(
+            lambda: open_engine(recipe, lambda: weights, asked.engine, sample), workers
+        ) as pipeline:
+            table, new = _extract_missing(table, index, shard_folder(store), pipeline)
+        _refuse_nothing_left(table)
         changed = old is None or old.table != table
         if changed:
             assemble(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(
         store=store,
         recipe=recipe,
-        photos=len(listing.photos),
+        photos=photos,
         features=len(table),
         new=new,
         changed=changed,
-        duplicates=len(table) - len(set(table.key)),
+        duplicates=len(table) - len(table.key.first_rows()),
         ignored=listing.ignored,
         missing=listing.missing,
         quarantined=table.quarantine,
@@ -138,15 +205,49 @@ def extract(
     )
 
 
-def _recipe(
-    backbone: Backbone, weights: Weights, size: int | None, resize: str, precision: str, view: str
-) -> Recipe:
-    size = size or backbone.size
-    if not backbone.smallest <= size <= LARGEST_SIZE:
-        raise BreedsError(
-            f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
-        )
-    return Recipe(backbone.name, weights.name, weights.sha256, size, resize, precision, view=view)
+def _table(listing: Listing, weights: Weights, trusted: Store | None, workers: int) -> Table:
+    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense."""
+    table = identify(listing, trusted.table if trusted else None, workers)
+    listing.photos.clear()
+    if weights.path is not None:
+        table.weights_path = os.path.abspath(weights.path)
+    _refuse_conflicts(table)
+    _refuse_nothing_left(table)
+    return table
+
+
+def _open_old(store: Path, recipe: Recipe) -> Store | None:
+    """Open the store as it is, if there is one of this recipe, whatever photos int8 was calibrated on."""
+    if not store.exists():
+        return None
+    old = Store.open(store)
+    check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
+    return old
+
+
+def _calibrate(
+    recipe: Recipe, old: Store | None, store: Path, plain: Path | None, table: Table
+) -> tuple[Recipe, list[str] | None]:
+    """Complete an int8 recipe by what it is calibrated on; see `breeds.store.calibration`."""
+    if recipe.precision != "int8":
+        return recipe, None
+    begun = old or (Store.open(plain) if plain and plain.exists() else None)
+    return calibrated(recipe, begun, [store, plain or store], table)
+
+
+def _index(recipe: Recipe, old: Store | None, store: Path, table: Table) -> FeatureIndex:
+    """Return where the features at hand are: in the store, and in its shards if that is not enough.
+
+    Photos that could not be decoded were looked for in the shards then, and are not again.
+    """
+    index = FeatureIndex(recipe)
+    if old is not None:
+        check_recipe(store, old.recipe, recipe)
+        index.add_file(store, old.table.key)
+    known_bad = np.isin(table.key.packed, old.table.bad_keys.packed) if old else False
+    if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
+        index.add_shards(shard_folder(store))
+    return index
 
 
 def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
@@ -157,88 +258,94 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
     trusted
         An older table whose keys are taken over where path, size and time are the same.
     """
-    table = Table(root=os.path.abspath(listing.root))
-    known = {}
-    if trusted is not None and trusted.root == table.root:
-        rows = zip(trusted.path, trusted.size, trusted.mtime_ns, strict=True)
-        known = dict(zip(rows, trusted.key, strict=True))
+    root = os.path.abspath(listing.root)
+    old = trusted if trusted is not None and trusted.root == root else Table(root)
 
     def look(photo: Photo) -> tuple[str, int, int] | PhotoError:
         path = listing.full_path(photo)
         try:
             status = os.stat(path)
-            stamp = (photo.path, status.st_size, status.st_mtime_ns)
-            return known.get(stamp) or key_of(read(path)), status.st_size, status.st_mtime_ns
+            stamp, row = (status.st_size, status.st_mtime_ns), old.path.find(photo.path)
+            if row >= 0 and stamp == (old.size[row], old.mtime_ns[row]):
+                return old.key[row], *stamp
+            return key_of(read(path)), *stamp
         except PhotoError as error:
             return error
         except (OSError, ValueError) as error:
             return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
+    keys, sizes, times, can_be_read = bytearray(), array("q"), array("q"), bytearray()
+    quarantine = []
     photos = tqdm(listing.photos, desc="looking", unit=" photos", disable=None, leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
         for photo, seen in run_ahead(pool, look, photos, window=64):
+            can_be_read.append(not isinstance(seen, PhotoError))
             if isinstance(seen, PhotoError):
-                table.quarantine.append((photo.path, str(seen)))
+                quarantine.append((photo.path, str(seen)))
                 continue
-            for column, value in zip(
-                (table.key, table.size, table.mtime_ns, table.path, table.label, table.split),
-                (*seen, photo.path, photo.label, photo.split),
-                strict=True,
-            ):
-                column.append(value)  # type: ignore[attr-defined]
-    return table
+            keys += bytes.fromhex(seen[0])
+            sizes.append(seen[1])
+            times.append(seen[2])
+    return Table(
+        root=root,
+        key=Keys(np.frombuffer(keys, dtype=PACKED)),
+        path=Texts.of(photo.path for photo in compress(listing.photos, can_be_read)),
+        label=Names.of(photo.label for photo in compress(listing.photos, can_be_read)),
+        split=Names.of(photo.split for photo in compress(listing.photos, can_be_read)),
+        size=np.frombuffer(sizes, dtype=np.int64),
+        mtime_ns=np.frombuffer(times, dtype=np.int64),
+        quarantine=quarantine,
+    )
 
 
-def _extract_missing(root: Path, table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline) -> int:
-    """Compute and commit what `index` lacks; photos that cannot be decoded leave the table."""
-    missing: dict[str, str] = {}
-    for key, path in zip(table.key, table.path, strict=True):
-        if key not in index:
-            missing.setdefault(key, path)
-    if not missing:
-        return 0
+def _extract_missing(
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline
+) -> tuple[Table, int]:
+    """Compute and commit what `index` lacks; return the table without what cannot be decoded."""
+    rows = table.key.first_rows()
+    rows = rows[index.lacks(table.key.take(rows))]
+    if not len(rows):
+        return table, 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-    photos = ((key, os.path.join(root, path)) for key, path in missing.items())
-    progress = tqdm(total=len(missing), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
+    photos = ((table.key[row], os.path.join(table.root, table.path[row])) for row in rows)
+    progress = tqdm(total=len(rows), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
     try:
         with progress:
-            for (key, _), feature in pipeline.features(photos, index.recipe):
+            for row, ((key, _), feature) in zip(rows, pipeline.features(photos, index.recipe), strict=True):
                 if isinstance(feature, PhotoError):
                     bad[key] = str(feature)
                 else:
-                    writer.add(key, missing[key], feature, pipeline.name)
+                    writer.add(key, table.path[row], feature, pipeline.name)
                 progress.update()
     finally:
         writer.commit(pipeline.name)
-    _set_aside(table, bad)
-    return len(missing) - len(bad)
+    return _set_aside(table, bad), len(rows) - len(bad)
 
 
-def _set_aside(table: Table, bad: dict[str, str]) -> None:
-    """Move the rows whose keys are in `bad` from the table's columns to its quarantine."""
-    table.quarantine += [
-        (path, bad[key]) for path, key in zip(table.path, table.key, strict=True) if key in bad
-    ]
-    table.quarantine.sort()
-    keep = [key not in bad for key in table.key]
-    for name in ("key", "path", "label", "split", "size", "mtime_ns"):
-        column = getattr(table, name)
-        setattr(table, name, [value for value, kept in zip(column, keep, strict=True) if kept])
+def _set_aside(table: Table, bad: dict[str, str]) -> Table:
+    """Return the table with the rows whose keys are in `bad` moved to its quarantine."""
+    bad_keys = Keys.of(sorted(bad))
+    out = np.isin(table.key.packed, bad_keys.packed)
+    reasons = [(table.path[row], bad[table.key[row]]) for row in np.flatnonzero(out)]
+    kept = table.take(np.flatnonzero(~out))
+    return replace(kept, quarantine=sorted(table.quarantine + reasons), bad_keys=bad_keys)
 
 
 def _refuse_conflicts(table: Table) -> None:
     """Refuse the same photo under two labels or in two parts of the split."""
-    first: dict[str, int] = {}
+    _, first, place = np.unique(table.key.packed, return_index=True, return_inverse=True)
+    columns = {"label": table.label, "split": table.split}
+    differs = {what: column.codes != column.codes[first[place]] for what, column in columns.items()}
     conflicts = []
-    for row, key in enumerate(table.key):
-        other = first.setdefault(key, row)
-        for what, column in (("label", table.label), ("split", table.split)):
-            if column[row] != column[other]:
-                conflicts.append(
-                    f"{table.path[other]} ({what} {column[other] or 'none'}) and "
-                    f"{table.path[row]} ({what} {column[row] or 'none'})"
-                )
+    for row in np.flatnonzero(differs["label"] | differs["split"]):
+        other = first[place[row]]
+        conflicts += [
+            f"{table.path[other]} ({what} {column[other] or 'none'}) and "
+            f"{table.path[row]} ({what} {column[row] or 'none'})"
+            for what, column in columns.items()
+            if differs[what][row]
+        ]
     if conflicts:
         more = f", and {len(conflicts) - 5} more pairs" if len(conflicts) > 5 else ""
         raise BreedsError(
@@ -247,10 +354,28 @@ def _refuse_conflicts(table: Table) -> None:
         )
 
 
-def _refuse_nothing_left(listing: Listing, table: Table) -> None:
+def _refuse_another_data_set(store: Path, old: Table, new: Table) -> None:
+    """Refuse to make a store of one folder one of another folder.
+
+    A folder that was moved, renamed or copied, also in part, is told by its photos: `SAME_PHOTOS` of
+    the smaller of the two sets must be in the other.
+    """
+    if os.path.realpath(old.root) == os.path.realpath(new.root):
+        return
+    one, other = np.unique(old.key.packed), np.unique(new.key.packed)
+    common = len(np.intersect1d(one, other, assume_unique=True))
+    if common < SAME_PHOTOS * min(len(one), len(other)):
+        raise BreedsError(
+            f"{store} holds the photos of {old.root}, and {common} of the {len(other)} photos in {new.root} "
+            f"are among them, so that is another data set (a folder that was only moved or copied is known "
+            f"by its photos); name another --store for it."
+        )
+
+
+def _refuse_nothing_left(table: Table) -> None:
     if len(table) == 0:
         path, reason = table.quarantine[0]
         raise BreedsError(
-            f"None of the {len(listing.photos)} photos in {listing.root} can be used; "
+            f"None of the {len(table.quarantine)} photos in {table.root} can be used; "
             f"the first, {path}: {reason}."
         )

@@ -5,19 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from breeds.errors import BreedsError
 
-# Whose temporary file it is: a digest of the machine's name, and the process on it.
-_LEFTOVER = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,7})\.tmp", re.DOTALL)
+# A temporary file of ours: the name of what it will be, and a number drawn for it alone.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _LONGEST_NAME = 255
 
 
@@ -72,7 +72,10 @@ def write_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` for `commit` to rename; whatever is left there is removed.
+    """Give a temporary file beside `path` for `commit` to rename; whatever is left there is removed.
+
+    A shared lock (flock) is held on the file while the block runs: that is how others know that its
+    writer lives, in whatever container or machine. h5py must be told ``locking=False`` to write it.
 
     Raises
     ------
@@ -80,25 +83,40 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         If the disk is full or the place cannot be written.
     """
     path = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
-    aside = _aside(path)
+    aside, handle = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
+        aside, handle = _create_aside(path)
         yield aside
     except OSError as error:
         reason = error.strerror or str(error)
         raise BreedsError(f"Cannot write {path}: {reason}; nothing was changed there.") from error
     finally:
-        with suppress(OSError):
-            aside.unlink()
+        if aside is not None and handle is not None:
+            with suppress(OSError):
+                aside.unlink()
+            os.close(handle)
+
+
+def _create_aside(path: Path) -> tuple[Path, int]:
+    """Create a temporary file of a name of its own, and lock it before anybody takes it for a leftover."""
+    while True:
+        aside = _aside(path)
+        handle = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(aside)):
+                return aside, handle
+        except (BlockingIOError, FileNotFoundError):
+            pass  # taken for a leftover between the two steps
+        except OSError:  # no locks here, as on some NFS: nobody else can take one either
+            return aside, handle
+        os.close(handle)
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}.tmp")
-
-
-def _machine() -> str:
-    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def commit(aside: Path, path: Path) -> None:
@@ -115,22 +133,18 @@ def commit(aside: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed on this machine, told by their names."""
+    """Remove the temporary files of writers that were killed: those whose lock can be taken."""
     for leftover in folder.glob(".*.tmp"):
-        match = _LEFTOVER.fullmatch(leftover.name)
-        if match and match[1] == _machine() and int(match[2]) != os.getpid() and not _alive(int(match[2])):
-            with suppress(OSError):
+        if not _TEMPORARY.fullmatch(leftover.name):
+            continue
+        # Whatever cannot be opened or locked is left alone.
+        with suppress(OSError):
+            handle = os.open(leftover, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 leftover.unlink()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+            finally:
+                os.close(handle)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ import pytest
 from breeds.engines.backbones import XCEPTION
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+
+if TYPE_CHECKING:
+    from breeds.extract import Summary
 
 # A shell starts background jobs deaf to Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -50,6 +54,17 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
     assert len(error) == 1, result.stderr
     for word in words:
         assert word in error[0]
+
+
+def extract_photos(
+    data: Path, store: Path, workers: int = 2, trust_mtime: bool = False, **options: object
+) -> Summary:
+    """Extract with random weights; options are fields of `Selection` and `Asked`."""
+    from breeds.extract import Asked, Selection, extract
+
+    which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
+    asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
+    return extract(Selection(data, **which), store, asked, workers, trust_mtime)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session", autouse=True)

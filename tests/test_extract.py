@@ -11,15 +11,26 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, assert_refused, extract_photos, run_script
 
 import breeds.extract
-from breeds.errors import BreedsError
-from breeds.extract import Summary, extract
+from breeds.errors import BreedsError, PhotoError
+from breeds.extract import Summary
 from breeds.photos import key_of
 from breeds.store import Store, shard_folder
 
 RANDOM = ("--weights", "random")
+
+
+class StandIn:
+    """An engine that needs no network: a few pixels are the feature."""
+
+    name = "stand-in"
+    outruns_threads = False
+
+    def stream(self, pixels):
+        for photo in pixels:
+            yield np.float32(photo[0, :8, 0])
 
 
 @pytest.fixture
@@ -35,7 +46,7 @@ def store(photos: Path, engine: list[str], tmp_path: Path, tmp_path_factory: pyt
     kept = tmp_path_factory.getbasetemp() / "extracted"
     if kept.exists():
         shutil.copytree(kept, path.parent)
-    extract(photos, path, "random")
+    extract_photos(photos, path)
     if not kept.exists():
         shutil.copytree(path.parent, kept)
     engine.clear()
@@ -44,7 +55,7 @@ def store(photos: Path, engine: list[str], tmp_path: Path, tmp_path_factory: pyt
 
 def run(photos: Path, store: Path, **options: object) -> Summary:
     """Extract, and check what must hold of every run."""
-    summary = extract(photos, store, "random", **options)  # type: ignore[arg-type]
+    summary = extract_photos(photos, store, **options)
     assert summary.photos == summary.features + len(summary.quarantined)
     table = Store.open(store).table
     assert summary.features == len(table) == len(Store.open(store).features())
@@ -212,7 +223,7 @@ def edit_keeping_size_and_time(photo: Path) -> None:
 def test_trust_mtime_reads_no_photo_of_the_same_size_and_time(photos: Path, store: Path) -> None:
     before = by_path(store)
     edit_keeping_size_and_time(first_photo(photos))
-    trusting = extract(photos, store, "random", trust_mtime=True)
+    trusting = extract_photos(photos, store, trust_mtime=True)
     assert (trusting.new, trusting.changed) == (0, False)
     assert run(photos, store).new == 1
     assert by_path(store) == before
@@ -289,7 +300,7 @@ def test_another_recipe_is_refused_with_both_named(photos: Path, store: Path, sh
         store.unlink()
     before = snapshot(store.parent)
     with pytest.raises(BreedsError) as refused:
-        extract(photos, store, "random", resize="crop")
+        extract_photos(photos, store, resize="crop")
     assert str(recipe) in str(refused.value)
     assert str(dataclasses.replace(recipe, resize="crop")) in str(refused.value)
     assert snapshot(store.parent) == before
@@ -305,7 +316,7 @@ def test_bad_photos_are_quarantined_with_their_reasons(photos: Path, store: Path
     (photos / "truncated.jpg").write_bytes(good.read_bytes()[:2000])
     (photos / "dangling.jpg").symlink_to("nowhere")
     os.mkfifo(photos / "pipe.jpg")
-    summary = extract(photos, store, "random")
+    summary = extract_photos(photos, store)
     reasons = dict(summary.quarantined)
     assert (summary.photos, summary.features, summary.new, engine) == (17, 12, 0, [])
     assert reasons.keys() == {"zero.jpg", "text.jpg", "truncated.jpg", "dangling.jpg", "pipe.jpg"}
@@ -320,7 +331,7 @@ def test_bad_photos_are_quarantined_with_their_reasons(photos: Path, store: Path
     with h5py.File(store) as f:
         columns = (f["quarantine_path"].asstr()[:], f["quarantine_reason"].asstr()[:])
         assert dict(zip(*columns, strict=True)) == reasons
-    again = extract(photos, store, "random")
+    again = extract_photos(photos, store)
     assert (again.changed, again.quarantined, engine) == (False, summary.quarantined, [])
 
 
@@ -336,15 +347,20 @@ def test_a_mended_photo_leaves_the_quarantine(photos: Path, store: Path) -> None
 
 @pytest.mark.parametrize("had_a_store", [False, True])
 def test_nothing_but_bad_photos_is_refused(photos: Path, store: Path, had_a_store: bool) -> None:
-    if not had_a_store:
+    bad = photos
+    if had_a_store:  # that of the same folder, whose photos have gone bad
+        shutil.rmtree(photos)
+    else:
         shutil.rmtree(store.parent)
+        bad = photos.with_name("bad")
+    bad.mkdir()
+    (bad / "a.jpg").write_text("text")
+    (bad / "b.jpg").touch()
     before = snapshot(photos.parent)
-    (photos.parent / "bad").mkdir()
-    (photos.parent / "bad" / "a.jpg").write_text("text")
-    (photos.parent / "bad" / "b.jpg").touch()
-    with pytest.raises(BreedsError, match=r"None of the 2 photos in .*/bad can be used; the first, a\.jpg: "):
-        extract(photos.parent / "bad", store, "random")
-    assert {k: v for k, v in snapshot(photos.parent).items() if not k.startswith("bad/")} == before
+    words = rf"None of the 2 photos in {bad} can be used; the first, a\.jpg: "
+    with pytest.raises(BreedsError, match=words):
+        extract_photos(bad, store)
+    assert snapshot(photos.parent) == before
 
 
 @pytest.mark.parametrize("change", ["edit", "remove", "empty"])
@@ -367,7 +383,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
 
     with monkeypatch.context() as patch:
         patch.setattr("breeds.extract.identify", identify_then_change)
-        summary = extract(photos, store, "random")
+        summary = extract_photos(photos, store)
     assert (summary.photos, summary.features, summary.new) == (12, 11, 0)
     assert [path for path, _ in summary.quarantined] == [os.path.relpath(photo, photos)]
     photo.write_bytes(edited)
@@ -384,7 +400,7 @@ def test_one_photo_with_two_labels_is_refused_with_both_paths(photos: Path, stor
     shutil.copyfile(one, other)
     before = snapshot(store.parent)
     with pytest.raises(BreedsError, match="with two answers") as refused:
-        extract(photos, store, "random")
+        extract_photos(photos, store)
     for path in (one, other):
         assert f"{path.relative_to(photos)} (label {path.parent.name})" in str(refused.value)
     assert snapshot(store.parent) == before
@@ -396,7 +412,7 @@ def test_many_conflicts_are_counted_and_the_first_five_listed(photos: Path, stor
         shutil.copyfile(photo, second / f"other{photo.name}")
         shutil.copyfile(photo, second / f"third{photo.name}")
     with pytest.raises(BreedsError, match="and 3 more pairs") as refused:
-        extract(photos, store, "random")
+        extract_photos(photos, store)
     assert str(refused.value).count(" and ") == 6
 
 
@@ -406,7 +422,7 @@ def test_one_photo_in_two_parts_of_the_split_is_refused(photos: Path, tmp_path: 
     manifest = photos / "manifest.csv"
     manifest.write_text(f"path,label,split\n{name},a,train\nagain.jpg,a,test\n")
     with pytest.raises(BreedsError, match=r"\(split train\).*\(split test\)|\(split test\).*\(split train\)"):
-        extract(manifest, tmp_path / "s.h5", "random")
+        extract_photos(manifest, tmp_path / "s.h5")
     assert not (tmp_path / "s.h5").exists()
 
 
@@ -431,7 +447,173 @@ def test_fewer_classes_and_back_compute_nothing(photos: Path, store: Path, engin
     assert engine == []
 
 
+# two folders of one name
+
+
+@pytest.fixture
+def two_places(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two folders called ``train``, of different photos, whose store is the same by default."""
+    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    breeds_of = sorted(drawn_photos.iterdir())
+    for place, some in (("a", breeds_of[:2]), ("b", breeds_of[2:4])):
+        for breed in some:
+            shutil.copytree(breed, tmp_path / place / "train" / breed.name)
+    return [tmp_path / "a" / "train", tmp_path / "b" / "train"]
+
+
+@pytest.mark.parametrize("view", ["original", "flip"])
+def test_another_folders_photos_are_another_data_set(
+    two_places: list[Path], tmp_path: Path, view: str
+) -> None:
+    one, other = two_places
+    store = tmp_path / "features" / "train.h5"
+    extract_photos(one, store, view=view)
+    before = snapshot(store.parent)
+    with pytest.raises(BreedsError, match=r"another data set.*name another --store") as refused:
+        extract_photos(other, store, view=view)
+    assert f"{store} holds the photos of {one}, and 0 of the 12 photos in {other}" in str(refused.value)
+    assert snapshot(store.parent) == before
+    shutil.copyfile(first_photo(one), other / "one.jpg")  # one photo in common makes no data set one
+    with pytest.raises(BreedsError, match="and 1 of the 13 photos"):
+        extract_photos(other, store, view=view)
+
+
+def test_another_folder_of_the_same_name_is_refused_by_the_script(
+    two_places: list[Path], tmp_path: Path
+) -> None:
+    one, other = two_places
+    extract_photos(one, tmp_path / "features" / "train.h5")
+    result = run_script("extract_features.py", other, *RANDOM, cwd=tmp_path)
+    assert_refused(result, "features/train.h5", str(one), str(other), "name another --store")
+
+
+def test_a_folder_that_has_gone_and_another_in_its_stead_are_two_data_sets(
+    two_places: list[Path], tmp_path: Path
+) -> None:
+    """As when a disk is not there just now."""
+    one, other = two_places
+    extract_photos(one, tmp_path / "train.h5")
+    one.rename(tmp_path / "away")
+    with pytest.raises(BreedsError, match="another data set"):
+        extract_photos(other, tmp_path / "train.h5")
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "linked", "part", "grown"])
+def test_a_moved_copied_or_linked_folder_is_the_same_data_set(
+    two_places: list[Path], tmp_path: Path, how: str
+) -> None:
+    one, more = two_places
+    store, there = tmp_path / "train.h5", tmp_path / "there"
+    extract_photos(one, store)
+    before = by_key(store)
+    if how == "moved":
+        one.rename(there)
+    elif how == "linked":
+        there.symlink_to(one)
+    else:
+        shutil.copytree(one, there)
+    if how == "part":
+        shutil.rmtree(min(there.iterdir()))
+    if how == "grown":
+        for breed in more.iterdir():
+            shutil.copytree(breed, there / breed.name)
+    summary = extract_photos(there, store)
+    assert (summary.photos, summary.new) == {"part": (6, 0), "grown": (24, 12)}.get(how, (12, 0))
+    assert Store.open(store).table.root == str(there)
+    after = by_key(store)
+    assert after.items() <= before.items() if how == "part" else before.items() <= after.items()
+
+
+# a store that is damaged
+
+
+def test_the_command_that_a_damaged_store_asks_for_mends_it(
+    photos: Path, store: Path, tmp_path: Path, engine: list[str]
+) -> None:
+    before = by_path(store)
+    store = store.rename(store.with_name("it's $(mine).h5"))
+    shard_folder(store.with_name("photos.h5")).rename(shard_folder(store))
+    os.truncate(store, store.stat().st_size // 2)
+    arguments = ("extract_features.py", photos, *RANDOM, "--store", store)
+    result = run_script(*arguments, cwd=tmp_path)
+    assert_refused(
+        result, f"{store} is damaged (", "put back a copy, or move it aside", "extract_features.py again"
+    )
+    assert "delete" not in result.stderr
+    command = result.stderr.split("`")[1]
+    subprocess.run(command, shell=True, check=True)
+    assert "12 features (0 new, 12 reused)" in run_script(*arguments, cwd=tmp_path).stdout
+    assert by_path(store) == before
+    assert engine == []
+
+
+# what is looked at again
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The shards whose bytes were checked, in the order in which they were."""
+    from breeds.store import shards
+
+    looked: list[Path] = []
+    is_intact = shards.is_intact
+    monkeypatch.setattr(shards, "is_intact", lambda shard: looked.append(shard) or is_intact(shard))
+    return looked
+
+
+def test_a_bad_photo_does_not_make_every_run_read_the_shards(
+    photos: Path, store: Path, engine: list[str], hashed: list[Path]
+) -> None:
+    (photos / "text.jpg").write_text("not a photo")
+    (photos / "zero.jpg").touch()
+    first = extract_photos(photos, store)
+    assert len(hashed) == 1, "the photo is new: it may be in a shard"
+    hashed.clear()
+    again = extract_photos(photos, store)
+    assert (again.quarantined, again.changed) == (first.quarantined, False)
+    assert len(again.quarantined) == 2
+    assert hashed == []
+    edit(photos / "text.jpg")
+    extract_photos(photos, store)
+    assert len(hashed) == 1, "other bytes are another photo"
+    assert engine == []
+
+
+def test_a_photo_that_can_be_decoded_at_last_is(
+    photos: Path, store: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]
+) -> None:
+    """A bad photo is tried again each time, as a newer Pillow may read it."""
+    edit(first_photo(photos))
+    with monkeypatch.context() as patch:
+        patch.setattr("breeds.engines.pipeline.decode", lambda *_: (_ for _ in ()).throw(PhotoError("odd")))
+        assert len(extract_photos(photos, store).quarantined) == 1
+    hashed.clear()
+    summary = run(photos, store)
+    assert (summary.new, summary.quarantined, hashed) == (1, [], [])
+
+
+def test_a_store_from_before_bad_keys_were_remembered_is_read(
+    photos: Path, store: Path, hashed: list[Path]
+) -> None:
+    (photos / "text.jpg").write_text("not a photo")
+    extract_photos(photos, store)
+    with h5py.File(store, "r+") as f:
+        assert f["bad_key"].asstr()[:].tolist() == [key_of(b"not a photo")]
+        del f["bad_key"]
+    hashed.clear()
+    summary = extract_photos(photos, store)
+    assert (summary.new, summary.changed, len(hashed)) == (0, True, 1)
+    assert extract_photos(photos, store).changed is False
+
+
 # refused before any work, with nothing written
+
+
+def test_top_and_classes_together_are_refused(photos: Path, tmp_path: Path) -> None:
+    name = min(photos.iterdir()).name
+    result = run_script("extract_features.py", photos, *RANDOM, "--top=1", f"--classes={name}", cwd=tmp_path)
+    assert_refused(result, "--top and --classes")
+    assert os.listdir(tmp_path) == ["photos"]
 
 
 @pytest.mark.parametrize("place", ["file/s.h5", "file/deeper/s.h5", "folder", "/proc/s.h5"])
@@ -441,7 +623,7 @@ def test_a_store_that_cannot_be_written_is_found_before_any_work(
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(BreedsError, match="Cannot write"):
-        extract(photos, tmp_path / place, "random")
+        extract_photos(photos, tmp_path / place)
     assert engine == []
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "photos"]
 
@@ -479,21 +661,10 @@ def test_a_second_run_never_loads_tensorflow(photos: Path, store: Path) -> None:
     assert "loaded" in script().stderr  # so the poison works
 
 
-class StandIn:
-    """An engine that needs no network: a few pixels are the feature."""
-
-    name = "stand-in"
-    outruns_threads = False
-
-    def stream(self, pixels):
-        for photo in pixels:
-            yield np.float32(photo[0, :8, 0])
-
-
 def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
     folder = photos.rename(tmp_path / "\udcff")
-    extract(folder, tmp_path / "s.h5", "random")
+    extract_photos(folder, tmp_path / "s.h5")
     assert Store.open(tmp_path / "s.h5").table.root == str(folder)
 
 
@@ -503,14 +674,14 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     """While one run still hashes, another finishes, with one photo less."""
     monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
     store = tmp_path / "s.h5"
-    extract(photos, store, "random")
+    extract_photos(photos, store)
     right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
     identify = breeds.extract.identify
 
     def slowly(*arguments):
         table = identify(*arguments)
         monkeypatch.setattr("breeds.extract.identify", identify)
-        extract(tmp_path / "fewer", store, "random")
+        extract_photos(tmp_path / "fewer", store)
         return table
 
     shutil.copytree(photos, tmp_path / "fewer")
@@ -521,7 +692,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )
-    extract(photos, store, "random")
+    extract_photos(photos, store)
     found = Store.open(store)
     for key, feature in zip(found.table.key, found.features(), strict=True):
         assert np.array_equal(feature, right[key])

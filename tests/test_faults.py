@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, assert_refused, extract_photos, run_script
 
-from breeds.extract import extract
 from breeds.store import Store, shard_folder, verify
 from breeds.store.shards import list_shards
 
@@ -245,7 +244,7 @@ def test_a_run_that_breaks_keeps_what_it_computed(
     monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: Breaks())
     for left in (12, 6):
         with pytest.raises(RuntimeError, match="out of memory") if left == 12 else nothing():
-            assert extract(photos, store, "random").new == 6
+            assert extract_photos(photos, store).new == 6
     assert Store.open(store).features().shape == (12, 8)
 
 
@@ -263,6 +262,31 @@ def test_the_second_of_two_extractions_is_told_of_the_first(photos: Path, tmp_pa
     first.send_signal(signal.SIGINT)
     assert finish(first)[0] == 130
     assert "12 features" in run(photos, store, STAND_IN=0)
+
+
+def test_a_store_reached_by_a_link_is_the_same_store(photos: Path, tmp_path: Path) -> None:
+    store, link = tmp_path / "features" / "s.h5", tmp_path / "elsewhere" / "link.h5"
+    run(photos, store, STAND_IN=0)
+    link.parent.mkdir()
+    link.symlink_to(store)
+    for photo in photos.rglob("*.jpg"):
+        photo.write_bytes(photo.read_bytes() + b"0")  # other photos, to be computed anew
+    first = start(photos, link, STAND_IN=0.5)
+    wait_for_shards(first, store, 4)
+    for name in (link, store):
+        second = run_script(
+            "extract_features.py", photos, "--store", name, "--weights", "random", cwd=tmp_path
+        )
+        assert_refused(second, f"{name} is being written by process {first.pid} on ")
+    first.send_signal(signal.SIGINT)
+    assert finish(first)[0] == 130
+    assert "12 features" in run(photos, link, STAND_IN=0)
+    assert link.is_symlink()
+    assert os.listdir(link.parent) == ["link.h5"]
+    assert list(verify(link)) == list(verify(store)) == []
+    assert "nothing to change" in run(photos, store, STAND_IN=0)
+    store.unlink()
+    assert "(0 new, 12 reused)" in run(photos, store, STAND_IN=0)
 
 
 def test_two_stores_can_be_written_at_once_in_one_folder(photos: Path, tmp_path: Path) -> None:

@@ -30,6 +30,16 @@ with write_aside(Path(sys.argv[1])) as aside:
     aside.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
+WRITE_HALF_AND_WAIT = """
+import sys
+from pathlib import Path
+from breeds.files import write_aside
+with write_aside(Path(sys.argv[1])) as aside:
+    aside.write_bytes(b"half")
+    print(aside, flush=True)
+    sys.stdin.read()
+    aside.write_bytes(b"half and whole")
+"""
 
 
 def start(code: str, path: Path) -> subprocess.Popen[str]:
@@ -52,14 +62,6 @@ def start_holding(path: Path) -> subprocess.Popen[str]:
 def assert_held(lock: Path, pid: int) -> None:
     with pytest.raises(BreedsError, match=f"the store is being written by process {pid} on "):
         hold(lock, "the store").__enter__()
-
-
-@pytest.fixture
-def dead_pid() -> int:
-    """The number of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
 
 
 # write_aside
@@ -132,18 +134,54 @@ def test_a_killed_writer_leaves_the_old_file_and_the_next_writer_cleans_up(tmp_p
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file.bin": b"new"}
 
 
-def test_leftovers_go_with_their_process_and_not_before(tmp_path: Path, dead_pid: int) -> None:
-    with write_aside(tmp_path / "a.csv") as aside:
-        machine = aside.name.removeprefix(".a.csv.").partition("-")[0]
-        aside.touch()
-    dead = tmp_path / f".a.csv.{machine}-{dead_pid}.tmp"
-    alive = tmp_path / f".b.csv.{machine}-{os.getppid()}.tmp"
-    elsewhere = tmp_path / f".b.csv.{int(machine, 16) ^ 1:08x}-{dead_pid}.tmp"
-    for leftover in (dead, alive, elsewhere):
-        leftover.touch()
+@pytest.mark.parametrize("machine", ["this one", "another"])
+@pytest.mark.parametrize("dies", [False, True])
+def test_leftovers_go_with_their_writer_and_not_before(tmp_path: Path, dies: bool, machine: str) -> None:
+    """Whether the writer lives is asked of its lock: names of machines and processes say nothing.
+
+    In two containers over one folder both can be equal, or each unheard of in the other.
+    """
+    names = "import os, socket; os.getpid = lambda: 4194304\n"  # a number that no process here has
+    if machine == "another":
+        names += "socket.gethostname = lambda: 'another machine'\n"
+    writer = start(names + WRITE_HALF_AND_WAIT, tmp_path / "a.csv")
+    assert writer.stdout is not None
+    aside = Path(writer.stdout.readline().strip())
+    assert aside.read_bytes() == b"half"
+    if dies:
+        writer.kill()
+        writer.wait()
+    with write_aside(tmp_path / "c.csv") as other:
+        other.touch()
+    assert aside.exists() is not dies
+    writer.communicate("")
+    assert sorted(os.listdir(tmp_path)) == (["c.csv"] if dies else ["a.csv", "c.csv"])
+    assert dies or (tmp_path / "a.csv").read_bytes() == b"half and whole"
+
+
+def test_two_writers_of_one_name_never_share_a_temporary_file(tmp_path: Path) -> None:
+    with write_aside(tmp_path / "a.csv") as one, write_aside(tmp_path / "a.csv") as other:
+        one.write_text("one")
+        other.write_text("other")
+        assert one.read_text() == "one"
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_where_nothing_can_be_locked_no_file_is_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some NFS: nobody can tell whether a writer lives."""
+    import fcntl
+
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    assert start(WRITE_HALF_AND_DIE, tmp_path / "a.csv").wait() == -signal.SIGKILL
+    (half,) = os.listdir(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with write_aside(tmp_path / "c.csv") as aside:
         aside.touch()
-    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, elsewhere.name, "a.csv", "c.csv"])
+    assert sorted(os.listdir(tmp_path)) == [half, "c.csv"]
 
 
 @pytest.mark.parametrize(

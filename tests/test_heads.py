@@ -38,7 +38,7 @@ from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
 from breeds.recipe import Recipe
 from breeds.split import fold_of
-from breeds.store import FeatureIndex, Store, Table, assemble
+from breeds.store import FeatureIndex, Store, assemble
 from breeds.train import FALLBACK_C, train
 
 THREE = {"beagle": 20, "pug": 25, "shih-tzu": 15}
@@ -74,9 +74,7 @@ def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) ->
     """Write another store with some rows of one, in any order and number, and other columns."""
     index = FeatureIndex(store.recipe)
     index.add_file(store.path, store.table.key)
-    table = Table(store.table.root)
-    for name in ("key", "path", "label", "split", "size", "mtime_ns"):
-        setattr(table, name, changed.get(name) or [getattr(store.table, name)[row] for row in rows])
+    table = dataclasses.replace(store.table.take(rows), **changed)
     assemble(path, table, index, "made up")
     return Store.open(path)
 

@@ -32,21 +32,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
 
 def made_up_store(photos: Path, store: Path, recipe: Recipe) -> Path:
     """Write a store for real photos with made-up features, which a head can learn."""
-    table, index = Table(str(photos)), FeatureIndex(recipe)
+    index = FeatureIndex(recipe)
     writer = ShardWriter(shard_folder(store), recipe, index)
-    for photo in sorted(photos.rglob("*.jpg")):
-        key, label = key_of(photo.read_bytes()), photo.parent.name
+    files = sorted(photos.rglob("*.jpg"))
+    keys, labels = [key_of(photo.read_bytes()) for photo in files], [photo.parent.name for photo in files]
+    for key, label, photo in zip(keys, labels, files, strict=True):
         centre = np.random.default_rng(zlib.crc32(label.encode())).normal(size=2048)
         feature = centre + np.random.default_rng(int(key[:8], 16)).normal(size=2048) * 0.1 + 3
         writer.add(key, str(photo), feature.astype(np.float32), "made up")
-        for column, value in zip(
-            (table.key, table.path, table.label, table.split, table.size, table.mtime_ns),
-            (key, str(photo.relative_to(photos)), label, "", 1, 1),
-            strict=True,
-        ):
-            column.append(value)
     writer.commit("made up")
-    assemble(store, table, index, "made up")
+    paths, ones = [str(photo.relative_to(photos)) for photo in files], [1] * len(files)
+    assemble(
+        store, Table(str(photos), "", keys, paths, labels, [""] * len(files), ones, ones), index, "made up"
+    )
     return store
 
 
@@ -352,8 +350,7 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(model, rando
     store = Store.open(Path("features/photos.h5"))
     index = FeatureIndex(random_recipe)
     index.add_file(store.path, store.table.key)
-    columns = ("key", "path", "label", "split", "size", "mtime_ns")
-    reverse = dataclasses.replace(store.table, **{c: getattr(store.table, c)[::-1] for c in columns})
+    reverse = store.table.take(range(len(store.table))[::-1])
     answers = predict(model, paths, None, None)
     found = [next(answers)]
     assemble(store.path, reverse, index, "")

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder, verify
+from breeds.store.columns import Keys, Names, Texts
+from breeds.store.hdf5 import open_hdf5
 from breeds.store.shards import list_shards
 
 RECIPE = Recipe("xception", "random", "a" * 64, 299, "stretch")
@@ -142,6 +144,62 @@ def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -
     expected = [features[key] for key in keys]
     assert np.array_equal(index.read(keys), expected)
     assert np.array_equal(store.features(np.array(rows)), expected)
+
+
+ODD = st.text(st.characters(exclude_characters="\0"), max_size=5) | st.just("\udcff")
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.binary(min_size=32, max_size=32), ODD, st.sampled_from(["", "a", "é"])), max_size=20
+    ),
+    data=st.data(),
+)
+def test_columns_are_as_lists_are(rows: list[tuple[bytes, str, str]], data) -> None:
+    lists = [[row[0].hex() for row in rows], [row[1] for row in rows], [row[2] for row in rows]]
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=30)) if rows else []
+    for kind, texts in zip((Keys, Texts, Names), lists, strict=True):
+        column = kind.of(texts)
+        assert column == texts
+        assert texts == column
+        assert [column[i] for i in range(-len(texts), len(texts))] == texts * 2
+        assert column[1:4] == texts[1:4]
+        assert column[::-1] == kind.of(texts[::-1])
+        assert (
+            column.take(chosen)
+            == [texts[row] for row in chosen]
+            == kind.of(texts).take(np.array(chosen, int))
+        )
+        assert column.take(chosen) == kind.of([texts[row] for row in chosen])
+        assert [text in column for text in (*texts, "nowhere")] == [True] * len(texts) + [False]
+        assert (column == kind.of([*texts, "ab" * 32])) is False
+        with pytest.raises(IndexError):
+            column[len(texts)]
+    ordered = Texts.of(sorted(lists[1], key=os.fsencode))
+    assert all(ordered[ordered.find(text)] == text for text in lists[1])
+    assert ordered.find("nowhere at all") == -1
+    table = Table("r", "", *lists, [""] * len(rows), range(len(rows)), range(len(rows)))
+    first: dict[str, int] = {}
+    for row, (key, label) in enumerate(zip(lists[0], lists[2], strict=True)):
+        if label:
+            first.setdefault(key, row)
+    assert table.labelled_rows() == list(first.values())
+    part = table.take(chosen)
+    assert (part.key, part.size.tolist()) == ([lists[0][row] for row in chosen], chosen)
+
+
+@given(blocks=st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=12))
+def test_the_index_knows_the_first_place_of_every_key(blocks: list[list[int]]) -> None:
+    index, first = FeatureIndex(RECIPE), {}
+    for number, block in enumerate(blocks):
+        keys = [hashlib.sha256(bytes([value])).hexdigest() for value in block]
+        index.add_file(Path(str(number)), keys)
+        for row, key in enumerate(keys):
+            first.setdefault(key, (number, row))
+    wanted = [hashlib.sha256(bytes([value])).hexdigest() for value in range(41)]
+    files, rows = index._find(Keys.of(wanted))
+    assert list(zip(files, rows, strict=True)) == [first.get(key, (-1, -1)) for key in wanted]
+    assert [key in index for key in wanted] == [key in first for key in wanted]
 
 
 # shards
@@ -267,6 +325,114 @@ def test_another_name_for_the_same_weights_is_the_same_recipe(tmp_path: Path) ->
     assert next(iter(features)) in index
 
 
+# what cannot be read just now
+
+
+class Cannot:
+    """Files that cannot be read: a read error of the system's own, and a file of another user."""
+
+    @staticmethod
+    def read_error(path: Path) -> str:
+        path.unlink()
+        path.symlink_to("/proc/self/mem")  # opens, and fails at the first read
+        return "Input/output error"
+
+    @staticmethod
+    def permission(path: Path) -> str:
+        path.chmod(0)
+        return "Permission denied"
+
+
+NO_PERMISSION = pytest.param(
+    Cannot.permission, marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+)
+
+
+@pytest.mark.parametrize("fail", [Cannot.read_error, NO_PERMISSION])
+def test_a_shard_that_cannot_be_read_is_not_taken_for_damaged(
+    tmp_path: Path, few_rows: None, fail: Callable[[Path], str]
+) -> None:
+    features = made_up(6)
+    write_shards(tmp_path / "s.shards", features)
+    first, second = list_shards(tmp_path / "s.shards")
+    data = first.read_bytes()
+    words = fail(first)
+    index = FeatureIndex(RECIPE)
+    with pytest.raises(BreedsError, match=rf"{first}.*{words}.*nothing was changed"):
+        index.add_shards(tmp_path / "s.shards")
+    assert index.damaged == []
+    assert list_shards(tmp_path / "s.shards") == [first, second]
+    first.unlink()
+    first.write_bytes(data)  # the disk is well again
+    index = FeatureIndex(RECIPE)
+    index.add_shards(tmp_path / "s.shards")
+    assert not index.lacks(Keys.of(features)).any()
+
+
+def test_verify_says_that_a_shard_cannot_be_read_and_checks_the_others(
+    store: Path, few_rows: None, tmp_path: Path
+) -> None:
+    (shard,) = list_shards(shard_folder(store))
+    write_shards(shard_folder(store), made_up(3), Store.open(store).recipe)
+    _, other = list_shards(shard_folder(store))
+    os.truncate(other, 10)
+    words = Cannot.read_error(shard)
+    assert list(verify(store)) == [
+        f"{shard}: cannot be read ({words}), which says nothing about its bytes",
+        f"{other}: the bytes do not match the checksum in the name",
+    ]
+    assert shard.is_symlink()
+
+
+@pytest.mark.parametrize("fail", [Cannot.read_error, NO_PERMISSION])
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_a_store_that_cannot_be_read_is_not_called_damaged(
+    store: Path, tmp_path: Path, command: str, fail: Callable[[Path], str]
+) -> None:
+    words = fail(store)
+    result = run_script("-m breeds.store", command, store, cwd=tmp_path)
+    assert_refused(result, f"{store} cannot be read ({words})", "try again; nothing was changed")
+    assert "damaged" not in result.stderr
+    assert "delete" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["-m breeds.store info", "-m breeds.store verify", "train_head.py"])
+def test_a_store_that_another_program_has_open_is_not_called_damaged(
+    store: Path, tmp_path: Path, command: str
+) -> None:
+    arguments = ["--store", store] if command == "train_head.py" else [store]
+    with h5py.File(store, "r+"):
+        result = run_script(command, *arguments, cwd=tmp_path)
+    assert_refused(result, f"{store} is open in another program", "close it there and try again")
+    assert "damaged" not in result.stderr
+    assert "delete" not in result.stderr
+    assert len(Store.open(store).table) == 5
+
+
+def test_a_read_that_fails_half_way_is_not_called_damage(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words are HDF5's own, as it puts a failing disk."""
+    opened = Store.open(store)
+
+    def fail(*_: object) -> None:
+        raise OSError(
+            "Can't synchronously read data (file read failed: time = Mon, filename = 's.h5', errno = 5, "
+            "error message = 'Input/output error', buf = 0x1, total read size = 8)"
+        )
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", fail)
+    with pytest.raises(BreedsError, match=r"Input/output error.*nothing was changed") as refused:
+        opened.features()
+    assert "damaged" not in str(refused.value)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, KeyError, RuntimeError, FileNotFoundError, OSError])
+def test_a_mistake_of_the_callers_is_not_the_files(store: Path, error: type[Exception]) -> None:
+    with pytest.raises(error, match="my own"), open_hdf5(store):
+        raise error("my own")
+
+
 # stores from strangers, and from failing disks
 
 
@@ -321,7 +487,6 @@ def group(f: h5py.File) -> None:
 TEXT = h5py.string_dtype()
 BOMB = {"dtype": np.float32, "shape": (5, 10**6), "chunks": (5, 1000), "compression": "gzip"}
 SABOTAGE = {
-    "another format": attribute("format", "breeds store 99"),
     "a format that is a list": attribute("format", [1, 2]),
     "no recipe": lambda f: f.attrs.__delitem__("recipe"),
     "a recipe that is not JSON": attribute("recipe", "{"),
@@ -359,14 +524,24 @@ def test_a_store_that_is_not_one_is_refused(store: Path, change: Callable[[h5py.
     shutil.copyfile(store, store.with_name("other.h5"))
     with h5py.File(store, "r+") as f:
         change(f)
-    with pytest.raises(BreedsError, match=r"made\.h5 is not a feature store of Breeds, or is damaged"):
+    with pytest.raises(BreedsError, match=r"made\.h5 is damaged \(.+\); put back a copy, or move it aside"):
+        Store.open(store)
+
+
+def test_another_format_is_no_damage(store: Path) -> None:
+    with h5py.File(store, "r+") as f:
+        f.attrs["format"] = np.bytes_("breeds store 99")
+    with pytest.raises(
+        BreedsError, match=r"is not a feature store of Breeds: its format is 'breeds store 99'"
+    ):
         Store.open(store)
 
 
 @pytest.mark.parametrize("data", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(999)])
 def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "s.h5").write_bytes(data)
-    with pytest.raises(BreedsError, match="is not a feature store"):
+    words = "is damaged" if data.startswith(b"\x89HDF") else "is not a feature store"
+    with pytest.raises(BreedsError, match=words):
         Store.open(tmp_path / "s.h5")
 
 
@@ -396,8 +571,8 @@ def test_a_truncated_store_is_refused(
     small_store: bytes, tmp_path_factory: pytest.TempPathFactory, share: float
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "truncated.h5"
-    path.write_bytes(small_store[: int(len(small_store) * share)])
-    with pytest.raises(BreedsError, match="is not a feature store"):
+    path.write_bytes(small_store[: (length := int(len(small_store) * share))])
+    with pytest.raises(BreedsError, match="is damaged" if length >= 8 else "is not a feature store"):
         Store.open(path)
 
 

@@ -229,7 +229,7 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:
     BreedsError
         If it cannot be written.
     """
-    with write_aside(path) as aside, h5py.File(aside, "w") as file:
+    with write_aside(path) as aside, h5py.File(aside, "w", locking=False) as file:
         file.create_group("vars")
         for name, array in arrays.items():
             file[f"layers/{name}"] = array

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,20 +157,28 @@ def _find(data: Path, labels: Path | None) -> Listing:
 
 def _labelled_by_folder(data: Path) -> Listing:
     paths, ignored = walk_photos(data)
-    parts = [Path(path).parts for path in paths]
-    # Photos outside of any folder have no label, and say nothing about what the folders are.
-    inside = [part for part in parts if len(part) > 1]
+
+    def inside() -> Iterator[list[str]]:
+        """Yield the parts of each path, anew each time: there may be a million.
+
+        Photos outside of any folder have no label, and say nothing about what the folders are.
+        """
+        return (parts for path in paths if len(parts := path.split(os.sep)) > 1)
+
+    shortest = min(map(len, inside()), default=0)
     depth = 0
     # One folder around all classes, as in Stanford's Images/: look inside it.
-    while inside and min(map(len, inside)) > depth + 2 and len({p[depth] for p in inside}) == 1:
+    while shortest > depth + 2 and len({parts[depth] for parts in inside()}) == 1:
         depth += 1
-    folders = {p[depth] for p in inside}
-    parted = folders <= _SPLIT_FOLDERS.keys() and any(len(p) > depth + 2 for p in inside)
+    folders = {parts[depth] for parts in inside()}
+    parted = folders <= _SPLIT_FOLDERS.keys() and any(len(parts) > depth + 2 for parts in inside())
     photos = []
-    for path, part in zip(paths, parts, strict=True):
-        split = _SPLIT_FOLDERS[part[depth]] if parted and len(part) > depth + 1 else ""
-        inner = part[depth + parted :]
-        photos.append(Photo(path, _WNID.sub("", inner[0]) if len(inner) > 1 else "", split))
+    for path in paths:
+        parts = path.split(os.sep)
+        split = _SPLIT_FOLDERS[parts[depth]] if parted and len(parts) > depth + 1 else ""
+        inner = parts[depth + parted :]
+        # Interned: one text for all photos of a class.
+        photos.append(Photo(path, sys.intern(_WNID.sub("", inner[0])) if len(inner) > 1 else "", split))
     return Listing(data, photos, ignored)
 
 

@@ -1,8 +1,16 @@
 """The feature store: features cached by photo and recipe, in HDF5, never half-written."""
 
+from breeds.store.file import Store, assemble, verify
 from breeds.store.hdf5 import versions
-from breeds.store.shards import FeatureIndex, ShardWriter, check_recipe, list_shards, shard_folder
-from breeds.store.table import Store, Table, assemble, verify
+from breeds.store.shards import (
+    FeatureIndex,
+    ShardWriter,
+    check_recipe,
+    list_shards,
+    lock_file,
+    shard_folder,
+)
+from breeds.store.table import Table
 
 __all__ = [
     "FeatureIndex",
@@ -12,6 +20,7 @@ __all__ = [
     "assemble",
     "check_recipe",
     "list_shards",
+    "lock_file",
     "shard_folder",
     "verify",
     "versions",

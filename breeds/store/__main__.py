@@ -29,7 +29,7 @@ def info(path: Path) -> int:
     """Print what the store at `path` holds."""
     store = Store.open(path)
     table = store.table
-    print(f"{path}: {len(table)} photos of {table.root}, {len(set(table.key))} of them different")
+    print(f"{path}: {len(table)} photos of {table.root}, {len(table.key.first_rows())} of them different")
     print(f"recipe   {store.recipe}")
     print(f"         {store.recipe.digest}")
     print(f"engine   {store.engine}, written {store.created}, "

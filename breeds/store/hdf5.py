@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import re
+import shlex
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +23,112 @@ from numpy.typing import NDArray
 from breeds import __version__
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
+from breeds.store.columns import PACKED, Keys, Rows
 
-_BLOCK_ROWS = 64
+# Rows of a chunk of features, and of a column; and rows that are compared at a time.
+_BLOCK_ROWS, _COLUMN_ROWS, _BLOCK = 64, 1024, 65536
+
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# What the system says where a file's own bytes are at fault, not the disk or the permissions.
+_FAULTS_OF_THE_FILE = (errno.EINVAL, errno.EOVERFLOW)
+
+
+class ForeignError(Exception):
+    """A file is sound but not one of ours: the text says why."""
+
+
+class DamagedError(Exception):
+    """A file of ours does not hold what it should: the text says what is wrong."""
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open `path` for reading; whatever is wrong with it becomes one sentence.
 
+    Only what this module's functions find wrong, also while the block runs, is taken for the file's
+    fault: the block's own errors stay what they are.
+
     Raises
     ------
     BreedsError
-        If it is missing, not HDF5, not made by Breeds, or damaged (also while the block reads it).
+        If the file is missing, cannot be read, is locked by another program, not made by Breeds, or
+        damaged; the text tells these apart.
     """
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        _check_signature(path)
+        with _reading():
+            file = h5py.File(path, "r")
     except FileNotFoundError:
         raise BreedsError(f"No such store: {path}; make it with extract_features.py.") from None
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        if not path.is_file() or not h5py.is_hdf5(path):
-            raise BreedsError(f"{path} is not a feature store: it is not an HDF5 file.") from None
-        reason = " ".join(str(error).strip("'\"").split())[:200]
-        raise BreedsError(
-            f"{path} is not a feature store of Breeds, or is damaged ({reason}); "
-            f"delete it and run extract_features.py again."
+    except (_PassingError, ForeignError, DamagedError) as error:
+        raise _in_words(path, error) from None
+    with file:
+        try:
+            yield file
+        except (_PassingError, ForeignError, DamagedError) as error:
+            raise _in_words(path, error) from None
+
+
+def _in_words(path: Path, error: Exception) -> BreedsError:
+    if isinstance(error, _PassingError):
+        return BreedsError(f"{path} {error}")
+    if isinstance(error, ForeignError):
+        return BreedsError(f"{path} is not a feature store of Breeds: {error}; name another file.")
+    aside = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
+    return BreedsError(
+        f"{path} is damaged ({error}); put back a copy, or move it aside (`{aside}`) and run "
+        f"extract_features.py again, which takes what the shards beside it hold and computes the rest."
+    )
+
+
+class _PassingError(Exception):
+    """A file cannot be read just now, which says nothing about its bytes."""
+
+
+def _check_signature(path: Path) -> None:
+    """Make sure that `path` is a regular file that can be read and begins as HDF5 does."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ForeignError("it is not a regular file")
+        with open(path, "rb") as file:
+            start = file.read(len(_SIGNATURE))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _PassingError(_cannot_be_read(error)) from None
+    if start != _SIGNATURE:
+        raise ForeignError("it is not an HDF5 file")
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Tell apart what h5py raises while it reads: locked, cannot be read just now, or damaged."""
+    try:
+        yield
+    except BlockingIOError:
+        raise _PassingError(
+            "is open in another program that may be writing it; close it there and try again; nothing was "
+            "changed."
         ) from None
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        number = getattr(error, "errno", None) or _errno_in(str(error))
+        if number and number not in _FAULTS_OF_THE_FILE:
+            raise _PassingError(_cannot_be_read(OSError(number, os.strerror(number)))) from None
+        raise DamagedError(" ".join(str(error).strip("'\"").split())[:200]) from None
+
+
+def _errno_in(text: str) -> int:
+    """Return the system's error number out of a message of HDF5, 0 if it has none."""
+    found = re.search(r"errno = (\d{1,5})\b", text)
+    return int(found[1]) if found else 0
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return (
+        f"cannot be read ({error.strerror or error}), which says nothing about what it holds; look to its "
+        f"permissions and its disk and try again; nothing was changed."
+    )
 
 
 class _Sturdy(io.FileIO):
@@ -90,13 +174,15 @@ def create_hdf5(path: Path) -> Iterator[h5py.File]:
             raise raw.failure
 
 
-def dataset(file: h5py.File, name: str, rows: int | None = None) -> h5py.Dataset:
+@_reading()
+def dataset(file: h5py.File, name: str, rows: int | None = None, kind: str = "") -> h5py.Dataset:
     """Return a dataset that lives in `file` itself and is no larger than the file allows.
 
     Raises
     ------
-    ValueError
-        If it is missing, points elsewhere, claims more than is there, or has not `rows` rows.
+    DamagedError
+        If it is missing, points elsewhere, claims more than is there, has not `rows` rows, or a dtype
+        whose kind is not one of `kind`.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"no dataset {name}")
@@ -104,6 +190,8 @@ def dataset(file: h5py.File, name: str, rows: int | None = None) -> h5py.Dataset
     # Text of variable length lies in heaps whose damage HDF5 does not survive.
     if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.dtype.kind == "O":
         raise ValueError(f"{name} is not a plain dataset")
+    if kind and found.dtype.kind not in kind:
+        raise ValueError(f"{name} holds {found.dtype}")
     if found.nbytes > os.path.getsize(file.filename) or found.ndim == 0:
         raise ValueError(f"{name} claims more data than the file holds")
     if rows is not None and found.shape[0] != rows:
@@ -111,46 +199,69 @@ def dataset(file: h5py.File, name: str, rows: int | None = None) -> h5py.Dataset
     return found
 
 
-def read_text(file: h5py.File, name: str, rows: int | None = None) -> list[str]:
-    """Return a column of text; bytes that are no UTF-8, as in odd file names, come back as Python's."""
-    return [os.fsdecode(value) for value in dataset(file, name, rows)[:]]
+@_reading()
+def read_block(source: h5py.Dataset, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Return the rows of `source` from `start` to before `stop`."""
+    return np.asarray(source[start:stop])
+
+
+def read_numbers(file: h5py.File, name: str, rows: int) -> NDArray[np.int64]:
+    """Return a column of whole numbers."""
+    return read_block(dataset(file, name, rows, "i")).astype(np.int64, copy=False)
+
+
+def read_text(file: h5py.File, name: str, rows: int | None = None) -> Iterator[bytes]:
+    """Yield the texts of a column as UTF-8, a block of rows in memory at a time."""
+    column = dataset(file, name, rows, "S")
+    for start in range(0, len(column), _COLUMN_ROWS):
+        yield from read_block(column, start, start + _COLUMN_ROWS).tolist()
 
 
 def write_text(file: h5py.File | h5py.Group, name: str, values: Sequence[str]) -> None:
-    """Write a column of text as UTF-8, padded to the longest."""
-    encoded = [os.fsencode(value) for value in values]
-    dtype = h5py.string_dtype("utf-8", max(map(len, encoded), default=0) or 1)
-    write_column(file, name, np.array(encoded, dtype=dtype))
+    """Write a column of text as UTF-8, padded to the longest, a block of rows in memory at a time."""
+    longest = max((len(os.fsencode(value)) for value in values), default=0) or 1
+    dtype = h5py.string_dtype("utf-8", longest)
+    checked = {"chunks": (min(len(values), _COLUMN_ROWS),), "fletcher32": True} if len(values) else {}
+    column = file.create_dataset(name, shape=(len(values),), dtype=dtype, **checked)
+    texts = map(os.fsencode, values)
+    for start in range(0, len(values), _COLUMN_ROWS):
+        block = list(islice(texts, _COLUMN_ROWS))
+        column[start : start + len(block)] = np.array(block, dtype=dtype)
 
 
 def write_column(file: h5py.File, name: str, values: NDArray[Any]) -> None:
     """Write a column with a checksum on every block."""
-    checked = {"chunks": (min(len(values), 1024),), "fletcher32": True} if len(values) else {}
+    checked = {"chunks": (min(len(values), _COLUMN_ROWS),), "fletcher32": True} if len(values) else {}
     file.create_dataset(name, data=values, **checked)
 
 
-def read_keys(file: h5py.File, rows: int | None = None) -> list[str]:
-    """Return the column of keys, 64 hexadecimal digits each."""
-    column = dataset(file, "key", rows)
-    if column.dtype != np.dtype("S64"):
-        raise ValueError("key is not a column of SHA-256 digests")
-    keys = [key.decode("ascii") for key in column[:].tolist()]
-    if not all(re.fullmatch("[0-9a-f]{64}", key) for key in keys):
-        raise ValueError("key has values that are not SHA-256 digests")
-    return keys
+def read_keys(file: h5py.File, name: str = "key", rows: int | None = None) -> Keys:
+    """Return a column of keys, which the file holds as 64 hexadecimal digits each."""
+    column = dataset(file, name, rows)
+    if column.dtype != np.dtype("S64") or column.ndim != 1:
+        raise DamagedError(f"{name} is not a column of SHA-256 digests")
+    digits = read_block(column).tobytes()
+    if digits.translate(None, b"0123456789abcdef"):
+        raise DamagedError(f"{name} has values that are not SHA-256 digests")
+    return Keys(np.frombuffer(bytes.fromhex(digits.decode()), dtype=PACKED))
 
 
-def write_keys(file: h5py.File, keys: Sequence[str]) -> None:
-    """Write the column of keys."""
-    write_column(file, "key", np.array(keys, dtype="S64"))
+def write_keys(file: h5py.File, keys: Keys, name: str = "key") -> None:
+    """Write a column of keys as 64 hexadecimal digits each."""
+    write_column(file, name, keys.hexadecimal())
 
 
-def holds(file: h5py.File, keys: Sequence[str], rows: NDArray[np.intp] | None = None) -> bool:
+def holds(file: h5py.File, keys: Keys, rows: Rows | None = None) -> bool:
     """Say whether these rows (all by default) of `file` are of these keys."""
-    column = dataset(file, "key")[:]
-    if rows is not None:
-        column = column[rows] if rows.max(initial=-1) < len(column) else column[:0]
-    return np.array_equal(column, np.array(keys, dtype="S64"))
+    column = dataset(file, "key", kind="S")
+    if rows is None:
+        blocks = [(start, start + _BLOCK) for start in range(0, len(keys), _BLOCK)]
+        return len(column) == len(keys) and all(
+            np.array_equal(read_block(column, *block), keys[slice(*block)].hexadecimal()) for block in blocks
+        )
+    if rows.max(initial=-1) >= len(column):
+        return False
+    return np.array_equal(read_rows(column, rows), keys.hexadecimal())
 
 
 def create_features(file: h5py.File, rows: int, width: int) -> h5py.Dataset:
@@ -165,20 +276,19 @@ def features(file: h5py.File) -> h5py.Dataset:
     """Return the dataset ``features``, checked to be float32 of two dimensions."""
     found = dataset(file, "features")
     if found.dtype != np.float32 or found.ndim != 2:
-        raise ValueError("features is not float32 of two dimensions")
+        raise DamagedError("features is not float32 of two dimensions")
     return found
 
 
-def read_rows(source: h5py.Dataset, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+def read_rows(source: h5py.Dataset, rows: Rows) -> NDArray[Any]:
     """Return the rows of `source` in the order asked for, repeated rows included."""
     unique, back = np.unique(rows, return_inverse=True)
-    if len(unique) == unique[-1] - unique[0] + 1:
-        block = source[unique[0] : unique[-1] + 1]
-    elif len(unique) * 4 > len(source):
-        block = source[:][unique]
-    else:
-        block = source[unique]
-    return np.asarray(block[back], dtype=np.float32)
+    first, last = (int(unique[0]), int(unique[-1])) if len(unique) else (0, -1)
+    # HDF5 picks single rows slowly: where they lie close together, all between them are read.
+    if len(unique) * 4 >= last - first + 1:
+        return read_block(source, first, last + 1)[unique - first][back]
+    with _reading():
+        return np.asarray(source[unique])[back]
 
 
 def write_provenance(file: h5py.File, recipe: Recipe, engine: str) -> None:
@@ -195,8 +305,15 @@ def write_attribute(file: h5py.File, name: str, text: str) -> None:
     file.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
 
 
+@_reading()
+def has(file: h5py.File, name: str) -> bool:
+    """Say whether `file` has a dataset or an attribute of this name."""
+    return name in file or name in file.attrs
+
+
+@_reading()
 def read_attribute(file: h5py.File, name: str) -> str:
-    """Return what `write_attribute` recorded, or raise ValueError."""
+    """Return what `write_attribute` recorded, or raise DamagedError."""
     if name not in file.attrs:
         raise ValueError(f"no attribute {name}")
     found = file.attrs.get_id(name)
@@ -206,8 +323,11 @@ def read_attribute(file: h5py.File, name: str) -> str:
 
 
 def read_recipe(file: h5py.File) -> Recipe:
-    """Return the recipe of the features in `file`, or raise ValueError."""
-    return Recipe.from_json(read_attribute(file, "recipe"))
+    """Return the recipe of the features in `file`, or raise DamagedError."""
+    try:
+        return Recipe.from_json(read_attribute(file, "recipe"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"its recipe cannot be read: {error}") from None
 
 
 def versions() -> dict[str, str]:

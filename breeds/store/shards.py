@@ -7,8 +7,10 @@ aside, fsynced and renamed, and never opened for writing again.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -19,6 +21,7 @@ from breeds.errors import BreedsError
 from breeds.files import commit, temporary_beside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
+from breeds.store.columns import Keys, locate
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine.
 SHARD_ROWS = 128
@@ -26,8 +29,19 @@ _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.h5")
 
 
 def shard_folder(store: Path) -> Path:
-    """Return the folder beside `store` that holds its shards."""
-    return store.with_suffix(".shards")
+    """Return the folder that holds a store's shards: beside the file itself where `store` is a link."""
+    store = _itself(store)
+    return store.parent / f"{store.stem}.shards"
+
+
+def lock_file(store: Path) -> Path:
+    """Return the file to hold while `store` is written, the same by whatever link it is reached."""
+    store = _itself(store)
+    return store.parent / f".{store.stem}.lock"
+
+
+def _itself(store: Path) -> Path:
+    return Path(os.path.realpath(store)) if store.is_symlink() else store
 
 
 def list_shards(folder: Path) -> list[Path]:
@@ -36,18 +50,44 @@ def list_shards(folder: Path) -> list[Path]:
 
 
 def is_intact(shard: Path) -> bool:
-    """Say whether a shard's bytes still match the checksum in its name."""
+    """Say whether a shard's bytes still match the checksum in its name.
+
+    Raises
+    ------
+    OSError
+        If they cannot be read, which says nothing about them.
+    """
     match = _NAME.fullmatch(shard.name)
-    try:
-        with open(shard, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return False
+    with open(shard, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return match is not None and digest == match[2]
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Sorted packed keys, each with the number of its file and its row there."""
+
+    keys: NDArray[np.bytes_]
+    file: NDArray[np.int32]
+    row: NDArray[np.int32]
+
+    @staticmethod
+    def of(keys: NDArray[np.bytes_], file: NDArray[np.int32], row: NDArray[np.int32]) -> _Block:
+        """Sort, keeping the first of equal keys."""
+        different, first = np.unique(keys, return_index=True)
+        return _Block(different, file[first], row[first])
+
+    def and_then(self, later: _Block) -> _Block:
+        """Return both in one; where both have a key, this one's place stays."""
+        return _Block.of(
+            np.concatenate([self.keys, later.keys]),
+            np.concatenate([self.file, later.file]),
+            np.concatenate([self.row, later.row]),
+        )
+
+
 class FeatureIndex:
-    """Where the feature of each key is: in which file, in which row.
+    """Where the feature of each key is: in which file, in which row; 40 bytes a photo.
 
     All files hold features of one recipe. Damaged shards are renamed to ``*.damaged`` and listed
     in `damaged`: their photos count as not extracted.
@@ -61,15 +101,34 @@ class FeatureIndex:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.damaged: list[Path] = []
-        self._place: dict[str, tuple[Path, int]] = {}
+        self._files: list[Path] = []
+        # Each block at least twice the next: few to look through, and no key is sorted often.
+        self._blocks: list[_Block] = []
 
     def __contains__(self, key: str) -> bool:
-        return key in self._place
+        return not self.lacks(Keys.of([key]))[0]
+
+    def lacks(self, keys: Keys) -> NDArray[np.bool_]:
+        """Say of each key whether no file has its feature, bool (n,)."""
+        return self._find(keys)[0] < 0
+
+    def _find(self, keys: Keys) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the number of each key's file, -1 where there is none, and its row."""
+        file, row = (np.full(len(keys), -1, dtype=np.int32) for _ in range(2))
+        for block in reversed(self._blocks):  # the oldest have the last word
+            at = locate(block.keys, keys.packed)
+            there = at >= 0
+            file[there], row[there] = block.file[at[there]], block.row[at[there]]
+        return file, row
 
     def add_file(self, path: Path, keys: Sequence[str]) -> None:
-        """Count in the features of a file whose row i is of ``keys[i]``."""
-        for row, key in enumerate(keys):
-            self._place.setdefault(key, (path, row))
+        """Count in the features of a file whose row i is of ``keys[i]``; what is known stays."""
+        number = np.full(len(keys), len(self._files), dtype=np.int32)
+        block = _Block.of(Keys.of(keys).packed, number, np.arange(len(keys), dtype=np.int32))
+        self._files.append(path)
+        while self._blocks and len(self._blocks[-1].keys) < 2 * len(block.keys):
+            block = self._blocks.pop().and_then(block)
+        self._blocks.append(block)
 
     def add_shards(self, folder: Path) -> None:
         """Count in every intact shard of `folder`.
@@ -77,10 +136,17 @@ class FeatureIndex:
         Raises
         ------
         BreedsError
-            If a shard is of another recipe.
+            If a shard is of another recipe, or cannot be read just now.
         """
         for shard in list_shards(folder):
-            if not is_intact(shard):
+            try:
+                intact = is_intact(shard)
+            except OSError as error:
+                raise BreedsError(
+                    f"Cannot read {shard}: {error.strerror or error}; nothing was changed; look to the "
+                    f"file's permissions and the disk, and run the command again."
+                ) from None
+            if not intact:
                 shard.rename(shard.with_suffix(".damaged"))
                 self.damaged.append(shard)
                 continue
@@ -95,19 +161,25 @@ class FeatureIndex:
         ------
         BreedsError
             If a file is damaged.
+        KeyError
+            If no file has the feature of one of them.
+        ValueError
+            If there are no keys.
         """
-        rows_of: dict[Path, list[int]] = {}
-        for position, key in enumerate(keys):
-            rows_of.setdefault(self._place[key][0], []).append(position)
+        wanted = Keys.of(keys)
+        numbers, rows = self._find(wanted)
+        if (numbers < 0).any():
+            raise KeyError(wanted[int(numbers.argmin())])
         result: NDArray[np.float32] | None = None
-        for path, positions in rows_of.items():
-            rows = np.array([self._place[keys[position]][1] for position in positions])
+        for number in np.unique(numbers):
+            path, positions = self._files[number], np.flatnonzero(numbers == number)
+            there = rows[positions].astype(np.intp)
             with hdf5.open_hdf5(path) as file:
-                if not hdf5.holds(file, [keys[position] for position in positions], rows):
+                if not hdf5.holds(file, wanted.take(positions), there):
                     raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
-                block = hdf5.read_rows(hdf5.features(file), rows)
+                block = hdf5.read_rows(hdf5.features(file), there)
             if result is None:
-                result = np.empty((len(keys), block.shape[1]), dtype=np.float32)
+                result = np.empty((len(wanted), block.shape[1]), dtype=np.float32)
             result[positions] = block
         if result is None:
             raise ValueError("no keys to read")
@@ -144,7 +216,7 @@ class ShardWriter:
         """Commit what has been added since the last shard."""
         if not self._rows:
             return
-        keys = list(self._rows)
+        keys = Keys.of(self._rows)
         block = np.stack([feature for _, feature in self._rows.values()])
         with temporary_beside(self._folder / "shard.h5") as aside:
             with hdf5.create_hdf5(aside) as file:

@@ -1,200 +1,96 @@
-"""The store file: one HDF5 file with a row for each photo, put together from shards."""
+"""What a store says of its photos: columns of one length, and the photos set aside."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from breeds.errors import BreedsError
-from breeds.files import write_aside
-from breeds.recipe import Recipe
-from breeds.store import hdf5
-from breeds.store.shards import FeatureIndex, is_intact, list_shards, shard_folder
+from breeds.store.columns import Keys, Names, Texts
 
-_FORMAT = "breeds store 1"
-_BLOCK = 1024
+_COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
 
 
-@dataclass
+@dataclass(eq=False)
 class Table:
     """What a store says of its photos: columns of one length, and the photos set aside.
 
-    `root` is the folder that the paths start from, `weights_path` the backbone's weights file (""
-    if it needs none); `size` (bytes) and `mtime_ns` are a photo's when its key was computed.
+    A photo costs 32 bytes for its key, its path's length and 8, 8 for label and split, 16 for size and
+    time: about 100 with a path of 30 letters. Columns may be given as plain sequences.
+
+    Parameters
+    ----------
+    root
+        The folder that the paths start from.
+    weights_path
+        The backbone's weights file, "" if it needs none.
+    key, path, label, split
+        Of each photo; "" where there is no label or part of the split.
+    size, mtime_ns
+        Of each photo's file, in bytes and nanoseconds, when its key was computed; int64 (n,).
+    quarantine
+        The photos that could not be used, each with its reason.
+    bad_keys
+        Keys of those that were read but not decoded: no shard has them, and none is searched for them.
+
+    Examples
+    --------
+    >>> table = Table("photos", key=["ab" * 32], path=["pug/1.jpg"], label=["pug"], split=[""],
+    ...               size=[1], mtime_ns=[1])
+    >>> table.label[0], len(table), table.labelled_rows()
+    ('pug', 1, [0])
     """
 
     root: str
     weights_path: str = ""
-    key: list[str] = field(default_factory=list)
-    path: list[str] = field(default_factory=list)
-    label: list[str] = field(default_factory=list)
-    split: list[str] = field(default_factory=list)
-    size: list[int] = field(default_factory=list)
-    mtime_ns: list[int] = field(default_factory=list)
+    key: Keys = field(default_factory=lambda: Keys.of([]))
+    path: Texts = field(default_factory=lambda: Texts.of([]))
+    label: Names = field(default_factory=lambda: Names.of([]))
+    split: Names = field(default_factory=lambda: Names.of([]))
+    size: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    mtime_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     quarantine: list[tuple[str, str]] = field(default_factory=list)
+    bad_keys: Keys = field(default_factory=lambda: Keys.of([]))
+
+    def __post_init__(self) -> None:
+        self.key, self.bad_keys = Keys.of(self.key), Keys.of(self.bad_keys)
+        self.path, self.label, self.split = Texts.of(self.path), Names.of(self.label), Names.of(self.split)
+        self.size = np.asarray(self.size, dtype=np.int64)
+        self.mtime_ns = np.asarray(self.mtime_ns, dtype=np.int64)
+        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of different lengths: {lengths}")
 
     def __len__(self) -> int:
         return len(self.key)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Table):
+            return NotImplemented
+        return all(np.array_equal(value, other.__dict__[name]) if isinstance(value, np.ndarray)
+                   else value == other.__dict__[name] for name, value in vars(self).items())  # fmt: skip
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take(self, rows: ArrayLike) -> Table:
+        """Return the table of these rows, in their order, repeats included; all else is the same."""
+        rows = np.asarray(rows, dtype=np.intp)
+        return Table(
+            self.root,
+            self.weights_path,
+            self.key.take(rows),
+            self.path.take(rows),
+            self.label.take(rows),
+            self.split.take(rows),
+            self.size[rows],
+            self.mtime_ns[rows],
+            self.quarantine,
+            self.bad_keys,
+        )
+
     def labelled_rows(self) -> list[int]:
         """Return the rows of the labelled photos, each different photo once."""
-        first: dict[str, int] = {}
-        for row, (key, label) in enumerate(zip(self.key, self.label, strict=True)):
-            if label:
-                first.setdefault(key, row)
-        return list(first.values())
-
-
-@dataclass(frozen=True)
-class Store:
-    """A store opened for reading; the features of the stores `also` follow in the same rows."""
-
-    path: Path
-    recipe: Recipe
-    engine: str
-    created: str
-    features_sha256: str
-    table: Table
-    also: tuple[Store, ...] = ()
-
-    @staticmethod
-    def open(path: Path) -> Store:
-        """Read a store's table; its features are read when asked for.
-
-        Raises
-        ------
-        BreedsError
-            If it is missing, not a store, or damaged.
-        """
-        with hdf5.open_hdf5(path) as file:
-            if hdf5.read_attribute(file, "format") != _FORMAT:
-                raise ValueError(f"its format is not {_FORMAT!r}")
-            rows = len(hdf5.features(file))
-            paths, reasons = (hdf5.read_text(file, f"quarantine_{c}") for c in ("path", "reason"))
-            table = Table(
-                root=hdf5.read_attribute(file, "root"),
-                weights_path=hdf5.read_attribute(file, "weights_path"),
-                key=hdf5.read_keys(file, rows),
-                path=hdf5.read_text(file, "path", rows),
-                label=hdf5.read_text(file, "label", rows),
-                split=hdf5.read_text(file, "split", rows),
-                size=hdf5.dataset(file, "size", rows)[:].tolist(),
-                mtime_ns=hdf5.dataset(file, "mtime_ns", rows)[:].tolist(),
-                quarantine=list(zip(paths, reasons, strict=True)),
-            )
-            engine, created, digest = (
-                hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256")
-            )
-            return Store(path, hdf5.read_recipe(file), engine, created, digest, table)
-
-    def features(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
-        """Return the features of `rows` (all by default), float32 (n, width).
-
-        Raises
-        ------
-        BreedsError
-            If the file is damaged, or a feature is not finite.
-        """
-        with hdf5.open_hdf5(self.path) as file:
-            if not hdf5.holds(file, self.table.key):
-                raise BreedsError(f"{self.path} was replaced while it was being read; run the command again.")
-            source = hdf5.features(file)
-            found = source[:] if rows is None else hdf5.read_rows(source, np.asarray(rows))
-        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-        if len(bad):
-            row = bad[0] if rows is None else rows[bad[0]]
-            raise BreedsError(
-                f"{self.path} has features that are not finite numbers, first those of "
-                f"{self.table.path[row]}; delete the store and extract again with sound weights."
-            )
-        columns = [np.asarray(found, dtype=np.float32)]
-        keys = self.table.key if rows is None else [self.table.key[row] for row in rows]
-        columns += [other.features_of(keys) for other in self.also]
-        return np.hstack(columns) if self.also else columns[0]
-
-    def features_of(self, keys: Sequence[str]) -> NDArray[np.float32]:
-        """Return the features of the photos with these keys, float32 (len(keys), width).
-
-        Raises
-        ------
-        BreedsError
-            If the store lacks one of them.
-        """
-        row_of = {key: row for row, key in enumerate(self.table.key)}
-        missing = sum(key not in row_of for key in keys)
-        if missing:
-            raise BreedsError(
-                f"{self.path} lacks {missing} of the {len(keys)} photos asked for; extract the same "
-                f"photos into every store."
-            )
-        return self.features(np.array([row_of[key] for key in keys], dtype=np.intp))
-
-    @staticmethod
-    def open_beside(paths: Sequence[Path]) -> Store:
-        """Open a store with the features of others, if any, after its own in every row."""
-        store, *others = [Store.open(path) for path in paths]
-        return replace(store, also=tuple(others))
-
-    def parts(self) -> list[tuple[Recipe, str]]:
-        """Return the recipes whose features make up a row, in order, each with its weights' path."""
-        return [(store.recipe, store.table.weights_path) for store in (self, *self.also)]
-
-
-def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
-    """Write the store `path`: the rows of `table`, with their features out of `index`.
-
-    Memory holds one block of features at a time.
-
-    Raises
-    ------
-    BreedsError
-        If a source is damaged or `path` cannot be written.
-    """
-    width = index.read(table.key[:1]).shape[1]
-    digest = hashlib.sha256()
-    with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
-        hdf5.write_attribute(file, "format", _FORMAT)
-        hdf5.write_attribute(file, "root", table.root)
-        hdf5.write_attribute(file, "weights_path", table.weights_path)
-        hdf5.write_attribute(file, "created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        hdf5.write_provenance(file, index.recipe, engine)
-        hdf5.write_keys(file, table.key)
-        for name in ("path", "label", "split"):
-            hdf5.write_text(file, name, getattr(table, name))
-        for name in ("size", "mtime_ns"):
-            hdf5.write_column(file, name, np.array(getattr(table, name), dtype=np.int64))
-        hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
-        hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
-        features = hdf5.create_features(file, len(table), width)
-        for start in range(0, len(table), _BLOCK):
-            block = index.read(table.key[start : start + _BLOCK])
-            features[start : start + len(block)] = block
-            digest.update(block.tobytes())
-        hdf5.write_attribute(file, "features_sha256", digest.hexdigest())
-
-
-def verify(path: Path) -> Iterator[str]:
-    """Yield a sentence for everything in a store and its shards that does not match its checksum.
-
-    Raises
-    ------
-    BreedsError
-        If the store cannot be read at all.
-    """
-    store = Store.open(path)
-    digest = hashlib.sha256()
-    with hdf5.open_hdf5(path) as file:
-        features = hdf5.features(file)
-        for start in range(0, len(features), _BLOCK):
-            digest.update(np.asarray(features[start : start + _BLOCK]).tobytes())
-    if digest.hexdigest() != store.features_sha256:
-        yield f"{path}: the features do not match their checksum"
-    for shard in list_shards(shard_folder(path)):
-        if not is_intact(shard):
-            yield f"{shard}: the bytes do not match the checksum in the name"
+        rows = np.flatnonzero(self.label.given())
+        found: list[int] = rows[self.key.take(rows).first_rows()].tolist()
+        return found

@@ -1,0 +1,207 @@
+"""Columns of a table in arrays: they read like lists of text and hold a million rows in a few megabytes."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self, SupportsIndex, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Rows = NDArray[np.intp]
+#: A packed key: the 32 bytes of a SHA-256 digest.
+PACKED = np.dtype("S32")
+
+
+class Column(Sequence[str]):
+    """A column of text: indexed and iterated it gives `str`, and `take` gives other rows of it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def take(self, rows: ArrayLike) -> Self:
+        """Return the column of these rows, in their order, repeats included."""
+
+    @abstractmethod
+    def _text(self, row: int) -> str: ...
+
+    @abstractmethod
+    def _arrays(self) -> tuple[ArrayLike, ...]:
+        """Return the arrays that are equal if, and only if, the columns are."""
+
+    @overload
+    def __getitem__(self, row: SupportsIndex) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Self: ...
+
+    def __getitem__(self, row: SupportsIndex | slice) -> str | Self:
+        if isinstance(row, slice):
+            return self.take(np.arange(len(self))[row])
+        return self._text(range(len(self))[row])
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._text, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, type(self)):
+            return all(map(np.array_equal, self._arrays(), other._arrays()))
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self[:3])}{'...' if len(self) > 3 else ''}, {len(self)} rows)"
+
+
+class Keys(Column):
+    """SHA-256 digests, 32 bytes each in `packed`; they read as 64 hexadecimal digits.
+
+    numpy takes zeros at the end of its byte strings for padding, which changes neither the order nor
+    the equality of digests of one length.
+    """
+
+    __slots__ = ("packed",)
+
+    def __init__(self, packed: NDArray[np.bytes_]) -> None:
+        self.packed = packed
+
+    @staticmethod
+    def of(keys: Iterable[str]) -> Keys:
+        """Pack keys of 64 hexadecimal digits."""
+        if isinstance(keys, Keys):
+            return keys
+        packed = bytearray()
+        for key in keys:
+            packed += bytes.fromhex(key)
+        return Keys(np.frombuffer(packed, dtype=PACKED))
+
+    def take(self, rows: ArrayLike) -> Keys:
+        """Return the keys of these rows."""
+        return Keys(self.packed[np.asarray(rows, dtype=np.intp)])
+
+    def hexadecimal(self) -> NDArray[np.bytes_]:
+        """Return the keys as files hold them, S64 (n,)."""
+        return np.frombuffer(self.packed.tobytes().hex().encode(), dtype=f"S{2 * PACKED.itemsize}")
+
+    def first_rows(self) -> Rows:
+        """Return the first row of each different key, in the order of rows."""
+        return np.sort(np.unique(self.packed, return_index=True)[1])
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def _text(self, row: int) -> str:
+        return bytes(self.packed[row]).ljust(PACKED.itemsize, b"\0").hex()
+
+    def _arrays(self) -> tuple[ArrayLike, ...]:
+        return (self.packed,)
+
+
+class Texts(Column):
+    """Texts that are mostly different, such as paths: their bytes end to end, and where each begins."""
+
+    __slots__ = ("_ends", "_joined")
+
+    def __init__(self, joined: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        self._joined = joined
+        self._ends = ends  # with a leading 0: text i is joined[ends[i] : ends[i + 1]]
+
+    @staticmethod
+    def of(texts: Iterable[str]) -> Texts:
+        """Pack texts as UTF-8; bytes that are no UTF-8, as in odd file names, stay themselves."""
+        return texts if isinstance(texts, Texts) else Texts.of_bytes(map(os.fsencode, texts))
+
+    @staticmethod
+    def of_bytes(texts: Iterable[bytes]) -> Texts:
+        """Pack texts that are encoded already."""
+        joined, ends = bytearray(), array("q", [0])
+        for text in texts:
+            joined += text
+            ends.append(len(joined))
+        return Texts(np.frombuffer(joined, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64))
+
+    def take(self, rows: ArrayLike) -> Texts:
+        """Return the texts of these rows."""
+        return Texts.of_bytes(map(self.encoded, np.asarray(rows, dtype=np.intp).tolist()))
+
+    def encoded(self, row: int) -> bytes:
+        """Return one text's bytes."""
+        return self._joined[self._ends[row] : self._ends[row + 1]].tobytes()
+
+    def find(self, text: str) -> int:
+        """Return the row of `text`, -1 if there is none, where the rows are in the order of their bytes."""
+        wanted = os.fsencode(text)
+        row = bisect_left(range(len(self)), wanted, key=self.encoded)
+        return row if row < len(self) and self.encoded(row) == wanted else -1
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def _text(self, row: int) -> str:
+        return os.fsdecode(self.encoded(row))
+
+    def _arrays(self) -> tuple[ArrayLike, ...]:
+        return self._ends, self._joined
+
+
+class Names(Column):
+    """Texts of which few are different, such as labels: a number a row, and what it stands for.
+
+    `names` are the different texts, sorted; `codes` their numbers, int32 (n,).
+    """
+
+    __slots__ = ("codes", "names")
+
+    def __init__(self, names: tuple[str, ...], codes: NDArray[np.int32]) -> None:
+        self.names = names
+        self.codes = codes
+
+    @staticmethod
+    def of(texts: Iterable[str]) -> Names:
+        """Pack texts of which few are different."""
+        if isinstance(texts, Names):
+            return texts
+        number: dict[str, int] = {}
+        codes = array("i", (number.setdefault(text, len(number)) for text in texts))
+        names = tuple(sorted(number))
+        place = {name: code for code, name in enumerate(names)}
+        rank = np.array([place[text] for text in number], dtype=np.int32)
+        return Names(names, rank[np.frombuffer(codes, dtype=np.int32)])
+
+    def take(self, rows: ArrayLike) -> Names:
+        """Return the texts of these rows."""
+        used, codes = np.unique(self.codes[np.asarray(rows, dtype=np.intp)], return_inverse=True)
+        return Names(tuple(self.names[code] for code in used), codes.astype(np.int32))
+
+    def given(self) -> NDArray[np.bool_]:
+        """Say of every row whether its text is more than "", bool (n,)."""
+        return np.array([bool(name) for name in self.names], dtype=bool)[self.codes]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __contains__(self, text: object) -> bool:
+        return text in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.names.__getitem__, self.codes.tolist())
+
+    def _text(self, row: int) -> str:
+        return self.names[int(self.codes[row])]
+
+    def _arrays(self) -> tuple[ArrayLike, ...]:
+        return self.names, self.codes
+
+
+def locate(ordered: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> Rows:
+    """Return where each of `wanted` is in `ordered`, sorted packed keys; -1 where it is not."""
+    if not len(ordered):
+        return np.full(len(wanted), -1)
+    at = np.searchsorted(ordered, wanted)
+    at[at == len(ordered)] = 0
+    return np.where(ordered[at] == wanted, at, -1)

@@ -1,0 +1,91 @@
+"""Memory does not grow with the number of photos, but for a stated few bytes each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+from conftest import ROOT, MakeStore
+from PIL import Image
+
+from breeds.store import FeatureIndex, Store
+
+# Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
+# how many photos there were and the most memory that was ever held (the system's own count).
+EXTRACT = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import breeds.extract
+from breeds.extract import Asked, Selection, extract
+
+class StandIn:
+    name = "stand-in"
+    outruns_threads = False
+    def stream(self, pixels):
+        for photo in pixels:
+            yield np.float32(photo[0].reshape(-1)[:200]).repeat(10)
+
+breeds.extract.open_engine = lambda *_, **__: StandIn()
+summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), Asked("random", size=96))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps([summary.photos, summary.features, summary.new, peak]))
+"""
+
+
+def small_photos(folder: Path, count: int) -> None:
+    """Write so many different photos, in ten classes."""
+    for number in range(count):
+        breed = folder / f"breed {number % 10}"
+        breed.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(breed / f"{number:06d}.png", compress_level=1)
+
+
+def peak_of_extraction(photos: Path, store: Path) -> tuple[list[int], int]:
+    command = [sys.executable, "-c", EXTRACT, str(photos), str(store)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    *counts, peak = json.loads(done.stdout)
+    return counts, peak
+
+
+def test_extraction_of_ten_times_as_many_photos_needs_no_more_memory(tmp_path: Path) -> None:
+    """Their pixels would be 55 MB and their features 16 MB; names, keys and places are 1 MB.
+
+    Between 200 and 500 photos the buffers fill up that are as large for any number: 5 MB.
+    """
+    peaks: dict[str, list[int]] = {"new": [], "again": []}
+    for count in (200, 2000):
+        photos, store = tmp_path / str(count), tmp_path / "features" / f"{count}.h5"
+        small_photos(photos, count)
+        for run, new in (("new", count), ("again", 0)):
+            counts, peak = peak_of_extraction(photos, store)
+            assert counts == [count, count, new]
+            peaks[run].append(peak)
+            min(photos.rglob("*.png")).rename(photos / "renamed.png")  # the store is written anew
+    for few, many in peaks.values():
+        assert many - few < 9 * 2**20, peaks
+
+
+def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tmp_path: Path) -> None:
+    """About 100 for what is known of it and 40 for where its feature is; a list of text needs 360 and 120."""
+    path = make_store({f"breed {number}": 500 for number in range(10)}, width=1)
+    Store.open(path)  # what is imported and cached once is no photo's
+    tracemalloc.start()
+    try:
+        store = Store.open(path)
+        table, peak = tracemalloc.get_traced_memory()
+        index = FeatureIndex(store.recipe)
+        index.add_file(path, store.table.key)
+        both, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert table < 100 * 5000
+    assert peak < 250 * 5000
+    assert both - table < 50 * 5000
