@@ -17,19 +17,20 @@ _FEW = 10
 
 def as_text(report: dict[str, Any]) -> str:
     """Lay a report out for a terminal."""
-    calibration, unknown = report["calibration"], report["unknown"]
+    calibration = report["calibration"]
     lines = [
-        f"accuracy   {report['accuracy']:.1%}   {_interval(report['accuracy_interval'], '.1%')}",
+        f"accuracy   {report['accuracy']:.1%}  {_interval(report['accuracy_interval'], '.1%')}",
         f"top 3      {report['top3']:.1%}  {_interval(report['top3_interval'], '.1%')}",
         f"log loss   {report['log_loss']:.4f}  {_interval(report['log_loss_interval'], '.4f')}",
-        f"macro F1   {report['macro_f1']:.3f}   {_interval(report['macro_f1_interval'], '.3f')}",
+        f"macro F1   {report['macro_f1']:.3f}  {_interval(report['macro_f1_interval'], '.3f')}",
         f"Brier      {calibration['brier_after']:.4f}  {_interval(calibration['brier_interval'], '.4f')}; "
         f"before its temperature of {calibration['temperature']:.3g}: {calibration['brier_before']:.4f}",
-        f"ECE        {calibration['ece_after']:.3f}   {_interval(calibration['ece_interval'], '.3f')}; "
-        f"before: {calibration['ece_before']:.3f}",
-        f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
+        f"ECE        {calibration['ece_after']:.3f}; before: {calibration['ece_before']:.3f}",
+        f"photos     {report['n_test']} for testing, none of the {_trained(report)}",
         f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
     ]
+    if len(report["classes"]) <= 3:  # among three answers the truth is always one of three
+        del lines[1]
     few = [
         f"{name} ({scores['support']})"
         for name, scores in report["per_class"].items()
@@ -38,13 +39,15 @@ def as_text(report: dict[str, Any]) -> str:
     if few:
         more = f" and {len(few) - 10} more" if len(few) > 10 else ""
         lines.append(f"few        photos for testing, so little is known of: {', '.join(few[:10])}{more}")
-    if unknown:
-        lines.append(
-            f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "
-            f"accuracy of the kept {unknown['accuracy_of_kept']:.1%}"
+    if report["unknown"]:
+        lines.append(_unknown(report["unknown"]))
+    answered = (
+        f"{share:.0%}: {accuracy:.1%} ({low:.1%} to {high:.1%})"
+        for (share, accuracy), (low, high) in zip(
+            report["coverage"], report["coverage_interval"], strict=True
         )
-    answered = ", ".join(f"{share:.0%}: {accuracy:.1%}" for share, accuracy in report["coverage"])
-    lines.append(f"coverage   accuracy when only so many, the surest, are answered: {answered}")
+    )
+    lines.append(f"coverage   accuracy when only so many, the surest, are answered: {', '.join(answered)}")
     lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
     return "\n".join(lines)
 
@@ -54,8 +57,10 @@ def cross_validation_text(numbers: dict[str, Any]) -> str:
     return (
         f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on "
         f"{numbers['photos']} photos: "
-        f"accuracy {numbers['accuracy']:.2%} (± {numbers['accuracy_spread']:.2%} between repeats), "
-        f"log loss {numbers['log_loss']:.4f} (± {numbers['log_loss_spread']:.4f}), "
+        f"accuracy {numbers['accuracy']:.2%} {_interval(numbers['accuracy_interval'], '.1%')} "
+        f"(± {numbers['accuracy_spread']:.2%} between repeats), "
+        f"log loss {numbers['log_loss']:.4f} {_interval(numbers['log_loss_interval'], '.4f')} "
+        f"(± {numbers['log_loss_spread']:.4f}), "
         f"macro F1 {numbers['macro_f1']:.4f}"
     )
 
@@ -75,8 +80,25 @@ def doubts_text(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> str:
     return "\n".join(lines)
 
 
-def _interval(bounds: list[float], form: str) -> str:
+def _interval(bounds: list[float] | None, form: str) -> str:
+    if bounds is None:
+        return "(no interval: every resample gives the same)"
     return f"(95 % interval {bounds[0]:{form}} to {bounds[1]:{form}})"
+
+
+def _trained(report: dict[str, Any]) -> str:
+    """Say how many photos training had, so that all parts of the split add up."""
+    val = f", none of the {report['n_val']} for validation" if report["n_val"] else ""
+    return f"{report['n_train']} for training{val}"
+
+
+def _unknown(unknown: dict[str, Any]) -> str:
+    kept = f"unknown    keeps {unknown['kept']:.1%} {_interval(unknown['kept_interval'], '.1%')} of these "
+    kept += f"photos, aim {unknown['kept_aimed_at']:.0%}"
+    if unknown["accuracy_of_kept"] is None:
+        return kept
+    interval = _interval(unknown["accuracy_of_kept_interval"], ".1%")
+    return f"{kept}; accuracy of the kept {unknown['accuracy_of_kept']:.1%} {interval}"
 
 
 def _class_table(report: dict[str, Any]) -> list[str]:
