@@ -1,8 +1,10 @@
-"""What the pages for developers name is there: tests, modules, files, make's targets, links."""
+"""What the pages for developers name is there: tests, modules, files, links; examples run."""
 
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import re
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,20 @@ NAMED = [
     for page in PAGES
     for name in re.findall(r"`([^`\n]+)`", (ROOT / page).read_text(encoding="utf-8"))
 ]
+
+
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((ROOT / "breeds").rglob("*.py"))
+    if ">>> " in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings_are_true(module: str) -> None:
+    failed, tried = doctest.testmod(importlib.import_module(module))
+    assert tried
+    assert not failed
 
 
 @cache
