@@ -57,7 +57,7 @@ def test_every_share_in_the_report_has_wilsons_interval(make_store: MakeStore) -
         assert interval == pytest.approx(wilson_interval(round(share * total), total))
     text = as_text(report)
     for share, (low, high), _ in shares:
-        assert re.search(rf"{share:.1%}.{{1,17}}{low:.1%} to {high:.1%}", text)
+        assert re.search(rf"{share:.1%}.*\(95 % interval {low:.1%} to {high:.1%}\)", text)
 
 
 def test_no_interval_misses_its_own_number(make_store: MakeStore) -> None:
