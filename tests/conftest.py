@@ -52,8 +52,8 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
         assert word in error[0]
 
 
-#: Whatever asks for one of these runs a whole network, or the four scripts over photos.
-SLOW_FIXTURES = {"random_engine", "workplace"}
+#: Whatever asks for one of these runs a network or the scripts over photos, or loads TensorFlow.
+SLOW_FIXTURES = {"random_engine", "workplace", "load_img"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
