@@ -40,8 +40,8 @@ def make(folder: Path, photos: int, classes: int) -> tuple[Store, Model]:
     writer.commit("made up")
     ones = [1] * photos
     assemble(path, Table("", "", keys, paths, labels, [""] * photos, ones, ones), index, "made up")
-    part = slice(0, 10 * classes)
-    detector = fit_detector(features[part], targets[part], np.arange(10 * classes) // classes % 5, 0.95)
+    part = slice(0, min(photos, 10 * classes))
+    detector = fit_detector(features[part], targets[part], np.arange(photos)[part] // classes % 5, 0.95)
     layer = (0.1 * centres.T).astype(np.float32), (-0.05 * (centres**2).sum(axis=1)).astype(np.float32)
     zeros, plain = np.zeros(WIDTH, np.float32), np.ones(WIDTH, np.float32)
     model = Model(
