@@ -155,13 +155,12 @@ def test_a_manifest_from_photos_to_report_adds_up(drawn_photos: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_the_dense_heads_parts_add_up_too(make_store: MakeStore, tmp_path: Path) -> None:
-    make_store({"a": 20, "b": 20}, width=64, spread=1.0)
-    training = run_script("train_head.py", "--head", "dense", "--val", "0.2", cwd=tmp_path)
-    assert training.returncode == 0, training.stderr
-    evaluation = run_script("evaluate.py", cwd=tmp_path)
-    trained, evaluated = parts_said(training.stdout, evaluation.stdout)
-    assert trained == evaluated == (24, 8, 8)
+def test_the_dense_heads_parts_add_up_too(make_store: MakeStore) -> None:
+    store = Store.open(make_store({"a": 20, "b": 20}, width=64, spread=1.0))
+    model = train(store, "dense", val=0.2)
+    report = evaluate(store, model)
+    for numbers in (model.record, report):
+        assert (numbers["n_train"], numbers["n_val"], numbers["n_test"]) == (24, 8, 8)
 
 
 def test_evaluation_from_another_folder_finds_the_store(make_store: MakeStore, tmp_path: Path) -> None:
