@@ -1,22 +1,28 @@
 # make demo   sets up, then runs the four scripts on a drawn sample (or DATA=photos/ WEIGHTS=file.h5)
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make test   sets up, then ruff, mypy and the whole test suite
+# make check  ruff, mypy and the fast tests, in about a minute: what to run while working
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: demo dogs test setup clean
+.PHONY: demo dogs check test lint setup clean
 demo: $(READY)
 	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 dogs: $(READY)
 	@.venv/bin/python -m breeds.sample.dogs
 
-test: $(READY)
+check: lint
+	.venv/bin/python -m pytest -m "not slow"
+
+test: lint
+	.venv/bin/python -m pytest
+
+lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest
 
 setup: $(READY)
 

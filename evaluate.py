@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os.path
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,10 +33,30 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def trained_on(model: Model) -> list[Path]:
-    """Return the stores that a model was trained on, and say on stderr which they are."""
-    paths = [model.record.get("store", ""), *model.record.get("also", [])]
-    return [cli.say_using(Path(str(path))) for path in paths]
+def trained_on(model: Model, model_path: Path) -> list[Path]:
+    """Return the stores that a model was trained on, and say on stderr which they are.
+
+    A relative path in the record starts from the folder that training ran in: this one, or the
+    one that holds the model's folder.
+
+    Raises
+    ------
+    BreedsError
+        If a store cannot be found.
+    """
+    from breeds.errors import BreedsError
+
+    stores = []
+    for recorded in (str(path) for path in (model.record.get("store", ""), *model.record.get("also", []))):
+        places = [Path(recorded), model_path.absolute().parent.parent / recorded]
+        found = next((place for place in places if os.path.isfile(place)), None)  # False on any error
+        if found is None:
+            raise BreedsError(
+                f"The store that {model_path} was trained on, {recorded or 'whose name is not recorded'}, "
+                f"cannot be found; name where it is now, or another one, with --store."
+            )
+        stores.append(cli.say_using(found))
+    return stores
 
 
 def main() -> int:
@@ -50,11 +71,11 @@ def main() -> int:
 
     check_writable(json_path)
     model = load_model(model_path)
-    store = Store.open_beside(arguments.store or trained_on(model))
+    store = Store.open_beside(arguments.store or trained_on(model, model_path))
     if arguments.against:
         other = load_model(arguments.against)
         same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
-        other_store = store if same else Store.open_beside(trained_on(other))
+        other_store = store if same else Store.open_beside(trained_on(other, arguments.against))
     numbers = evaluate(store, model)
     numbers["model"] = str(model_path)
     text = [terminal.as_text(numbers)]

@@ -26,6 +26,9 @@ def split_keys(
     Within each class the keys are put in the order of their SHA-256 with the seed and cut, so the
     answer depends on nothing but the photos' contents: not on their order, names or machine.
 
+    Whoever names a test part has decided what to test on: then no other photo is drawn for it,
+    and all that is undecided is for training, but for the share `val`.
+
     Parameters
     ----------
     keys, labels
@@ -33,7 +36,7 @@ def split_keys(
     seed
         Another seed gives another split.
     val
-        Share of each class for validation, on top of `TEST_SHARE` for test.
+        Share of each class's undecided photos for validation, on top of `TEST_SHARE` for test.
     given
         Parts that are already decided ("" for those that are not).
 
@@ -46,6 +49,16 @@ def split_keys(
     ------
     BreedsError
         If there are fewer than two classes, or a class has too few photos for every part.
+
+    Examples
+    --------
+    >>> from collections import Counter
+    >>> keys, labels = [f"{i:064x}" for i in range(40)], ["beagle", "pug"] * 20
+    >>> Counter(split_keys(keys, labels, seed=0).tolist())
+    Counter({'train': 32, 'test': 8})
+    >>> given = ["test", "test"] + [""] * 38
+    >>> Counter(split_keys(keys, labels, seed=0, val=0.25, given=given).tolist())
+    Counter({'train': 28, 'val': 10, 'test': 2})
     """
     of_class: dict[str, set[str]] = {}
     part: dict[str, str] = {}
@@ -54,9 +67,10 @@ def split_keys(
         if decided:
             part[key] = decided
     _refuse_too_few(of_class, 3 if val else 2)
+    test = 0.0 if "test" in part.values() else TEST_SHARE
     for members in of_class.values():
         open_keys = sorted(members - part.keys(), key=lambda key: _draw(seed, key))
-        cuts = _counts(len(open_keys), val)
+        cuts = _counts(len(open_keys), test, val)
         for key, name in zip(open_keys, np.repeat(list(cuts), list(cuts.values())), strict=True):
             part[key] = str(name)
     result = np.array([part[key] for key in keys])
@@ -71,6 +85,12 @@ def fold_of(keys: Sequence[str], labels: Sequence[str], folds: int, seed: int) -
     -------
     numpy.ndarray
         Shape (n,), values 0 to folds - 1.
+
+    Examples
+    --------
+    >>> fold = fold_of([f"{i:064x}" for i in range(10)], ["beagle", "pug"] * 5, folds=5, seed=0)
+    >>> np.bincount(fold)
+    array([2, 2, 2, 2, 2])
     """
     order = sorted(range(len(keys)), key=lambda i: (labels[i], _draw(seed, f"fold {keys[i]}")))
     result = np.empty(len(keys), dtype=np.intp)
@@ -82,10 +102,11 @@ def _draw(seed: int, key: str) -> str:
     return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
 
 
-def _counts(n: int, val: float) -> dict[str, int]:
-    test = max(1, round(n * TEST_SHARE)) if n > 1 else 0
-    held = min(max(1, round(n * val)), n - test - 1) if val and n > 2 else 0
-    return {"test": test, "val": held, "train": n - test - held}
+def _counts(n: int, test: float, val: float) -> dict[str, int]:
+    """Return how many of `n` photos each part gets; one is always left for training."""
+    tested = max(1, round(n * test)) if test and n > 1 else 0
+    held = min(max(1, round(n * val)), n - tested - 1) if val and n - tested > 1 else 0
+    return {"test": tested, "val": held, "train": n - tested - held}
 
 
 def _refuse_too_few(of_class: dict[str, set[str]], least: int) -> None:

@@ -151,7 +151,7 @@ def train(
         "store": str(store.path),
         "also": [str(other.path) for other in store.also],
         "views": [view.recipe.view for view in views],
-        "n_train": int(for_fit.sum()) if head == "dense" else parts["train"],
+        "n_train": parts["train"],
         "n_val": parts["val"],
         "n_test": parts["test"],
         "unlabelled": photos.unlabelled,

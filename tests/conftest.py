@@ -167,3 +167,14 @@ def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
         return store
 
     return make
+
+
+#: Whatever asks for one of these runs a network or the scripts over photos, or loads TensorFlow.
+SLOW_FIXTURES = {"random_engine", "workplace", "load_img"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what needs a slow fixture, however far down, so that `make check` leaves it out."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -151,6 +152,7 @@ def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_pat
     assert_refused(run_script("evaluate.py", "--store", "seen.h5", cwd=tmp_path), "used to train")
 
 
+@pytest.mark.slow
 def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Path) -> None:
     make_store({"a": 40, "b": 40, "c": 40})
     result = run_script("train_head.py", "--head", "dense", "--val", "0.1", cwd=tmp_path)
@@ -163,6 +165,34 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
     assert_refused(refused, "--C", "logistic")
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "module", "names"),
+    [
+        ("extract_features", "--backbone", "breeds.engines.backbones", "BACKBONES"),
+        ("extract_features", "--engine", "breeds.engines.choose", "ENGINES"),
+        ("extract_features", "--precision", "breeds.engines.choose", "PRECISIONS"),
+        ("predict", "--engine", "breeds.engines.choose", "ENGINES"),
+        ("train_head", "--head", "breeds.train", "HEADS"),
+    ],
+)
+def test_choices_are_those_of_the_code(script: str, option: str, module: str, names: str) -> None:
+    """The scripts write them out, as help is shown without loading anything."""
+    spec = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
+    front = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(front)
+    choices = {o: action.choices for action in front.parser()._actions for o in action.option_strings}
+    assert tuple(choices[option]) == tuple(getattr(importlib.import_module(module), names))
+
+
 def test_repository_has_what_the_readme_promises() -> None:
-    for name in ("LICENSE", "CHANGELOG.md", "requirements.txt", "pyproject.toml", ".ci/run", "Makefile"):
+    for name in (
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "docs/design.md",
+        "requirements.txt",
+        "pyproject.toml",
+        ".ci/run",
+        "Makefile",
+    ):
         assert (ROOT / name).is_file()

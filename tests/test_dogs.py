@@ -143,6 +143,7 @@ def test_damaged_archives_are_refused(serve, tmp_path: Path, monkeypatch: pytest
     refused(url, tmp_path, "larger than")
 
 
+@pytest.mark.slow
 def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
     serve, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

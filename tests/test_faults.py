@@ -21,6 +21,8 @@ from conftest import ROOT, assert_refused, extract_photos, run_script
 from breeds.store import Store, shard_folder, verify
 from breeds.store.shards import list_shards
 
+pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and starts them again
+
 # extract_features.py with shards of four rows. STAND_IN puts in the network's place an engine that
 # takes that many seconds for a photo; DIE_AT kills the process before so many steps of writing.
 SCRIPT = """
@@ -105,7 +107,6 @@ def assert_whole(store: Path, like: Path) -> None:
 # kill -9
 
 
-@pytest.mark.slow
 def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path) -> None:
     like = tmp_path / "like" / "s.h5"
     run(photos, like, STAND_IN=0)
@@ -124,7 +125,6 @@ def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path
     assert step > 12, "three shards and a store, each at least written, renamed and made to last"
 
 
-@pytest.mark.slow
 def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -150,7 +150,6 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
     assert seen == {11, 12}
 
 
-@pytest.mark.slow
 def test_killed_ten_times_at_random_moments_with_the_real_engine(drawn_photos: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(drawn_photos, photos)
@@ -206,7 +205,6 @@ def test_a_stopped_run_keeps_what_it_computed(photos: Path, tmp_path: Path, numb
     assert_whole(store, like)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("shards", [0, 2])
 def test_the_real_engine_can_be_stopped(

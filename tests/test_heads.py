@@ -102,6 +102,7 @@ def test_answers_equal_scikit_learns(
     assert C is None or model.record["C"] == C
 
 
+@pytest.mark.slow
 def test_C_and_temperature_are_the_best_by_cross_validation(open_store: Callable[..., Store]) -> None:
     store = open_store(noise=0.8)
     model = train(store, seed=3)
@@ -252,6 +253,7 @@ def test_what_cannot_be_trained_on_is_refused(
         train(open_store(counts, **more))
 
 
+@pytest.mark.slow
 def test_the_dense_head_learns_and_is_the_same_kind_of_model(
     open_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

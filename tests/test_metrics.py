@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,14 +151,63 @@ def test_mcnemar_is_the_exact_binomial_test(one: int, two: int) -> None:
 
 def test_bootstrap_interval_agrees_with_theory_and_repeats() -> None:
     rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 500)
-    answered = np.where(rng.random(500) < 0.8, truth, 1 - truth)
-    p = np.eye(2)[answered]
-    right = int((answered == truth).sum())
-    interval = metrics.bootstrap_interval(metrics.accuracy, truth, p)
-    assert interval == pytest.approx(metrics.wilson_interval(right, 500), abs=0.01)
-    assert metrics.bootstrap_interval(metrics.accuracy, truth, p) == interval
-    assert metrics.bootstrap_interval(metrics.accuracy, truth, np.eye(2)[truth]) == (1, 1)
+    right = (rng.random(500) < 0.8).astype(float)
+    interval = metrics.mean_interval(right)
+    assert interval == pytest.approx(metrics.wilson_interval(right.sum(), 500), abs=0.01)
+    assert metrics.mean_interval(right) == interval
+
+
+def made_up(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of which about two thirds are right."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, n)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), truth] += 2
+    powers = np.exp(logits)
+    return truth, powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("n", [1000, 7])
+def test_intervals_of_means_are_scipys_percentile_bootstrap(n: int) -> None:
+    """With 1,000 photos, the draws take several blocks."""
+    truth, p = made_up(n, 5)
+    for values in (metrics.log_losses(truth, p), metrics.brier_scores(truth, p)):
+        expected = scipy.stats.bootstrap(
+            (values,), np.mean, n_resamples=1000, method="percentile", rng=np.random.default_rng(0)
+        ).confidence_interval
+        assert metrics.mean_interval(values) == pytest.approx((expected.low, expected.high), rel=1e-12)
+
+
+def test_resampled_macro_f1_is_what_scikit_learn_gives_for_each_draw() -> None:
+    truth, p = made_up(40, 6)
+    predicted = p.argmax(axis=1)
+    rng = np.random.default_rng(0)
+    f1 = []
+    for _ in range(1000):
+        rows = rng.integers(0, 40, 40)
+        there = np.unique(truth[rows])
+        f1.append(
+            sklearn.metrics.f1_score(
+                truth[rows], predicted[rows], labels=there, average="macro", zero_division=0
+            )
+        )
+    expected = np.quantile(f1, [0.025, 0.975])
+    assert metrics.macro_f1_interval(truth, predicted, 6) == pytest.approx(expected)
+
+
+def test_an_interval_that_resampling_cannot_know_is_left_out() -> None:
+    truth = np.arange(12) % 3
+    assert metrics.macro_f1_interval(truth, truth, 3) is None, "no mistake to draw more or less often"
+    assert metrics.mean_interval(np.array([0.3])) is None, "one photo"
+
+
+def test_resampling_needs_little_memory_however_many_photos() -> None:
+    values = np.random.default_rng(0).random(20_000)
+    tracemalloc.start()
+    metrics.mean_interval(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6, "all draws at once would be 160 MB, and as much again for their values"
 
 
 @relaxed
@@ -165,8 +216,8 @@ def test_coverage_leaves_out_the_least_confident(answers: tuple[np.ndarray, np.n
     truth, p = answers
     confidence = np.random.default_rng(seed).permutation(len(truth)).astype(float)
     curve = metrics.coverage_curve(truth, p, confidence)
-    assert curve[0] == pytest.approx((1, metrics.accuracy(truth, p)))
-    assert [share for share, _ in curve] == sorted((share for share, _ in curve), reverse=True)
-    for share, accuracy in curve:
-        kept = confidence >= np.sort(confidence)[-round(share * len(truth))]
-        assert accuracy == pytest.approx(metrics.accuracy(truth[kept], p[kept]))
+    assert curve[0] == (len(truth), round(metrics.accuracy(truth, p) * len(truth)))
+    assert [answered for answered, _ in curve] == sorted((n for n, _ in curve), reverse=True)
+    for answered, right in curve:
+        kept = confidence >= np.sort(confidence)[-answered]
+        assert right / answered == pytest.approx(metrics.accuracy(truth[kept], p[kept]))

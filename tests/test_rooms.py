@@ -61,6 +61,26 @@ def test_no_two_rooms_know_each_other() -> None:
     TopologicalSorter({name: imports_of(name) for name in MODULES}).prepare()  # raises on a circle
 
 
+#: Modules that may open connections: what they fetch is asked for by name, and they send nothing.
+NETWORK = {"breeds.web"}
+#: What opens connections, but for the name of this machine and a default timeout.
+REACHES = {"urllib", "http", "requests", "httpx", "ftplib", "smtplib", "telnetlib", "aiohttp", "websockets"}
+
+
+def test_only_named_modules_can_reach_the_network() -> None:
+    found = set()
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if REACHES & {module.split(".")[0] for module in modules}:
+                found.add(name)
+            if isinstance(node, ast.Attribute) and node.attr in ("create_connection", "connect", "socket"):
+                found.add(name)
+    assert found == NETWORK
+
+
 HEAVY = ("tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py")
 
 

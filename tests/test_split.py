@@ -106,6 +106,33 @@ def test_what_a_manifest_decided_stays(counts: dict[str, int], seed: int, data: 
     assert all(got == said for got, said in zip(part, decided, strict=True) if said)
 
 
+@relaxed
+@given(class_counts(4), seeds, st.sampled_from([0.0, 0.25]), st.data())
+def test_where_a_manifest_names_test_photos_no_other_becomes_one(
+    counts: dict[str, int], seed: int, val: float, data: st.DataObject
+) -> None:
+    keys, labels = keys_of(counts)
+    parts = st.sampled_from(["", "test"])
+    decided = data.draw(st.lists(parts, min_size=len(keys), max_size=len(keys)))
+    for label in counts:
+        decided[labels.index(label)] = "train"
+    decided[-1] = "test"
+    part = split_keys(keys, labels, seed, val, decided)
+    assert [p == "test" for p in part] == [said == "test" for said in decided]
+    for label in counts:
+        got = Counter(p for p, name, said in zip(part, labels, decided, strict=True)
+                      if name == label and not said)  # fmt: skip
+        wanted = min(max(1, round(val * got.total())), got.total() - 1) if val and got.total() > 1 else 0
+        assert got["val"] == wanted
+
+
+def test_where_a_manifest_names_only_training_photos_the_others_are_split() -> None:
+    keys, labels = keys_of({"a": 30, "b": 30})
+    decided = ["train"] * 10 + [""] * 20 + ["val"] * 10 + [""] * 20
+    part = split_keys(keys, labels, 0, given=decided)
+    assert Counter(part[10:30]) == Counter(part[40:]) == {"train": 16, "test": 4}
+
+
 def test_a_decision_on_one_copy_holds_for_all() -> None:
     keys, labels = keys_of({"a": 3, "b": 3})
     part = split_keys(keys + keys, labels + labels, 0, given=["val"] * 2 + [""] * 4 + [""] * 6)

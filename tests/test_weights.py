@@ -54,6 +54,7 @@ def save_legacy(path: Path, model: object) -> None:
         save_weights_to_hdf5_group(file, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xception", "inceptionv3", "resnet50v2", "efficientnetv2s"])
 def test_both_of_keras_layouts_hold_the_same_weights(name: str, tmp_path: Path) -> None:
     from breeds.engines.keras import keras

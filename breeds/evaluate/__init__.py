@@ -56,33 +56,44 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
     logits = model.logits(features)
     probabilities = softmax(logits)
     excess = model.unknown.excess(features) if model.unknown else None
-    matrix = metrics.confusion(truth, probabilities.argmax(axis=1), len(model.classes))
-    right = int(matrix.diagonal().sum())
-    scores = metrics.class_scores(matrix)
+    scores = _scores(truth, probabilities, model.classes)
+    calibration = _calibration(truth, logits, model.temperature)
     return {
-        "accuracy": right / len(rows),
-        "accuracy_interval": list(metrics.wilson_interval(right, len(rows))),
-        "top3": metrics.accuracy(truth, probabilities, 3),
-        "top3_interval": list(metrics.bootstrap_interval(_top3, truth, probabilities)),
-        "log_loss": metrics.log_loss(truth, probabilities),
-        "log_loss_interval": list(metrics.bootstrap_interval(metrics.log_loss, truth, probabilities)),
-        "macro_f1": metrics.macro_f1(truth, probabilities),
-        "macro_f1_interval": list(metrics.bootstrap_interval(metrics.macro_f1, truth, probabilities)),
-        "calibration": _calibration(truth, logits, model.temperature),
-        "coverage": [list(point) for point in _coverage(truth, probabilities, excess)],
+        **scores,
+        "calibration": calibration | {"log_loss_interval": scores["log_loss_interval"]},
+        **_coverage(truth, probabilities, excess),
         "unknown": _unknown(model.unknown, truth, probabilities, excess),
         "n_train": model.record["n_train"],
+        "n_val": model.record.get("n_val", 0),
         "n_test": len(rows),
         "n_seen": seen,
         "classes": model.classes,
-        "confusion": matrix.tolist(),
-        "per_class": dict(zip(model.classes, scores, strict=True)),
         "weights": {"name": model.recipe.weights, "sha256": model.recipe.weights_sha256},
         "recipe": {**json.loads(model.recipe.to_json()), "sha256": model.recipe.digest},
         "head": model.kind,
         "store": str(store.path),
         "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
         "versions": versions(),
+    }
+
+
+def _scores(truth: metrics.Truth, probabilities: Floats, classes: list[str]) -> dict[str, Any]:
+    """Measure how often the answers are right and how good the probabilities are, with intervals."""
+    predicted = probabilities.argmax(axis=1)
+    matrix = metrics.confusion(truth, predicted, len(classes))
+    right, among = int(matrix.diagonal().sum()), metrics.right_in_top(truth, probabilities, 3)
+    losses = metrics.log_losses(truth, probabilities)
+    return {
+        "accuracy": right / len(truth),
+        "accuracy_interval": _wilson(right, len(truth)),
+        "top3": among / len(truth),
+        "top3_interval": _wilson(among, len(truth)),
+        "log_loss": float(losses.mean()),
+        "log_loss_interval": _plain(metrics.mean_interval(losses)),
+        "macro_f1": metrics.macro_f1(truth, probabilities),
+        "macro_f1_interval": _plain(metrics.macro_f1_interval(truth, predicted, len(classes))),
+        "confusion": matrix.tolist(),
+        "per_class": dict(zip(classes, metrics.class_scores(matrix), strict=True)),
     }
 
 
@@ -107,20 +118,28 @@ def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> di
         ("log_loss", metrics.log_loss),
     ):
         found[f"{name}_before"], found[f"{name}_after"] = measure(truth, before), measure(truth, after)
-        found[f"{name}_interval"] = list(metrics.bootstrap_interval(measure, truth, after))
+    found["brier_interval"] = _plain(metrics.mean_interval(metrics.brier_scores(truth, after)))
     return found
 
 
-def _top3(truth: metrics.Truth, probabilities: metrics.Probabilities) -> float:
-    return metrics.accuracy(truth, probabilities, 3)
+def _wilson(right: int, n: int) -> list[float]:
+    return list(metrics.wilson_interval(right, n))
+
+
+def _plain(interval: metrics.Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def _coverage(
     truth: metrics.Truth, probabilities: metrics.Probabilities, excess: Floats | None
-) -> list[tuple[float, float]]:
+) -> dict[str, Any]:
     """Return accuracy against coverage, leaving out first what is least like a known class."""
     confidence = probabilities.max(axis=1) if excess is None else -excess
-    return metrics.coverage_curve(truth, probabilities, confidence)
+    curve = metrics.coverage_curve(truth, probabilities, confidence)
+    return {
+        "coverage": [[answered / len(truth), right / answered] for answered, right in curve],
+        "coverage_interval": [_wilson(right, answered) for answered, right in curve],
+    }
 
 
 def _unknown(
@@ -128,16 +147,19 @@ def _unknown(
     truth: metrics.Truth,
     probabilities: metrics.Probabilities,
     excess: Floats | None,
-) -> dict[str, float] | None:
+) -> dict[str, Any] | None:
     """Say how many known photos the threshold keeps, and how good the answers to these are."""
     if detector is None or excess is None:
         return None
-    kept = excess <= detector.threshold
-    right = probabilities.argmax(axis=1) == truth
+    is_kept = excess <= detector.threshold
+    kept = int(is_kept.sum())
+    right = int((probabilities.argmax(axis=1) == truth)[is_kept].sum())
     return {
-        "kept": float(kept.mean()),
+        "kept": kept / len(truth),
+        "kept_interval": _wilson(kept, len(truth)),
         "kept_aimed_at": detector.keep,
-        "accuracy_of_kept": float(right[kept].mean()) if kept.any() else 0.0,
+        "accuracy_of_kept": right / kept if kept else None,
+        "accuracy_of_kept_interval": _wilson(right, kept) if kept else None,
     }
 
 
@@ -191,7 +213,9 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     return {
         "photos": len(truth),
         "accuracy": float(right.mean()),
+        "accuracy_interval": _wilson(int(right.sum()), len(truth)),
         "accuracy_other": float(other_right.mean()),
+        "accuracy_other_interval": _wilson(int(other_right.sum()), len(truth)),
         "only_this_right": only,
         "only_other_right": only_other,
         "p_value": p,

@@ -60,22 +60,32 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
     Returns
     -------
     dict
-        Mean accuracy, log loss and macro F1, and their standard deviation over the repeats.
+        Mean accuracy and log loss with their intervals over the photos, mean macro F1, and the
+        standard deviation of each over the repeats.
     """
     if model.kind != "logistic":
         raise BreedsError("--cv works on logistic regression; the dense head would take minutes.")
     features, targets, _, rows = labelled_features(store, _LEAST)
     folds = min(folds, int(np.bincount(targets).min()))
     C = float(model.record["C"]) if model.record.get("C_chosen_by") == "you" else None
-    scores = []
+    scores, losses = [], []
     for repeat in range(repeats):
         head = partial(_logistic_head, seed=repeat, C=C, balanced=bool(model.record.get("balanced")))
         answers = _held_out(head, features, targets, _folds(store, rows, folds, repeat))
+        losses.append(metrics.log_losses(targets, answers))
         scores.append(
             [measure(targets, answers) for measure in (metrics.accuracy, metrics.log_loss, metrics.macro_f1)]
         )
     mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0)
-    return {"folds": folds, "repeats": repeats, "photos": len(targets)} | {
+    # The same photos are tested again in each repeat, so they are no more photos than they are.
+    by_photo = metrics.mean_interval(np.mean(losses, axis=0))
+    return {
+        "folds": folds,
+        "repeats": repeats,
+        "photos": len(targets),
+        "accuracy_interval": list(metrics.wilson_interval(float(mean[0]) * len(targets), len(targets))),
+        "log_loss_interval": by_photo and list(by_photo),
+    } | {
         key: float(value)
         for i, name in enumerate(("accuracy", "log_loss", "macro_f1"))
         for key, value in ((name, mean[i]), (f"{name}_spread", spread[i]))

@@ -17,34 +17,13 @@ _FEW = 10
 
 def as_text(report: dict[str, Any]) -> str:
     """Lay a report out for a terminal."""
-    calibration, unknown = report["calibration"], report["unknown"]
-    lines = [
-        f"accuracy   {report['accuracy']:.1%}   {_interval(report['accuracy_interval'], '.1%')}",
-        f"top 3      {report['top3']:.1%}  {_interval(report['top3_interval'], '.1%')}",
-        f"log loss   {report['log_loss']:.4f}  {_interval(report['log_loss_interval'], '.4f')}",
-        f"macro F1   {report['macro_f1']:.3f}   {_interval(report['macro_f1_interval'], '.3f')}",
-        f"Brier      {calibration['brier_after']:.4f}  {_interval(calibration['brier_interval'], '.4f')}; "
-        f"before its temperature of {calibration['temperature']:.3g}: {calibration['brier_before']:.4f}",
-        f"ECE        {calibration['ece_after']:.3f}   {_interval(calibration['ece_interval'], '.3f')}; "
-        f"before: {calibration['ece_before']:.3f}",
-        f"photos     {report['n_test']} for testing, none of the {report['n_train']} for training",
-        f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})",
-    ]
-    few = [
-        f"{name} ({scores['support']})"
-        for name, scores in report["per_class"].items()
-        if scores["support"] < _FEW
-    ]
-    if few:
-        more = f" and {len(few) - 10} more" if len(few) > 10 else ""
-        lines.append(f"few        photos for testing, so little is known of: {', '.join(few[:10])}{more}")
-    if unknown:
-        lines.append(
-            f"unknown    keeps {unknown['kept']:.1%} of these photos (aim {unknown['kept_aimed_at']:.0%}); "
-            f"accuracy of the kept {unknown['accuracy_of_kept']:.1%}"
-        )
-    answered = ", ".join(f"{share:.0%}: {accuracy:.1%}" for share, accuracy in report["coverage"])
-    lines.append(f"coverage   accuracy when only so many, the surest, are answered: {answered}")
+    lines = _scores(report)
+    lines.append(f"photos     {report['n_test']} for testing, none of the {_trained(report)}")
+    lines.append(f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})")
+    lines += _few(report)
+    if report["unknown"]:
+        lines.append(_unknown(report["unknown"]))
+    lines += _coverage(report)
     lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
     return "\n".join(lines)
 
@@ -54,8 +33,10 @@ def cross_validation_text(numbers: dict[str, Any]) -> str:
     return (
         f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on "
         f"{numbers['photos']} photos: "
-        f"accuracy {numbers['accuracy']:.2%} (± {numbers['accuracy_spread']:.2%} between repeats), "
-        f"log loss {numbers['log_loss']:.4f} (± {numbers['log_loss_spread']:.4f}), "
+        f"accuracy {numbers['accuracy']:.2%} {_interval(numbers['accuracy_interval'], '.1%')} "
+        f"(± {numbers['accuracy_spread']:.2%} between repeats), "
+        f"log loss {numbers['log_loss']:.4f} {_interval(numbers['log_loss_interval'], '.4f')} "
+        f"(± {numbers['log_loss_spread']:.4f}), "
         f"macro F1 {numbers['macro_f1']:.4f}"
     )
 
@@ -75,8 +56,64 @@ def doubts_text(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> str:
     return "\n".join(lines)
 
 
-def _interval(bounds: list[float], form: str) -> str:
+def _interval(bounds: list[float] | None, form: str) -> str:
+    if bounds is None:
+        return "(no interval: every resample gives the same)"
     return f"(95 % interval {bounds[0]:{form}} to {bounds[1]:{form}})"
+
+
+def _scores(report: dict[str, Any]) -> list[str]:
+    """One line for each number that says how good the answers are."""
+    calibration = report["calibration"]
+    named = [("accuracy", "accuracy", ".1%"), ("top 3", "top3", ".1%"), ("log loss", "log_loss", ".4f")]
+    if len(report["classes"]) <= 3:  # among three answers the truth is always one of three
+        del named[1]
+    lines = [
+        f"{title:9}  {report[name]:<6{form}}  {_interval(report[f'{name}_interval'], form)}"
+        for title, name, form in [*named, ("macro F1", "macro_f1", ".3f")]
+    ]
+    return [
+        *lines,
+        f"Brier      {calibration['brier_after']:.4f}  {_interval(calibration['brier_interval'], '.4f')}; "
+        f"before its temperature of {calibration['temperature']:.3g}: {calibration['brier_before']:.4f}",
+        f"ECE        {calibration['ece_after']:.3f}; before: {calibration['ece_before']:.3f}",
+    ]
+
+
+def _trained(report: dict[str, Any]) -> str:
+    """Say how many photos training had, so that all parts of the split add up."""
+    val = f", none of the {report['n_val']} for validation" if report["n_val"] else ""
+    return f"{report['n_train']} for training{val}"
+
+
+def _few(report: dict[str, Any]) -> list[str]:
+    """Name the classes of which too few photos are tested, at most ten of them."""
+    few = [
+        f"{name} ({scores['support']})"
+        for name, scores in report["per_class"].items()
+        if scores["support"] < _FEW
+    ]
+    if not few:
+        return []
+    more = f" and {len(few) - 10} more" if len(few) > 10 else ""
+    return [f"few        photos for testing, so little is known of: {', '.join(few[:10])}{more}"]
+
+
+def _unknown(unknown: dict[str, Any]) -> str:
+    kept = f"unknown    keeps {unknown['kept']:.1%} of these photos, aim {unknown['kept_aimed_at']:.0%}  "
+    kept += _interval(unknown["kept_interval"], ".1%")
+    if unknown["accuracy_of_kept"] is None:
+        return kept
+    interval = _interval(unknown["accuracy_of_kept_interval"], ".1%")
+    return f"{kept}\n           accuracy of the kept {unknown['accuracy_of_kept']:.1%}  {interval}"
+
+
+def _coverage(report: dict[str, Any]) -> list[str]:
+    points = zip(report["coverage"], report["coverage_interval"], strict=True)
+    return ["coverage   accuracy when only so many, the surest, are answered:"] + [
+        f"           {f'{share:.0%}:':5} {f'{accuracy:.1%}':6}  {_interval(interval, '.1%')}"
+        for (share, accuracy), interval in points
+    ]
 
 
 def _class_table(report: dict[str, Any]) -> list[str]:
