@@ -27,8 +27,8 @@ lint: $(READY)
 setup: $(READY)
 
 $(READY): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Breeds needs Python 3.11 or newer; name one: make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Breeds needs Python 3.11, 3.12 or 3.13 (TensorFlow has no other); name one: make PYTHON=python3.11"; exit 2; }
 	@echo "Setting up .venv (once; TensorFlow is a large download) ..."
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
         "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
     add("--weights", metavar="W", default="imagenet",
-        help="imagenet (downloaded once by Keras), random, or the path of a .h5 weights file")  # fmt: skip
+        help="imagenet (fetched once), random, or the path of a .h5 weights file")  # fmt: skip
     add("--backbone", default="xception",
         choices=("xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny"),
         help="the pretrained network")  # fmt: skip
