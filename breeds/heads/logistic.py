@@ -31,7 +31,7 @@ _START = 1e-4
 SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
 # Newton's last step can be too small for float32 to show; that is the end, not a failure.
 _HARMLESS = "Line Search failed|The line search algorithm did not converge"
-# Newton's method takes the fewest steps, but each costs the square of the number of classes.
+# Newton's method comes closest to the end, but each step costs the square of the number of classes.
 _MANY_CLASSES = 40
 # With more photos than features the search runs in the leading principal directions; the final
 # fit never does.
@@ -111,7 +111,7 @@ def fit(
     """
     space = search.space if search is not None and search.space.is_exact else Span(features)
     classes = int(targets.max()) + 1
-    solver = _solver(classes, _FINAL_TOLERANCE, balanced)
+    solver = _solver("lbfgs" if classes > _MANY_CLASSES else "newton-cg", _FINAL_TOLERANCE, balanced)
     solver.C = C
     if search is not None:
         weights, bias = search.start
@@ -225,7 +225,7 @@ class _Fold:
         self.held_out = held_out
         self.inside, self.outside = coordinates[~held_out], coordinates[held_out]
         self.targets = targets[~held_out]
-        self.solver = _solver(int(targets.max()) + 1, SEARCH_TOLERANCE, balanced)
+        self.solver = _solver("lbfgs", SEARCH_TOLERANCE, balanced)
 
     def solve(self, C: float) -> tuple[Logits, NDArray[Any], NDArray[Any]]:
         """Return the held-out photos' logits, the weights and the bias."""
@@ -263,9 +263,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _solver(classes: int, tolerance: float, balanced: bool) -> Any:
+def _solver(name: str, tolerance: float, balanced: bool) -> Any:
     return LogisticRegression(
-        solver="lbfgs" if classes > _MANY_CLASSES else "newton-cg",
+        solver=name,
         warm_start=True,
         tol=tolerance,
         max_iter=1000,
