@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import glob
 import io
 import math
@@ -28,6 +29,9 @@ REPORTS = Path("reports")
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
+    # The imports make hundreds of thousands of objects and no garbage; by default Python looks for it
+    # after each 700 of them, which costs them a tenth of their time.
+    gc.set_threshold(50_000, *gc.get_threshold()[1:])
     signal.signal(signal.SIGTERM, _interrupt)
     # Names of files may be no Unicode: that is never a reason to stop.
     for stream, how in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):

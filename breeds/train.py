@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
+from breeds.heads.unknown import Detector, fit_detector
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions
@@ -95,74 +97,130 @@ def train(
     ------
     BreedsError
         If the store's photos are not enough, or its features are not finite or all the same.
+
+    Examples
+    --------
+    >>> store = Store.open(Path("features/dogs.h5"))
+    >>> model = train(store)
+    >>> save_model(model, Path("models/dogs.safetensors"))
+    >>> model.classes[model.probabilities(store.features())[0].argmax()]
+    'beagle'
     """
     started = time.perf_counter()
     photos = labelled(store, seed, val)
-    classes = sorted(set(photos.labels))
-    targets = np.searchsorted(np.array(classes), np.array(photos.labels))
-    for_fit = photos.part == "train"
-    if head == "dense":
-        for_fit |= photos.part == "val"
+    data = _training_data(store, photos, head, seed, views)
+    with threadpool_limits(1):  # where there is work for more, `breeds.heads.logistic` says so
+        fitted = _dense(data, seed) if head == "dense" else _logistic(data, C, balanced)
+    model = Model(
+        kind=head,
+        classes=data.classes,
+        recipe=store.recipe,
+        weights_path=store.table.weights_path,
+        mean=fitted.mean,
+        scale=fitted.scale,
+        layers=fitted.layers,
+        seen=pack_keys([k for k, part in zip(photos.keys, photos.part, strict=True) if part != "test"]),
+        temperature=fitted.temperature,
+        unknown=_detector(data, keep),
+        also=store.parts()[1:],
+    )
+    model.record = {
+        **fitted.how,
+        "seed": seed,
+        **_origin(store, views),
+        **_counts(photos, data),
+        **_on_training_photos(model, data),
+        "seconds": round(time.perf_counter() - started, 2),
+        "versions": versions(),
+    }
+    return model
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a head is fitted to, a row for each photo.
+
+    `views` has the features of the same photos' views. `folds` are those of cross-validation, None
+    if a class has a single photo; `decides` says which photos the dense head decides by when to stop.
+    """
+
+    features: NDArray[np.float32]
+    targets: Rows
+    classes: list[str]
+    labels: list[str]
+    folds: Rows | None
+    decides: NDArray[np.bool_]
+    views: list[NDArray[np.float32]]
+
+    def with_views(self) -> NDArray[np.float32]:
+        """Return the features of the photos and, below them, of their views."""
+        return np.vstack([self.features, *self.views])
+
+    def tiled(self, column: NDArray[Any]) -> NDArray[Any]:
+        """Repeat a column, so that it fits `with_views`."""
+        return np.tile(column, 1 + len(self.views))
+
+
+def _training_data(store: Store, photos: Labelled, head: str, seed: int, views: Sequence[Store]) -> _Data:
+    """Read what a head is fitted to; the dense head takes the photos for validation along."""
+    for_fit = np.isin(photos.part, ("train", "val") if head == "dense" else ("train",))
     features = store.features(photos.rows[for_fit])
     if (features == features[0]).all():
         raise BreedsError(
             f"All training photos in {store.path} have the same features, so nothing tells the classes "
             f"apart; extract again with sound weights."
         )
-    chosen = [i for i, used in enumerate(for_fit) if used]
-    keys, labels = [photos.keys[i] for i in chosen], [photos.labels[i] for i in chosen]
-
-    folds = _folds(keys, labels, seed)
-    copies = 1 + len(views)
-    plain, features = features, np.vstack([features, *(view.features_of(keys) for view in views)])
-    if head == "dense":
-        decides = photos.part[for_fit] == "val"
-        if not decides.any():
-            decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
-        fitted = _dense(features, np.tile(targets[for_fit], copies), np.tile(decides, copies), seed)
-    else:
-        tiled = None if folds is None else np.tile(folds, copies)
-        judged = np.arange(len(features)) < len(plain)
-        fitted = _logistic(features, np.tile(targets[for_fit], copies), tiled, judged, C, balanced)
-    detector = None
-    if folds is not None:
-        from breeds.heads.unknown import fit_detector
-
-        detector = fit_detector(plain, targets[for_fit], folds, keep)
-    seen = [key for key, part in zip(photos.keys, photos.part, strict=True) if part != "test"]
-    model = Model(
-        kind=head,
-        classes=classes,
-        recipe=store.recipe,
-        weights_path=store.table.weights_path,
-        mean=fitted.mean,
-        scale=fitted.scale,
-        layers=fitted.layers,
-        seen=pack_keys(seen),
-        temperature=fitted.temperature,
-        unknown=detector,
-        also=store.parts()[1:],
+    keys, labels = ([column[i] for i in np.flatnonzero(for_fit)] for column in (photos.keys, photos.labels))
+    folds = min(FOLDS, *Counter(labels).values())
+    decides = photos.part[for_fit] == "val"
+    if head == "dense" and not decides.any():
+        decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
+    classes = sorted(set(photos.labels))
+    return _Data(
+        features,
+        np.searchsorted(np.array(classes), np.array(labels)),
+        classes,
+        labels,
+        fold_of(keys, labels, folds, seed) if folds > 1 else None,
+        decides,
+        [view.features_of(keys) for view in views],
     )
-    probabilities = model.probabilities(plain)
-    parts = Counter(photos.part.tolist())
-    model.record = {
-        **fitted.how,
-        "seed": seed,
-        "store": str(store.path),
-        "also": [str(other.path) for other in store.also],
+
+
+def _detector(data: _Data, keep: float) -> Detector | None:
+    """Fit what tells photos of none of the classes, if there are enough photos to set it."""
+    return None if data.folds is None else fit_detector(data.features, data.targets, data.folds, keep)
+
+
+def _origin(store: Store, views: Sequence[Store]) -> dict[str, Any]:
+    """Say where the features came from; absolute, so that any folder will do to evaluate from."""
+    return {
+        "store": str(store.path.absolute()),
+        "also": [str(other.path.absolute()) for other in store.also],
         "views": [view.recipe.view for view in views],
+    }
+
+
+def _counts(photos: Labelled, data: _Data) -> dict[str, Any]:
+    """Say how many photos had which part, and which classes rest on too few."""
+    parts = Counter(photos.part.tolist())
+    return {
         "n_train": parts["train"],
         "n_val": parts["val"],
         "n_test": parts["test"],
         "unlabelled": photos.unlabelled,
         "duplicates": photos.duplicates,
-        "train_accuracy": float((probabilities.argmax(axis=1) == targets[for_fit]).mean()),
-        "train_log_loss": log_loss(targets[for_fit], probabilities),
-        "few": {label: n for label, n in sorted(Counter(labels).items()) if n < FEW},
-        "seconds": round(time.perf_counter() - started, 2),
-        "versions": versions(),
+        "few": {label: n for label, n in sorted(Counter(data.labels).items()) if n < FEW},
     }
-    return model
+
+
+def _on_training_photos(model: Model, data: _Data) -> dict[str, float]:
+    """Judge a model on the photos that it was trained on."""
+    probabilities = model.probabilities(data.features)
+    return {
+        "train_accuracy": float((probabilities.argmax(axis=1) == data.targets).mean()),
+        "train_log_loss": log_loss(data.targets, probabilities),
+    }
 
 
 @dataclass(frozen=True)
@@ -176,22 +234,10 @@ class _Fitted:
     how: dict[str, Any]
 
 
-def _folds(keys: list[str], labels: list[str], seed: int) -> Rows | None:
-    """Return the cross-validation fold of each photo, or None if a class has a single one."""
-    folds = min(FOLDS, *Counter(labels).values())
-    return fold_of(keys, labels, folds, seed) if folds > 1 else None
-
-
-def _logistic(
-    features: NDArray[np.float32],
-    targets: Rows,
-    folds: Rows | None,
-    judged: NDArray[np.bool_],
-    C: float | None,
-    balanced: bool,
-) -> _Fitted:
+def _logistic(data: _Data, C: float | None, balanced: bool) -> _Fitted:
     from breeds.heads import logistic
 
+    features, targets = data.with_views(), data.tiled(data.targets)
     mean, scale = logistic.standardise(features)
     standard = (features - mean) / scale
     how: dict[str, Any] = {
@@ -199,25 +245,27 @@ def _logistic(
         "C_chosen_by": "you" if C else "default",
         "balanced": balanced,
     }
-    if folds is None:
+    if data.folds is None:
         layer = logistic.fit(standard, targets, how["C"], balanced)
         return _Fitted(mean, scale, [layer], 1.0, how)
+    judged = np.arange(len(features)) < len(data.features)  # views only help in training
     grid = (C,) if C else logistic.C_GRID
-    search = logistic.search_C(standard, targets, folds, balanced, grid, judged)
+    search = logistic.search_C(standard, targets, data.tiled(data.folds), balanced, grid, judged)
     how["C"] = search.C
     if not C:
-        how["C_chosen_by"] = f"{int(folds.max()) + 1}-fold cross-validation"
+        how["C_chosen_by"] = f"{int(data.folds.max()) + 1}-fold cross-validation"
         how["C_at_edge"] = search.at_edge
     how["cv_log_loss"] = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
     layer = logistic.fit(standard, targets, search.C, balanced, search)
     return _Fitted(mean, scale, [layer], search.temperature, how)
 
 
-def _dense(features: NDArray[np.float32], targets: Rows, decides: NDArray[np.bool_], seed: int) -> _Fitted:
+def _dense(data: _Data, seed: int) -> _Fitted:
     from breeds.heads import dense
     from breeds.heads.logistic import standardise
     from breeds.heads.temperature import fit_temperature
 
+    features, targets, decides = data.with_views(), data.tiled(data.targets), data.tiled(data.decides)
     mean, scale = standardise(features[~decides])
     standard = (features - mean) / scale
     trained = dense.fit(standard, targets, decides, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -128,13 +129,20 @@ def test_C_and_temperature_are_the_best_by_cross_validation(open_store: Callable
 
 
 def best_temperature(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """The temperature of the least log loss, and that loss, as SciPy and scikit-learn find them."""
+    """The temperature of the least log loss, with one photo more of any class, and that loss.
+
+    As SciPy and scikit-learn find them.
+    """
+    n, classes = logits.shape
+    every = np.concatenate([truth, np.repeat(np.arange(classes), n)])
+    weights = np.concatenate([np.full(n, n), np.full(n * classes, 1 / classes)])
 
     def loss(logarithm: float) -> float:
         shares = scipy.special.softmax(logits / np.exp(logarithm), axis=1)
-        return sklearn.metrics.log_loss(truth, shares, labels=range(logits.shape[1]))
+        repeated = np.tile(shares, (1 + classes, 1))
+        return sklearn.metrics.log_loss(every, repeated, sample_weight=weights, labels=range(classes))
 
-    found = scipy.optimize.minimize_scalar(loss, bounds=np.log([0.02, 50]), method="bounded")
+    found = scipy.optimize.minimize_scalar(loss, bounds=np.log([0.002, 50]), method="bounded")
     return float(np.exp(found.x)), float(found.fun)
 
 
@@ -144,6 +152,55 @@ def test_the_temperature_is_that_of_the_least_log_loss(factor: float) -> None:
     truth = rng.integers(0, 4, 300)
     logits = factor * (rng.normal(size=(300, 4)) + 2 * np.eye(4)[truth])
     assert fit_temperature(logits, truth) == pytest.approx(best_temperature(logits, truth)[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [4, 50])
+def test_photos_that_are_all_told_right_are_no_proof_of_certainty(n: int) -> None:
+    truth = np.arange(n) % 2
+    logits = np.where(np.eye(2)[truth] == 1, 0.01, -0.01)
+    temperature = fit_temperature(logits, truth)
+    confidence = scipy.special.softmax(logits / temperature, axis=1).max(axis=1)
+    np.testing.assert_allclose(confidence, 1 - 1 / (n + 1) / 2, atol=1e-4)
+
+
+def test_few_training_photos_leave_room_for_doubt(open_store: Callable[..., Store]) -> None:
+    splits = (["train"] * 6 + ["test"] * 40) * 2
+    ours, plain = [], []
+    for seed in range(4):
+        store = open_store({"beagle": 46, "pug": 46}, 32, 1.0, spread=0.6, splits=splits, seed=seed)
+        model = train(store)
+        features, labels, _ = columns(store.path)
+        seen = training_rows(store.path, model)
+        reference = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[seen], labels[seen])
+        ours.append(evaluate(store, model)["log_loss"])
+        plain.append(sklearn.metrics.log_loss(labels[~seen], reference.predict_proba(features[~seen])))
+    assert np.mean(ours) < 1.2 * np.mean(plain), (ours, plain)
+
+
+@pytest.mark.parametrize(("spread", "width"), [(0.2, 128), (0.2, 256)], ids=["at the edge", "within"])
+def test_the_record_and_the_run_say_whether_C_lies_at_the_edge(
+    make_store: MakeStore, tmp_path: Path, spread: float, width: int
+) -> None:
+    made = make_store(dict.fromkeys("abcde", 10 if width == 128 else 12), width=width, spread=spread)
+    done = run_script("train_head.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = load_model(tmp_path / "models" / f"{made.stem}.safetensors").record
+    assert record["C_at_edge"] == (record["C"] in (logistic.C_GRID[0], logistic.C_GRID[-1]))
+    assert record["C_at_edge"] == (width == 128)
+    assert ("at the edge of the grid" in done.stdout) == record["C_at_edge"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
+def test_the_number_of_cores_changes_nothing(open_store: Callable[..., Store]) -> None:
+    store, cores = open_store(width=200), os.sched_getaffinity(0)
+    several = train(store)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        one = train(store)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert one.layers[0][0].tobytes() == several.layers[0][0].tobytes()
+    assert one.temperature == several.temperature
 
 
 @pytest.mark.parametrize(("few", "how"), [(2, "default"), (4, "3-fold")])
@@ -214,6 +271,7 @@ def test_the_record_says_how_it_was_trained(open_store: Callable[..., Store], tm
     assert record == model.record
     assert (record["unlabelled"], record["duplicates"], record["seed"]) == (3, 3, 2)
     assert record["store"] == str(store.path)
+    assert Path(record["store"]).is_absolute()
     assert record["n_train"] + record["n_test"] == 60
     assert {"breeds", "numpy", "scikit-learn"} <= record["versions"].keys()
     features, labels, keys = columns(store.path)
@@ -754,10 +812,31 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
 
 
 @pytest.mark.slow
+def test_the_dense_head_takes_any_seed(make_store: MakeStore, tmp_path: Path) -> None:
+    store = make_store(TWO, width=4)
+    done = run_script(
+        "train_head.py", "--store", store, "--head", "dense", "--seed", 5_000_000_000, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert load_model(tmp_path / "models/made.safetensors").record["seed"] == 5_000_000_000
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one store", "two beside each other"])
+def test_a_model_is_evaluated_from_any_folder(make_store: MakeStore, tmp_path: Path, several: bool) -> None:
+    make_store(THREE, width=16)
+    stores = ["features/made.h5"] * (2 if several else 1)
+    trained = run_script("train_head.py", "--store", *stores, "--model", "m.safetensors", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    (tmp_path / "elsewhere").mkdir()
+    done = run_script("evaluate.py", "--model", tmp_path / "m.safetensors", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "features/made.h5") in done.stderr
+
+
+@pytest.mark.slow
 def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
     from breeds.heads import dense
     from breeds.heads.model import apply_layers
-    from breeds.heads.temperature import logits_loss
 
     rng = np.random.default_rng(0)
     targets = np.repeat(np.arange(3), [60, 60, 12])
@@ -769,7 +848,9 @@ def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
     assert not np.array_equal(one.layers[0][0], other.layers[0][0])
     assert len(one.val_log_loss) < dense.EPOCHS  # it stopped early
     assert one.best_epoch == len(one.val_log_loss) - dense.PATIENCE
-    kept = logits_loss(apply_layers(features[validation], one.layers), targets[validation], 1.0)
+    kept = sklearn.metrics.log_loss(
+        targets[validation], softmax(apply_layers(features[validation], one.layers))
+    )
     assert kept == pytest.approx(min(one.val_log_loss), rel=1e-4)
     # The small class weighs as much as the large ones.
     answers = apply_layers(features[~validation], one.layers).argmax(axis=1)

@@ -29,7 +29,6 @@ from breeds.engines.quiet import quiet
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
-from breeds.imports import quickly
 from breeds.photos import decode, read
 from breeds.recipe import Recipe
 
@@ -249,6 +248,8 @@ def import_openvino(with_converter: bool = False) -> Any:
     """
     # The telemetry stays blocked: OpenVINO and NNCF look for it again later.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    with quickly(without=() if with_converter else ("openvino.tools.ovc",)):
-        import openvino
+    if not with_converter:
+        sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+    import openvino
+
     return openvino

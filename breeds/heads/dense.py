@@ -49,6 +49,7 @@ def fit(
     seed
         The same seed gives the same head on one machine.
     """
+    seed %= 2**32 - 1  # Keras takes no larger one, nor do the two layers below
     keras.utils.set_random_seed(seed)
     classes = int(targets.max()) + 1
     model = keras.Sequential(

@@ -5,46 +5,40 @@ scikit-learn solves it in the basis of `breeds.heads.span`, and the answer is ca
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from breeds.heads.temperature import fit_temperature, logits_loss
-from breeds.imports import quickly
-
-try:
-    # scikit-learn only supports pandas, and wants three functions of scipy.stats that nothing here calls.
-    with quickly(without=("pandas",), later=("scipy.stats",)):
-        from sklearn.linear_model import LogisticRegression
-
-        from breeds.heads.span import Span
-except ImportError:  # a version that wants more of them
-    from sklearn.linear_model import LogisticRegression
-
-    from breeds.heads.span import Span
+from breeds.heads.span import Span
+from breeds.heads.temperature import fit_temperature, smoothed_loss
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
-#: Inverse regularisation strengths that the search tries, from strong to weak regularisation.
+#: Inverse regularisation strengths that the search chooses from, from strong to weak regularisation.
 C_GRID = tuple(float(f"{c:.3g}") for c in np.logspace(-5, 0, 16))
-#: The search ends when the loss has not improved for this many steps: it has one minimum.
-_PATIENCE = 1
-_SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
-_WORKERS = 2
+#: Where the search begins. Below, heads of few photos hardly differ but for their temperature.
+_START = 1e-4
+SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
 # Newton's last step can be too small for float32 to show; that is the end, not a failure.
 _HARMLESS = "Line Search failed|The line search algorithm did not converge"
-# Newton's method takes the fewest steps, but each costs the square of the number of classes.
+# Newton's method comes closest to the end, but each step costs the square of the number of classes.
 _MANY_CLASSES = 40
 # With more photos than features the search runs in the leading principal directions; the final
 # fit never does.
 _SEARCH_RANK = 1024
+# Products of fewer multiplications than this are slower on several threads, and where other
+# programs compute beside, many times slower.
+_WORTH_THREADS = 1e8
 
 
 @dataclass(frozen=True)
@@ -54,9 +48,13 @@ class Search:
     Attributes
     ----------
     C
-        The best of the grid.
+        The best of those that were tried.
     log_loss
-        Out-of-fold log loss, after temperature scaling, of every C that was tried.
+        Out-of-fold log loss, smoothed and after temperature scaling (`smoothed_loss`), of every C
+        that was tried, from small to large.
+    at_edge
+        Whether the best C is the first or the last of several in the grid, so that a better one may
+        lie beyond.
     temperature
         That of the best C.
     out_of_fold
@@ -69,15 +67,11 @@ class Search:
 
     C: float
     log_loss: dict[float, float]
+    at_edge: bool
     temperature: float
     out_of_fold: Logits
     start: tuple[NDArray[Any], NDArray[Any]]
     space: Span
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best C is the last of the grid, so that a better one may lie beyond."""
-        return len(self.log_loss) > 1 and self.C in (C_GRID[0], C_GRID[-1])
 
 
 def standardise(features: Floats) -> tuple[Floats, Floats]:
@@ -116,13 +110,15 @@ def fit(
         float32 (width, classes) and (classes,), for `breeds.heads.model.Model`.
     """
     space = search.space if search is not None and search.space.is_exact else Span(features)
-    solver = _solver(int(targets.max()) + 1, _FINAL_TOLERANCE, balanced)
+    classes = int(targets.max()) + 1
+    solver = _solver("lbfgs" if classes > _MANY_CLASSES else "newton-cg", _FINAL_TOLERANCE, balanced)
     solver.C = C
     if search is not None:
         weights, bias = search.start
         solver.classes_, solver.intercept_ = np.unique(targets), bias.astype(np.float32)
         solver.coef_ = weights if space is search.space else search.space.out_of(weights).astype(np.float32)
-    with threadpool_limits(_WORKERS), warnings.catch_warnings():
+    threads = cores() if space.coordinates.size * classes > _WORTH_THREADS else 1
+    with threadpool_limits(threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_HARMLESS)
         solver.fit(space.coordinates, targets)
     weights, bias = space.out_of(solver.coef_), solver.intercept_
@@ -142,8 +138,10 @@ def search_C(
     """Choose C by the out-of-fold log loss after temperature scaling.
 
     A strongly regularised head is too timid, but once its temperature is set it is the better
-    one, so both are chosen together. The folds walk the grid in step, each starting from its
-    last solution, and stop when the loss rises.
+    one, so both are chosen together. The search stops early: from 1e-4 it takes the grid's steps
+    upwards while the loss falls, and if none does, downwards. So of 16 strengths three to a dozen are
+    tried, and of several dips in the loss, which are noise where photos are few, it takes the one
+    of the strongest regularisation. Each fold starts from its own last solution.
 
     Parameters
     ----------
@@ -156,70 +154,118 @@ def search_C(
     balanced
         Let every class weigh the same, however many photos it has.
     grid
-        Strengths to try, from small to large.
+        Strengths to choose from, from small to large.
     judged
         Which photos count for the loss and the temperature, shape (n,); None for all.
     """
     space = Span(features, _SEARCH_RANK)
     counted = slice(None) if judged is None else judged
-    losses: dict[float, float] = {}
-    best: list[_Step] = []
-    temperature, out_of_fold = 1.0, np.empty((len(targets), int(targets.max()) + 1))
-    parts = [folds == fold for fold in range(int(folds.max()) + 1)]
-    with threadpool_limits(1), ThreadPoolExecutor(_WORKERS) as pool, warnings.catch_warnings():
+    paths = [
+        _Fold(space.coordinates, targets, folds == fold, balanced) for fold in range(int(folds.max()) + 1)
+    ]
+    tried: dict[float, _Tried] = {}
+
+    def loss_at(C: float) -> float:
+        if C not in tried:
+            solutions = list(pool.map(lambda path: path.solve(C), paths))
+            tried[C] = _judge(paths, solutions, targets, counted)
+        return tried[C].loss
+
+    with (
+        threadpool_limits(1),
+        ThreadPoolExecutor(min(cores(), len(paths))) as pool,
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message=_HARMLESS)
-        paths = [_path(space.coordinates, targets, part, balanced, grid) for part in parts]
-        for C in grid:
-            steps = list(pool.map(next, paths))
-            logits = np.empty_like(out_of_fold)
-            for part, step in zip(parts, steps, strict=True):
-                logits[part] = step.logits
-            here = fit_temperature(logits[counted], targets[counted])
-            losses[C] = logits_loss(logits[counted], targets[counted], here)
-            if losses[C] == min(losses.values()):
-                best, temperature, out_of_fold = steps, here, logits
-            elif list(losses).index(min(losses, key=losses.__getitem__)) < len(losses) - _PATIENCE:
-                break
-    weights, bias = (np.mean([getattr(step, name) for step in best], axis=0) for name in ("weights", "bias"))
+        best = _lowest(grid, loss_at)
+    found = tried[best]
     return Search(
-        min(losses, key=losses.__getitem__), losses, temperature, out_of_fold, (weights, bias), space
+        best,
+        {C: tried[C].loss for C in sorted(tried)},
+        len(grid) > 1 and best in (grid[0], grid[-1]),
+        found.temperature,
+        found.out_of_fold,
+        found.start,
+        space,
     )
 
 
+def _lowest(grid: Sequence[float], loss_at: Callable[[float], float]) -> float:
+    """Return where the loss ends falling, going up from the middle of the grid or else down."""
+    start = at = min(range(len(grid)), key=lambda i: abs(math.log(grid[i] / _START)))
+    loss_at(grid[start])
+    for step in (1, -1):
+        while 0 <= at + step < len(grid) and loss_at(grid[at + step]) < loss_at(grid[at]):
+            at += step
+        if at != start:
+            break
+    return grid[at]
+
+
 @dataclass(frozen=True)
-class _Step:
-    """One fold at one C: logits of its held-out photos, and the solution."""
+class _Tried:
+    """All folds at one C: loss, temperature, every photo's logits, and the mean of the solutions."""
 
-    logits: Logits
-    weights: NDArray[Any]
-    bias: NDArray[Any]
+    loss: float
+    temperature: float
+    out_of_fold: Logits
+    start: tuple[NDArray[Any], NDArray[Any]]
 
 
-def _path(
-    coordinates: NDArray[Any],
-    targets: NDArray[np.intp],
-    held_out: NDArray[np.bool_],
-    balanced: bool,
-    grid: Sequence[float],
-) -> Iterator[_Step]:
-    """Solve one fold for every C of the grid, each from the last solution."""
-    inside, outside = coordinates[~held_out], coordinates[held_out]
-    solver = _solver(int(targets.max()) + 1, _SEARCH_TOLERANCE, balanced)
-    for C in grid:
+class _Fold:
+    """A fold whose photos are held out; solved for one C after another, each from the last solution."""
+
+    def __init__(
+        self,
+        coordinates: NDArray[Any],
+        targets: NDArray[np.intp],
+        held_out: NDArray[np.bool_],
+        balanced: bool,
+    ) -> None:
+        self.held_out = held_out
+        self.inside, self.outside = coordinates[~held_out], coordinates[held_out]
+        self.targets = targets[~held_out]
+        self.solver = _solver("lbfgs", SEARCH_TOLERANCE, balanced)
+
+    def solve(self, C: float) -> tuple[Logits, NDArray[Any], NDArray[Any]]:
+        """Return the held-out photos' logits, the weights and the bias."""
+        solver = self.solver
         solver.C = C
-        solver.fit(inside, targets[~held_out])
+        solver.fit(self.inside, self.targets)
         while solver.n_iter_[0] == 0 and solver.tol > 1e-6:  # the last solution was close: look closer
             solver.tol /= 5
-            solver.fit(inside, targets[~held_out])
-        logits = (outside @ solver.coef_.T + solver.intercept_).astype(np.float64)
+            solver.fit(self.inside, self.targets)
+        logits = (self.outside @ solver.coef_.T + solver.intercept_).astype(np.float64)
         if logits.shape[1] == 1:
             logits = np.hstack([-logits / 2, logits / 2])
-        yield _Step(logits, solver.coef_.copy(), solver.intercept_.copy())
+        return logits, solver.coef_.copy(), solver.intercept_.copy()
 
 
-def _solver(classes: int, tolerance: float, balanced: bool) -> Any:
+def _judge(
+    paths: list[_Fold],
+    solutions: list[tuple[Logits, NDArray[Any], NDArray[Any]]],
+    targets: NDArray[np.intp],
+    counted: Any,
+) -> _Tried:
+    """Set the temperature of all folds together, on the photos that count."""
+    logits = np.empty((len(targets), solutions[0][0].shape[1]))
+    for path, solution in zip(paths, solutions, strict=True):
+        logits[path.held_out] = solution[0]
+    temperature = fit_temperature(logits[counted], targets[counted])
+    loss = smoothed_loss(logits[counted], targets[counted], temperature)
+    start = (np.mean([weights for _, weights, _ in solutions], axis=0),
+             np.mean([bias for _, _, bias in solutions], axis=0))  # fmt: skip
+    return _Tried(loss, temperature, logits, start)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _solver(name: str, tolerance: float, balanced: bool) -> Any:
     return LogisticRegression(
-        solver="lbfgs" if classes > _MANY_CLASSES else "newton-cg",
+        solver=name,
         warm_start=True,
         tol=tolerance,
         max_iter=1000,
