@@ -74,7 +74,7 @@ def run_keras(photos: str, weights: str, batch: str = "32") -> None:
 
 def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
-    from breeds.extract import extract
+    from breeds.extract import Asked, Selection, extract
     from breeds.store import ShardWriter
 
     stamps: list[float] = []
@@ -88,7 +88,7 @@ def run_breeds(photos: str, weights: str, *options: str) -> None:
     chosen = dict(option.split("=") for option in options)
     chosen = {name: int(value) if value.isdigit() else value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
-        extract(Path(photos), Path(folder, "store.h5"), weights, **chosen)
+        extract(Selection(Path(photos)), Path(folder, "store.h5"), Asked(weights, **chosen))
     report(steady=steady(stamps))
 
 

@@ -14,7 +14,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, SHARED_WEIGHTS, assert_refused, needs_shared, run_script
+from conftest import (
+    ROOT,
+    SHARED,
+    SHARED_WEIGHTS,
+    assert_refused,
+    extract_photos,
+    needs_shared,
+    run_script,
+)
 
 from breeds.engines import Engine
 from breeds.engines.backbones import BACKBONES, XCEPTION
@@ -191,9 +199,7 @@ def test_unknown_weights_are_a_file_whatever_they_are_called(files, tmp_path: Pa
 def test_a_store_begun_with_one_layout_goes_on_with_the_other(
     files, photos: Path, shared_engine_everywhere: list[str], tmp_path: Path
 ) -> None:
-    from breeds.extract import extract
-
-    first, second = (extract(photos, tmp_path / "s.h5", str(path)) for path in files[:2])
+    first, second = (extract_photos(photos, tmp_path / "s.h5", weights=str(path)) for path in files[:2])
     assert (first.new, second.new, second.changed) == (12, 0, True)
     assert first.recipe.digest == second.recipe.digest
 
