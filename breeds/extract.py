@@ -162,8 +162,8 @@ def extract(
 
     Examples
     --------
-    >>> summary = extract(Selection(Path("photos")), Path("features/photos.h5"), Asked(size=224))
-    ... # doctest: +SKIP
+    >>> photos, store = Selection(Path("photos")), Path("features/photos.h5")
+    >>> summary = extract(photos, store, Asked(size=224))  # doctest: +SKIP
     """
     started = time.perf_counter()
     check_writable(store)
