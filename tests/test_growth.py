@@ -208,7 +208,7 @@ def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
         cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert "using features/two.h5" in result.stderr
+    assert f"using {tmp_path / 'features/two.h5'}" in result.stderr
     assert "this model is better, and that is no accident of these 24 photos" in result.stdout
     assert "100%: 100.0%" in result.stdout
     make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), seed=1)

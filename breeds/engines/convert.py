@@ -238,7 +238,7 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
 def import_openvino(with_converter: bool = False) -> Any:
     """Import OpenVINO without its telemetry and, unless asked for, without its converter.
 
-    OpenVINO does without either where its import fails; so blocked, it starts in half the time,
+    OpenVINO does without either where its import fails; so blocked, it starts in two thirds of the time,
     sends nothing anywhere and writes nothing to the home folder.
 
     Raises
@@ -248,7 +248,7 @@ def import_openvino(with_converter: bool = False) -> Any:
     """
     # The telemetry stays blocked: OpenVINO and NNCF look for it again later.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    if not with_converter:
+    if not with_converter:  # whoever converts does so in a process of its own
         sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
     import openvino
 
