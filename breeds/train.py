@@ -100,10 +100,10 @@ def train(
 
     Examples
     --------
-    >>> store = Store.open(Path("features/dogs.h5"))
-    >>> model = train(store)
-    >>> save_model(model, Path("models/dogs.safetensors"))
-    >>> model.classes[model.probabilities(store.features())[0].argmax()]
+    >>> store = Store.open(Path("features/dogs.h5"))  # doctest: +SKIP
+    >>> model = train(store)  # doctest: +SKIP
+    >>> save_model(model, Path("models/dogs.safetensors"))  # doctest: +SKIP
+    >>> model.classes[model.probabilities(store.features())[0].argmax()]  # doctest: +SKIP
     'beagle'
     """
     started = time.perf_counter()

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, assert_refused, run_script
 
+from breeds.engines.weightfile import write_arrays
 from breeds.errors import BreedsError
 from breeds.files import hold
 from breeds.heads.model import Model, load_model, save_model
@@ -254,7 +255,7 @@ def test_a_cache_that_cannot_be_written_is_said_so(place: Path, model: Model) ->
 
 
 def test_other_weights_are_refused_and_both_named(place: Path) -> None:
-    Path("other.h5").write_text("other weights")
+    write_arrays(Path("other.h5"), {"conv2d/vars/0": np.ones((3, 3, 3, 32), np.float32)})
     result = script("photos", "--weights", "other.h5", "--out", "out.csv")
     assert_refused(result, "weights random", "other.h5", "file:other.h5")
     assert not Path("out.csv").exists()
