@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,8 @@ REPORTS = Path("reports")
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Pillow warns of odd metadata in photos that decode well; nobody can act on it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Names of files may be no Unicode: that is never a reason to stop.
     for stream, how in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
