@@ -138,6 +138,15 @@ def share(text: str, below: float = 1.0) -> float:
     return _number(text, float, lambda x: 0 <= x < below, f"a share from 0 to below {below:g}")
 
 
+def cache_size(text: str) -> int:
+    """Read a size such as ``500MB`` or ``2GB`` (decimal, from 10 MB up) in bytes, for argparse."""
+    match = re.fullmatch(r"(\d{1,9})\s*(MB|GB|TB)", text.strip(), re.IGNORECASE | re.ASCII)
+    size = int(match[1]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2].upper()] if match else 0
+    if size < 10**7:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 10MB up, such as 500MB or 2GB")
+    return size
+
+
 def folds_and_repeats(text: str) -> tuple[int, int]:
     """Read folds and repeats such as ``5x2``, for argparse."""
     folds, cross, repeats = text.partition("x")
