@@ -33,6 +33,11 @@ def parser() -> argparse.ArgumentParser:
         help="always name a breed, also for photos that seem to be of none")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
         help="threads that read and decode photos")  # fmt: skip
+    add("--no-cache", action="store_true", default=False,
+        help="neither use nor keep features in the model's folder, in features.sqlite")  # fmt: skip
+    add("--cache-size", metavar="SIZE", type=cli.cache_size, default="1GB",
+        help="how large features.sqlite may become, in MB or GB, the oldest photos dropped first: 1GB "
+             "holds some 110,000 photos")  # fmt: skip
     return result
 
 
@@ -43,22 +48,25 @@ def main() -> int:
     from breeds.files import check_writable
     from breeds.heads.model import load_model
     from breeds.photos import parse_views
-    from breeds.predict import list_inputs, predict
+    from breeds.predict import predict
     from breeds.predict.answers import write_answers
+    from breeds.predict.inputs import list_inputs
 
     started = time.perf_counter()
     if arguments.out:
         check_writable(arguments.out)
-    paths = list_inputs(arguments.paths, sys.stdin)
+    paths = list_inputs(arguments.paths, sys.stdin or ())
     model = load_model(model_path)
     if arguments.no_unknown:
         model.unknown = None
     if model.recipe.weights == "random":
         print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     views = parse_views(arguments.tta) if arguments.tta else []
+    cache = None if arguments.no_cache else model_path.parent
     answers = predict(
-        model, paths, arguments.weights, model_path.parent, arguments.workers, arguments.engine, views
-    )
+        model, paths, arguments.weights, cache, arguments.workers, arguments.engine, views,
+        arguments.cache_size,
+    )  # fmt: skip
     total, failed = write_answers(answers, model.classes, arguments.out, arguments.format, arguments.top_k)
     for answer in failed:
         print(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)

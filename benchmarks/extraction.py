@@ -131,7 +131,8 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
 def run_predict(photos: str, weights: str, precision: str) -> None:
     """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
     from breeds.heads.model import Model
-    from breeds.predict import _CHUNK, list_inputs, predict
+    from breeds.predict import _CHUNK, predict
+    from breeds.predict.inputs import list_inputs
 
     recipe, _, _ = recipe_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)

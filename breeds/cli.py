@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     # after each 700 of them, which costs them a tenth of their time.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     signal.signal(signal.SIGTERM, _interrupt)
+    # Pillow warns of odd metadata in photos that decode well; nobody can act on it.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Names of files may be no Unicode: that is never a reason to stop.
     for stream, how in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
@@ -137,6 +140,15 @@ def positive_float(text: str) -> float:
 def share(text: str, below: float = 1.0) -> float:
     """Read a share from 0 up to (not including) `below`, for argparse."""
     return _number(text, float, lambda x: 0 <= x < below, f"a share from 0 to below {below:g}")
+
+
+def cache_size(text: str) -> int:
+    """Read a size such as ``500MB`` or ``2GB`` (decimal, from 10 MB up) in bytes, for argparse."""
+    match = re.fullmatch(r"(\d{1,9})\s*(MB|GB|TB)", text.strip(), re.IGNORECASE | re.ASCII)
+    size = int(match[1]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2].upper()] if match else 0
+    if size < 10**7:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 10MB up, such as 500MB or 2GB")
+    return size
 
 
 def folds_and_repeats(text: str) -> tuple[int, int]:

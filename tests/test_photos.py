@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import Listing, decode, find_photos, key_of, parse_views, read
+from breeds.photos import Listing, decode, find_photos, key_of, memory, parse_views, read
 
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -135,6 +136,16 @@ def test_a_photo_without_extension_is_found_by_its_content(tmp_path: Path, form:
     listing = find_photos(tmp_path)
     assert list(found(listing)) == ["pug/0001", "pug/a.jpg.dat"]
     assert listing.ignored == 1
+
+
+def test_a_text_that_begins_like_a_bitmap_is_none(tmp_path: Path) -> None:
+    put(tmp_path, "pug/photo", data=encoded(PICTURE, "BMP"))
+    put(tmp_path, "pug/notes", data=b"BMW drivers and their dogs, a field study")
+    put(tmp_path, "pug/zeros", data=b"BM" + bytes(30))
+    put(tmp_path, "pug/short", data=b"BM")
+    listing = find_photos(tmp_path)
+    assert list(found(listing)) == ["pug/photo"]
+    assert listing.ignored == 3
 
 
 def test_what_is_named_like_a_photo_is_listed_so_that_it_can_be_set_aside(tmp_path: Path) -> None:
@@ -644,6 +655,148 @@ def test_the_pixel_limit_is_exact(monkeypatch: pytest.MonkeyPatch, limit: int, f
     else:
         with pytest.raises(PhotoError, match="over the limit"):
             decode(JPEG, 8)
+
+
+# --- decoding: memory, and what it leaves alone ------------------------------------------------
+
+
+def png16(side: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A tiny PNG of very many 16-bit grey pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 16, 0, 0, 0, 0)
+    pixels = zlib.compressobj(9)
+    packed = b"".join(pixels.compress(bytes(1 + 2 * side)) for _ in range(side)) + pixels.flush()
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", packed), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+_PEAK = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from breeds.photos import decode, memory
+limit, workers, *paths = sys.argv[1:]
+memory.DECODE_BYTES = int(limit)
+memory.use_budget(memory.Budget(memory.threading.Lock(), memory.threading.Semaphore(memory.Budget.pieces())))
+photos = [open(path, "rb").read() for path in paths]
+decode(photos[0], 8)
+def kilobytes(what):  # of this process alone: ru_maxrss starts with its parent's
+    return int(open("/proc/self/status").read().split(what)[1].split()[0])
+before = kilobytes("VmRSS:")
+with ThreadPoolExecutor(int(workers)) as pool:
+    list(pool.map(lambda data: decode(data, 299), photos * int(workers)))
+print((kilobytes("VmHWM:") - before) * 1024)
+"""
+
+
+def peak_of_decoding(limit: int, workers: int, photo: Path, tmp_path: Path) -> int:
+    """Return by how many bytes so many threads that decode `photo` at once let a process grow."""
+    put(tmp_path, "small.jpg")
+    command = [sys.executable, "-c", _PEAK, limit, workers, tmp_path / "small.jpg", photo]
+    # What is freed goes back to the system at once, so that the peak is what was held.
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "MALLOC_MMAP_THRESHOLD_": "65536"}
+    return int(
+        subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, check=True).stdout
+    )
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+
+
+@linux
+@pytest.mark.parametrize("chunks", [(), ((b"tRNS", b"\0\1"),)], ids=["grey", "one grey level is clear"])
+def test_16_bits_take_no_more_than_8_bytes_a_pixel(tmp_path: Path, chunks: tuple) -> None:
+    put(tmp_path, "bomb.png", data=png16(4000, *chunks))
+    assert peak_of_decoding(2**30, 1, tmp_path / "bomb.png", tmp_path) < 8 * 4000**2
+
+
+@linux
+def test_all_that_decode_at_once_share_one_budget(tmp_path: Path) -> None:
+    put(tmp_path, "bomb.png", data=png16(4000))
+    limit = 8 * 4000**2  # one at a time fits
+    assert peak_of_decoding(limit, 4, tmp_path / "bomb.png", tmp_path) < limit
+
+
+def test_a_photo_that_needs_more_than_the_budget_is_refused_by_its_header() -> None:
+    """A strip of 4 by 30 million pixels is within the limit of pixels, and resizing it takes 36 GB."""
+    strip = bytearray(encoded(PICTURE.resize((8, 8))))
+    strip[16:24] = struct.pack(">II", 4, 30_000_000)
+    strip[29:33] = struct.pack(">I", zlib.crc32(strip[12:29]))
+    with pytest.raises(PhotoError, match=r"decoding takes \d+\.\d GiB of memory, over the limit of 1\.5 GiB"):
+        decode(bytes(strip), 299)
+
+
+def test_the_largest_photos_that_are_allowed_fit_into_the_budget() -> None:
+    for mode, options in (("RGB", {"progressive": True, "subsampling": 0}), ("L", {}), ("CMYK", {})):
+        data = encoded(PICTURE.convert(mode), "JPEG", **options)
+        with Image.open(io.BytesIO(data)) as image:
+            image._size = (16_000, 8_000)
+            assert memory.bytes_needed(image, data, 299, "original", turned=True) < memory.DECODE_BYTES
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_jpeg_of_several_scans_is_told_by_its_header(several: bool) -> None:
+    """Also where a thumbnail with scans of its own comes first."""
+    exif = Image.Exif()
+    exif[270] = "\xff\xda\0\1" * 20
+    data = encoded(PICTURE, "JPEG", exif=exif, progressive=several)
+    with Image.open(io.BytesIO(data)) as image:
+        needs = memory.bytes_needed(image, data, 8, "original", turned=False)
+        more = memory.bytes_needed(image, data, 8, "original", turned=True)
+    pixels = PICTURE.width * PICTURE.height
+    assert more - needs == (0 if several else 4 * pixels)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I"])
+def test_conversion_by_stripes_gives_the_same_pixels(
+    mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = np.random.default_rng(4).integers(0, 65536, (70, 90))
+    grey = Image.fromarray((levels // 256).astype(np.uint8))
+    image = Image.merge("RGB", [grey, grey.rotate(90, expand=False), grey.rotate(180)])
+    options: dict[str, object] = {}
+    if mode in ("LA", "RGBA"):
+        image = image.convert(mode)
+        image.putalpha(grey)
+    elif mode in ("P", "PA"):
+        image = image.quantize(64)
+        options = {"transparency": bytes(range(0, 256, 4))} if mode == "PA" else {}
+    elif mode == "I":
+        image = Image.fromarray(levels.astype(np.int32))
+    elif mode.startswith("I;16"):
+        kind = ">u2" if mode == "I;16B" else "<u2"
+        image = Image.frombytes(mode, (90, 70), levels.astype(kind).tobytes())
+        options = {"transparency": int(levels[3, 3])} if mode == "I;16" else {}
+    else:
+        image = image.convert(mode)
+        options = {"transparency": image.getpixel((4, 4))} if mode == "RGB" else {}
+    exif = Image.Exif()
+    exif[274] = orientation
+    form = "TIFF" if mode in ("CMYK", "I;16B", "I") else "PNG"
+    data = encoded(image, form, exif=exif, **options)
+    whole = decode(data, 64)
+    monkeypatch.setattr(memory, "STRIPE_PIXELS", 500)
+    np.testing.assert_array_equal(decode(data, 64), whole)
+
+
+def test_importing_photos_changes_nothing_for_others() -> None:
+    code = (
+        "import warnings, numpy; from PIL import Image; from concurrent import futures\n"
+        "before = Image.MAX_IMAGE_PIXELS, list(warnings.filters)\n"
+        "import breeds.photos\n"
+        "assert before == (Image.MAX_IMAGE_PIXELS, list(warnings.filters)), 'changed'"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_pillows_own_limit_is_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = decode(JPEG, 64)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    np.testing.assert_array_equal(decode(JPEG, 64), expected)
 
 
 SEEDS = [encoded(PICTURE.resize((40, 30)), form) for form in FORMATS] + [

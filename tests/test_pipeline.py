@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.engines.pipeline import Pipeline
+from breeds.engines.processes import process_pool
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import key_of
+from breeds.photos import key_of, memory
 from breeds.recipe import Recipe
 
 RECIPE = Recipe("xception", "random", "0" * 64, 8, "stretch")
@@ -89,6 +91,20 @@ def test_no_engine_is_opened_where_no_photo_can_be_decoded(tmp_path: Path) -> No
         (_, reason), *rest = started.features([("0" * 64, str(tmp_path / "gone.jpg"))], RECIPE)
     assert isinstance(reason, PhotoError) and not rest
     assert started.name == ""
+
+
+def alone(marker: str) -> None:
+    """Hold most of the budget, again and again, and fail if anybody else does meanwhile."""
+    for _ in range(50):
+        with memory.budget().hold(memory.DECODE_BYTES * 2 // 3):
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+            os.unlink(marker)
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_decoders_never_hold_more_than_the_budget_together(kind: str, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) if kind == "threads" else process_pool(2) as pool:
+        list(pool.map(alone, [str(tmp_path / "held")] * 4))
 
 
 def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ import dataclasses
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from conftest import ROOT, assert_refused, run_script
 
 from breeds.engines.weightfile import write_arrays
 from breeds.errors import BreedsError
-from breeds.files import hold
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
-from breeds.predict import Answer, list_inputs, predict
+from breeds.predict import Answer, predict
+from breeds.predict.cache import FeatureCache
+from breeds.predict.inputs import list_inputs
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.train import train
@@ -73,6 +75,29 @@ def engine(random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def open_engine(*_: object, **__: object) -> object:
         opened.append("opened")
         return random_engine
+
+    monkeypatch.setattr("breeds.predict.open_engine", open_engine)
+    return opened
+
+
+class Means:
+    """An engine for what is not about the network: the means of a photo's 2048 stripes."""
+
+    name, outruns_threads = "means", False
+
+    def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for photo in pixels:
+            yield np.array([part.mean() for part in np.array_split(photo.ravel(), 2048)], dtype=np.float32)
+
+
+@pytest.fixture
+def quick_engine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A stand-in for the engine; lists its openings."""
+    opened: list[str] = []
+
+    def open_engine(*_: object, **__: object) -> object:
+        opened.append("opened")
+        return Means()
 
     monkeypatch.setattr("breeds.predict.open_engine", open_engine)
     return opened
@@ -197,7 +222,6 @@ def test_the_training_store_answers_for_its_photos(place: Path) -> None:
 def test_a_second_run_opens_no_engine_and_says_the_same(
     model: Model, engine: list[str], unseen: list[str]
 ) -> None:
-    cache = Path("models", f"features-{model.recipe.digest[:12]}.shards")
     first = numbers(predict(model, unseen, None, Path("models")))
     assert engine == ["opened"]
     assert len({*first.values()}) == len(unseen)
@@ -206,7 +230,7 @@ def test_a_second_run_opens_no_engine_and_says_the_same(
     outputs = [script(*unseen).stdout for _ in range(2)]
     assert outputs[0] == outputs[1]
     assert [line.split(",")[0] for line in outputs[0].splitlines()] == ["path", *unseen]
-    assert not [name for name in os.listdir(cache) if not name.endswith(".h5")]
+    assert sorted(os.listdir("models")) == ["features.sqlite", "photos.safetensors"]
 
 
 def test_a_store_of_another_recipe_does_not_answer(
@@ -220,35 +244,208 @@ def test_a_store_of_another_recipe_does_not_answer(
     assert engine == ["opened"]
 
 
-def test_a_damaged_cache_is_computed_again(model: Model, engine: list[str], unseen: list[str]) -> None:
-    first = numbers(predict(model, unseen[:2], None, Path("cache")))
-    (shard,) = Path("cache").rglob("*.h5")
-    shard.write_bytes(shard.read_bytes()[::-1])
-    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
-    assert engine == ["opened", "opened"]
-
-
-def test_a_cache_in_use_is_left_alone_and_said_so(
-    model: Model, engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("how", ["no database", "page", "schema"])
+def test_a_damaged_cache_is_set_aside_and_done_without(
+    how: str, model: Model, quick_engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cache = Path("models", f"features-{model.recipe.digest[:12]}.shards")
-    with hold(cache / ".lock", "it"):
-        result = script("photos")
-        answers = list(predict(model, unseen[:1], None, Path("models")))
-    assert result.returncode == 0
-    assert len(result.stdout.splitlines()) == 13
-    assert "features of this run are not kept" in result.stderr
-    assert f"is being written by process {os.getpid()} on " in result.stderr
-    assert answers[0].error == ""
-    assert "features of this run are not kept" in capsys.readouterr().err
-    assert os.listdir(cache) == []
+    first = numbers(predict(model, unseen[:2], None, Path("cache")))
+    cache = Path("cache/features.sqlite")
+    data = cache.read_bytes()
+    assert len(data) % 4096 == 0
+    damaged = {
+        "no database": data[::-1],
+        "page": data[:4096] + bytes([7]) * (len(data) - 4096),
+        "schema": data.replace(b"CREATE TABLE", b"CREATE \x1b[2JX"),
+    }[how]
+    cache.write_bytes(damaged)
+    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+    error = capsys.readouterr().err
+    assert "features of this run are not kept: cache/features.sqlite: " in error
+    assert "set aside as cache/features.damaged" in error
+    assert "\x1b" not in error
+    assert os.listdir("cache") == ["features.damaged"]
+    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+    assert len(quick_engine) == 3
+    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+    assert len(quick_engine) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_said_so(place: Path, model: Model) -> None:
-    Path("models", f"features-{model.recipe.digest[:12]}.shards").touch()
-    result = script("photos")
-    assert result.returncode == 0
-    assert "features of this run are not kept" in result.stderr
+def test_a_flipped_bit_in_a_feature_is_computed_again(
+    model: Model, quick_engine: list[str], unseen: list[str]
+) -> None:
+    first = numbers(predict(model, unseen[:2], None, Path("cache")))
+    cache = Path("cache/features.sqlite")
+    data = bytearray(cache.read_bytes())
+    (recipe, _), key = model.parts[0], key_of(Path(unseen[0]).read_bytes())
+    with FeatureCache(Path("cache")) as opened:
+        middle = opened.get(recipe, [key])[key][1000:1010].tobytes()
+    data[data.index(middle)] ^= 1
+    cache.write_bytes(data)
+    for _ in range(2):
+        assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+        assert quick_engine == ["opened", "opened"]
+
+
+def test_a_cache_that_another_run_writes_is_read_and_then_written(
+    model: Model, quick_engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = numbers(predict(model, unseen[:2], None, Path("models")))
+    other = sqlite3.connect("models/features.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert numbers(predict(model, unseen[:2], None, Path("models"))) == first
+    assert quick_engine == ["opened"]
+    answers = predict(model, unseen[2:4], None, Path("models"))
+    found = numbers(answers_before_the_last(answers, lambda: other.execute("COMMIT")))
+    assert "not kept" not in capsys.readouterr().err
+    assert numbers(predict(model, unseen[2:4], None, Path("models"))) == found
+    assert quick_engine == ["opened", "opened"]
+
+
+def answers_before_the_last(answers: Iterator[Answer], then: Callable[[], object]) -> Iterator[Answer]:
+    yield next(answers)
+    then()
+    yield from answers
+
+
+def test_a_cache_that_stays_locked_is_done_without_and_said_so(
+    model: Model,
+    quick_engine: list[str],
+    unseen: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("breeds.predict.cache._WAIT_SECONDS", 0)
+    list(predict(model, unseen[:1], None, Path("models")))
+    other = sqlite3.connect("models/features.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert [answer.error for answer in predict(model, unseen[:2], None, Path("models"))] == ["", ""]
+    error = capsys.readouterr().err
+    assert error.count("not kept") == 1
+    assert "features of this run are not kept: models/features.sqlite: database is locked" in error
+    assert sorted(os.listdir("models")) == ["features.sqlite", "photos.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "pipe as journal", "other database"])
+def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
+    kind: str, model: Model, quick_engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("cache").mkdir()
+    cache = Path("cache/features.sqlite")
+    if kind == "folder":
+        cache.mkdir()
+    elif kind == "link":
+        cache.symlink_to("../victim")
+    elif kind == "other database":
+        with sqlite3.connect(cache) as other:
+            other.execute("CREATE TABLE features (id, feature)")
+        other.close()
+    else:
+        os.mkfifo(f"{cache}-journal" if kind == "pipe as journal" else cache)
+    (before,) = os.listdir("cache")
+    content = cache.read_bytes() if kind == "other database" else b""
+    assert [answer.error for answer in predict(model, unseen[:1], None, Path("cache"))] == [""]
+    assert capsys.readouterr().err.count("features of this run are not kept: cache/features.sqlite") == 1
+    assert os.listdir("cache") == [before]
+    assert not Path("victim").exists()
+    assert kind != "other database" or cache.read_bytes() == content
+
+
+def test_no_cache_reads_and_writes_none(place: Path, model: Model, unseen: list[str]) -> None:
+    photo = unseen[0]
+    with FeatureCache(Path("models")) as cache:
+        cache.add(model.recipe, key_of(Path(photo).read_bytes()), np.ones(2048, dtype=np.float32))
+    before = Path("models/features.sqlite").read_bytes()
+    assert script(photo).returncode == 0
+    assert "an engine was opened" in script(photo, "--no-cache", "--engine", "keras").stderr
+    assert script("photos", "--no-cache").returncode == 0
+    assert Path("models/features.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize("size", ["1MB", "0", "10", "5 GiB", "-1GB", "lots"])
+def test_a_size_that_is_none_is_refused(place: Path, size: str) -> None:
+    result = script("photos", f"--cache-size={size}")
+    assert result.returncode == 2
+    assert "is not a size from 10MB up" in result.stderr
+
+
+# the cache itself
+
+
+def features_of(numbers: Iterable[int]) -> dict[str, np.ndarray]:
+    """Made-up features by key."""
+    return {
+        key_of(str(n).encode()): np.random.default_rng(n).normal(size=2048).astype(np.float32)
+        for n in numbers
+    }
+
+
+def test_the_cache_stays_one_file_within_its_bound_and_keeps_the_newest(
+    random_recipe: Recipe, tmp_path: Path
+) -> None:
+    made = features_of(range(3000))
+    keys = list(made)
+    for start in range(0, 3000, 100):  # a run each
+        with FeatureCache(tmp_path, 10**7) as cache:
+            for key in keys[start : start + 100]:
+                cache.add(random_recipe, key, made[key])
+        assert (tmp_path / "features.sqlite").stat().st_size <= 10**7
+        assert os.listdir(tmp_path) == ["features.sqlite"]
+    with FeatureCache(tmp_path) as cache:
+        found = cache.get(random_recipe, keys)
+        assert found.keys() == {*keys[-len(found) :]}
+        assert 1000 < len(found) < 10**7 / (4 * 2048)
+        assert all(np.array_equal(feature, made[key]) for key, feature in found.items())
+        assert cache.get(dataclasses.replace(random_recipe, size=71), keys) == {}
+    with FeatureCache(tmp_path, 2 * 10**6) as cache:
+        cache.add(random_recipe, key_of(b"new"), made[keys[0]])
+    assert (tmp_path / "features.sqlite").stat().st_size <= 2 * 10**6
+    with FeatureCache(tmp_path) as cache:
+        assert cache.get(random_recipe, [*keys[-9:], key_of(b"new")]).keys() == {*keys[-9:], key_of(b"new")}
+
+
+_KEEP_FOR_EVER = """
+import sys
+from itertools import count
+from pathlib import Path
+import numpy as np
+from breeds.photos import key_of
+from breeds.predict.cache import FeatureCache
+from breeds.recipe import Recipe
+cache, recipe, name = FeatureCache(Path(sys.argv[1])), Recipe.from_json(sys.argv[2]), sys.argv[3]
+for n in count():
+    cache.add(recipe, key_of(f"{name} {n}".encode()), np.full(2048, n, dtype=np.float32))
+    if n % 7 == 6:
+        cache.commit()
+        print(n, flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_loses_nothing_committed_also_beside_another_writer(
+    random_recipe: Recipe, tmp_path: Path
+) -> None:
+    for kill in range(3):
+        writers = {
+            f"{kill} {name}": subprocess.Popen(
+                [sys.executable, "-c", _KEEP_FOR_EVER, tmp_path, random_recipe.to_json(), f"{kill} {name}"],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name in "ab"
+        }
+        said = {}
+        for name, writer in writers.items():
+            assert writer.stdout is not None
+            said[name] = "".join(writer.stdout.readline() for _ in range(1 + 2 * kill))
+        for writer in writers.values():
+            writer.kill()
+        with FeatureCache(tmp_path) as cache:
+            for name, writer in writers.items():
+                last = int((said[name] + writer.communicate()[0]).split()[-1])
+                keys = {key_of(f"{name} {n}".encode()): n for n in range(last + 1)}
+                found = cache.get(random_recipe, keys)
+                assert {key: feature[9] for key, feature in found.items()} == keys
+    assert os.listdir(tmp_path) == ["features.sqlite"]
 
 
 # weights
@@ -382,12 +579,9 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
     shutil.copy(known[0], stranger)
     with stranger.open("ab") as file:
         file.write(b"!")
-    index = FeatureIndex(random_recipe)
-    cache = Path("models", f"features-{random_recipe.digest[:12]}.shards")
-    writer = ShardWriter(cache, random_recipe, index)
     far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
-    writer.add(key_of(stranger.read_bytes()), str(stranger), far, "made up")
-    writer.commit("made up")
+    with FeatureCache(Path("models")) as cache:
+        cache.add(random_recipe, key_of(stranger.read_bytes()), far)
     save_model(model, Path("models/photos.safetensors"))
     assert script(stranger, known[0], "--out=out.csv").returncode == 0
     row, own = read_csv().itertuples()

@@ -6,16 +6,22 @@ import ctypes
 import multiprocessing
 import signal
 import sys
+import warnings
 from concurrent.futures import ProcessPoolExecutor
+
+from breeds.photos.memory import Budget, use_budget
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool of new processes, which share nothing with this one and end with it.
 
     They are started, not forked, as threads of TensorFlow and OpenVINO do not survive a fork.
-    Ctrl-C is left to the parent: they are born deaf to it.
+    Ctrl-C is left to the parent: they are born deaf to it. What they decode at once is bounded by
+    one budget for all of them.
     """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    context = multiprocessing.get_context("spawn")
+    budget = Budget(context.Lock(), context.Semaphore(Budget.pieces()))
+    pool = ProcessPoolExecutor(workers, context, _begin, (budget,))
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         for _ in range(workers):  # each of these starts a process
@@ -25,8 +31,10 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     return pool
 
 
-def _end_with_parent() -> None:
-    """Die with the parent, where Linux can be asked to see to it."""
+def _begin(budget: Budget) -> None:
+    """Die with the parent, where Linux can be asked to see to it, and decode quietly in its bounds."""
+    use_budget(budget)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

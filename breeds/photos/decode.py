@@ -12,28 +12,42 @@ import io
 import os
 import random
 import stat
-import warnings
+import struct
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from breeds.errors import BreedsError, PhotoError
+from breeds.photos import memory
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
-# Pillow's JPEG opener recognises MPO itself.
-_OPENERS = tuple(name for name in FORMATS if name != "MPO")
+# Each registers how it opens a file; JPEG's recognises MPO itself.
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+)
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 128_000_000
 #: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
 RESIZES = ("stretch", "crop", "pad")
 #: The view of a photo as it is.
 ORIGINAL = "original"
-
-# Pillow's own limit only warns below twice its number; ours refuses, and before decoding.
-Image.MAX_IMAGE_PIXELS = None
-# Pillow warns of odd metadata in photos that decode well; nobody can act on it.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # EXIF orientation (tag 274) to the transposition that undoes it; 1 is upright.
 _UPRIGHT = {
@@ -110,35 +124,70 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
         With the reason, if the photo is truncated, too large, or no photo of an allowed format.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=_OPENERS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                shape = f"{image.width}×{image.height}"
-                raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+        image = _opened(data)
+        if image.width * image.height > MAX_PIXELS:
+            shape = f"{image.width}×{image.height}"
+            raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+        # Only JPEG's metadata are known before its pixels.
+        turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
+        wanted = memory.bytes_needed(image, data, size, view, turned)
+        with memory.budget().hold(wanted), closing(image):
             image.load()
-            upright = _viewed(_rgb(_upright(image)), view, data)
-            return np.asarray(_resized(upright, size, resize), dtype=np.uint8)
+            return np.asarray(_resized(_viewed(_rgb(_upright(image)), view, data), size, resize), np.uint8)
     except PhotoError:
         raise
-    except UnidentifiedImageError:
-        names = ", ".join(FORMATS)
-        raise PhotoError(f"not a photo of a known format ({names}), or damaged") from None
+    except Image.DecompressionBombError:  # a limit of Pillow's, in some formats, that is above ours
+        raise PhotoError(f"over the limit of {MAX_PIXELS // 10**6} megapixels") from None
     # A hostile file can make a decoder raise nearly anything; each of these is just a bad photo.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise PhotoError(f"cannot be decoded: {reason}") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    """Open a photo as `Image.open` does, but for its limit of pixels, which all of a process share."""
+    for plugin in _PLUGINS:
+        factory, accepts = Image.OPEN[plugin.format]
+        if accepts is None or accepts(data[:16]) is not True:
+            continue
+        try:
+            return factory(io.BytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise PhotoError(f"not a photo of a known format ({', '.join(FORMATS)}), or damaged")
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
-        turn = _UPRIGHT.get(image.getexif().get(274, 1))
+        return _UPRIGHT.get(image.getexif().get(274, 1))
     except Exception:  # damaged metadata says nothing about the pixels
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _turn(image)
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    image.close()  # frees its pixels
+    return upright
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """Return a photo of any mode as RGB, converted a few rows at a time, as copies of all are dear."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    rows = max(1, memory.STRIPE_PIXELS // image.width)
+    if image.height <= rows:
+        return _rgb_stripe(image)
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        stripe = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(_rgb_stripe(stripe), (0, top))
+    return result
+
+
+def _rgb_stripe(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise PhotoError("floating-point pixels have no defined white; save it as 8 or 16 bits")
     if image.mode.startswith("I"):

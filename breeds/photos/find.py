@@ -18,7 +18,9 @@ EXTENSIONS = frozenset(
 )
 SPLITS = ("train", "val", "test")
 # First bytes of the allowed formats, for photos whose names do not say what they are.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
+# "BM" begins many a text: a bitmap goes on with four zeros and the length of a header that there is.
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 _WNID = re.compile(r"^n\d{8}-(?=.)")
 
@@ -133,10 +135,18 @@ def _looks_like_photo(folder: str, name: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            start = file.read(12)
+            start = file.read(18)
     except OSError:
         return False
-    return start.startswith(_MAGIC) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+    return (
+        start.startswith(_MAGIC)
+        or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+        or (
+            start[:2] == b"BM"
+            and start[6:10] == bytes(4)
+            and int.from_bytes(start[14:18], "little") in _BMP_HEADERS
+        )
+    )
 
 
 def _find(data: Path, labels: Path | None) -> Listing:

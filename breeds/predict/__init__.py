@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,9 @@ from breeds.engines.pipeline import Pipeline, run_ahead
 from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model
-from breeds.photos import ORIGINAL, RESIZES, key_of, read, walk_photos
+from breeds.photos import ORIGINAL, RESIZES, key_of, read
+from breeds.predict.cache import CACHE_BYTES, FeatureCache
+from breeds.predict.inputs import in_chunks
 from breeds.predict.sources import FeatureSource
 from breeds.recipe import DECODE_RULE, Recipe
 from breeds.store.calibration import recorded_sample
@@ -44,51 +44,15 @@ class Answer:
     unknown: bool = False
 
 
-def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
-    """Give the path of every photo that the arguments name, in their order.
-
-    Parameters
-    ----------
-    arguments
-        Files (whatever they are called), folders (their photos, at any depth), patterns such as
-        ``*.jpg``, or ``-`` for a list of files and folders, one on each line of `stdin`.
-
-    Raises
-    ------
-    BreedsError
-        At once, if something named on the command line is not there.
-    """
-    plan = [(name, _matches(name)) for name in arguments]
-
-    def walk() -> Iterator[str]:
-        for name, matches in plan:
-            for path in (line.rstrip("\r\n") for line in stdin) if name == "-" else matches:
-                if not os.path.isdir(path):
-                    yield from [path] if path else []
-                    continue
-                for inside in walk_photos(Path(path), list_unreadable=True)[0]:
-                    yield os.path.join(path, inside)
-
-    return walk()
-
-
-def _matches(name: str) -> list[str]:
-    if name == "-" or os.path.exists(name):
-        return [name]
-    found = sorted(glob.glob(name, recursive=True))
-    if not found:
-        raise BreedsError(f"No such file or folder: {name}; nothing was predicted.")
-    return found
-
-
 def predict(
     model: Model,
-    paths: Iterable[str],
+    paths: Iterable[str | None],
     weights: str | None,
     cache: Path | None,
     workers: int = 2,
     engine: str = "auto",
     views: Sequence[str] = (),
+    cache_size: int = CACHE_BYTES,
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
 
@@ -96,17 +60,22 @@ def predict(
     ----------
     model
         The model; features are computed by its own recipes.
+    paths
+        Photos, and None where those before are to be answered without waiting for the next, as
+        `breeds.predict.inputs.list_inputs` yields them.
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with,
         where they are.
     cache
-        Folder in which the features are kept for the next time, a folder for each recipe, or None.
+        Folder in which the features are kept for the next time, or None.
     workers
         Threads that read and decode, or processes beside a GPU.
     engine
         One of `breeds.engines.choose.ENGINES`.
     views
         Views of every photo over which to average, beside the photo as it is.
+    cache_size
+        How large the cache may become, in bytes.
 
     Raises
     ------
@@ -115,30 +84,46 @@ def predict(
     """
     for recipe, _ in model.parts:
         _check_computable(recipe)
-    paths = iter(paths)
-    chunk = list(islice(paths, _CHUNK))
-    single = len(chunk) == 1 and not views
+    parts = _parts(model, weights)
     stores = [Path(str(path)) for path in (model.record.get("store", ""), *model.record.get("also", []))]
+    pipelines: list[Pipeline] = []
+
+    def largest() -> int:
+        return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
+
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        pipelines = [
-            stack.enter_context(Pipeline(partial(_open, part, store, weights, engine, single), workers))
-            for part, store in zip(_parts(model, weights), stores, strict=True)
-        ]
-        sources = [
-            [FeatureSource(replace(part[0], view=view), pipelines[i]) for i, part in enumerate(model.parts)]
-            for view in (ORIGINAL, *views)
-        ]
-        for source, store in zip(sources[0], stores, strict=True):
-            source.use_store(store)
-        for source in (source for of_view in sources for source in of_view):
-            if cache is not None:
-                source.use_cache(cache / f"features-{source.recipe.digest[:12]}.shards", stack)
-        while chunk:
+        kept = stack.enter_context(FeatureCache(cache, cache_size)) if cache is not None else None
+        sources: list[list[FeatureSource]] = []
+        for chunk, last in in_chunks(paths, largest):
+            if not sources:
+                single = last and len(chunk) == 1 and not views
+                pipelines += [
+                    stack.enter_context(
+                        Pipeline(partial(_open, part, store, weights, engine, single), workers)
+                    )
+                    for part, store in zip(parts, stores, strict=True)
+                ]
+                sources = _sources(model, pipelines, kept, stores, views)
             keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
             yield from _answers(model, sources, chunk, keys)
-            fast = any(pipeline.outruns_threads for pipeline in pipelines)
-            chunk = list(islice(paths, _GPU_CHUNK if fast else _CHUNK))
+
+
+def _sources(
+    model: Model,
+    pipelines: list[Pipeline],
+    cache: FeatureCache | None,
+    stores: list[Path],
+    views: Sequence[str],
+) -> list[list[FeatureSource]]:
+    """Return, for each view, the source of each of the model's recipes; stores hold no views."""
+    return [
+        [
+            FeatureSource(replace(recipe, view=view), pipeline, cache, store if view == ORIGINAL else None)
+            for (recipe, _), pipeline, store in zip(model.parts, pipelines, stores, strict=True)
+        ]
+        for view in (ORIGINAL, *views)
+    ]
 
 
 def _key(path: str) -> str | PhotoError:

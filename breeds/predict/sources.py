@@ -1,76 +1,76 @@
-"""Where the features of photos to predict come from: a store, the cache, or the engine."""
+"""Where the features of photos to predict come from: the cache, a store, or the engine."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from breeds.engines.pipeline import Feature, KeyAndPath, Pipeline
 from breeds.errors import BreedsError, PhotoError
-from breeds.files import check_writable, hold
+from breeds.predict.cache import FeatureCache
 from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store
+from breeds.store import FeatureIndex, Store
 
 
 class FeatureSource:
-    """Where features of one recipe come from: a store, the cache, or the engine."""
+    """Features of one recipe: from the cache, the store that a model was trained on, or the engine.
 
-    def __init__(self, recipe: Recipe, pipeline: Pipeline) -> None:
-        self.recipe = recipe
+    Parameters
+    ----------
+    recipe, pipeline
+        What to compute, and by what.
+    cache
+        What was computed for photos before, or None.
+    store
+        The store of the training photos; opened when something is asked for that the cache lacks,
+        and done without if it is not there any more, or is of another recipe. None if there is none.
+    """
+
+    def __init__(
+        self, recipe: Recipe, pipeline: Pipeline, cache: FeatureCache | None, store: Path | None
+    ) -> None:
+        self._recipe = recipe
         self._pipeline = pipeline
-        self._store = FeatureIndex(recipe)
-        self._cache = FeatureIndex(recipe)
-        self._writer: ShardWriter | None = None
-
-    def use_store(self, path: Path) -> None:
-        """Let the store that a model was trained on, if it is still there, answer for its photos."""
-        try:
-            store = Store.open(path)
-        except BreedsError:
-            return
-        if store.recipe.digest == self.recipe.digest:
-            self._store.add_file(path, store.table.key)
-
-    def use_cache(self, folder: Path, stack: ExitStack) -> None:
-        """Read the cache and lock it for writing; without the lock, go on without writing."""
-        try:
-            check_writable(folder / "shard.h5")
-            stack.enter_context(hold(folder / ".lock", f"The cache {folder}"))
-            self._cache.add_shards(folder)
-        except BreedsError as error:
-            print(f"features of this run are not kept: {error}", file=sys.stderr)
-            return
-        self._writer = ShardWriter(folder, self.recipe, self._cache)
-        stack.callback(self._commit)
-
-    def _commit(self) -> None:
-        if self._writer is not None:
-            self._writer.commit(self._pipeline.name)
+        self._cache = cache
+        self._store = store
+        self._index: FeatureIndex | None = None
 
     def features(self, photos: Sequence[KeyAndPath]) -> list[Feature | PhotoError]:
         """Return the feature of every photo, float32 (width,), or why there is none."""
         paths = dict(photos)
-        found = self._from_store(paths) | self._from_cache(paths)
+        found: dict[str, Feature | PhotoError] = {}
+        if self._cache is not None:
+            found |= self._cache.get(self._recipe, paths)
+        if len(found) < len(paths):
+            found |= self._from_store(key for key in paths if key not in found)
         missing = [(key, path) for key, path in paths.items() if key not in found]
-        for (key, path), feature in self._pipeline.features(missing, self.recipe):
-            if self._writer is not None and isinstance(feature, np.ndarray):
-                self._writer.add(key, path, feature, self._pipeline.name)
+        for (key, _), feature in self._pipeline.features(missing, self._recipe):
+            if self._cache is not None and isinstance(feature, np.ndarray):
+                self._cache.add(self._recipe, key, feature)
             found[key] = feature
         return [found[key] for key, _ in photos]
 
-    def _from_store(self, keys: Iterable[str]) -> dict[str, Feature | PhotoError]:
+    def _from_store(self, keys: Iterable[str]) -> dict[str, Feature]:
         """Read what the store has; one that was replaced or removed meanwhile is done without."""
-        cached = [key for key in keys if key in self._store]
+        if self._index is None:
+            self._index = self._open_store()
+        cached = [key for key in keys if key in self._index]
         try:
-            return dict(zip(cached, self._store.read(cached), strict=True)) if cached else {}
+            return dict(zip(cached, self._index.read(cached), strict=True)) if cached else {}
         except BreedsError:
-            self._store = FeatureIndex(self.recipe)
+            self._index = FeatureIndex(self._recipe)
             return {}
 
-    def _from_cache(self, keys: Iterable[str]) -> dict[str, Feature | PhotoError]:
-        cached = [key for key in keys if key in self._cache]
-        return dict(zip(cached, self._cache.read(cached), strict=True)) if cached else {}
+    def _open_store(self) -> FeatureIndex:
+        index = FeatureIndex(self._recipe)
+        if self._store is None:
+            return index
+        try:
+            store = Store.open(self._store)
+        except BreedsError:
+            return index
+        if store.recipe.digest == self._recipe.digest:
+            index.add_file(self._store, store.table.key)
+        return index

@@ -1,0 +1,141 @@
+"""How many bytes decoding a photo takes, and the budget that all that decode at once share."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from PIL import Image
+
+from breeds.errors import PhotoError
+
+#: What decoding may take at once, in bytes, over all threads or processes of a run together.
+DECODE_BYTES = 3 * 2**29
+#: Conversions to RGB work on rows of about this many pixels at a time.
+STRIPE_PIXELS = 2**18
+
+# The budget is dealt out in pieces, so that it can be counted by a semaphore.
+_PIECE = 2**24
+# What Pillow stores for a pixel of a mode, in bytes; the others take 4.
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+# Conversion of a stripe, and the tables of a resize for each row and column (measured, rounded up).
+_STRIPE_BYTES, _SIDE_BYTES = 32, 24
+
+
+class _Semaphore(Protocol):
+    """A semaphore of threads or of processes."""
+
+    def acquire(self) -> bool: ...
+    def release(self) -> None: ...
+
+
+class Budget:
+    """Bytes that several workers share: who wants more than is free waits, in turn.
+
+    Parameters
+    ----------
+    turn, free
+        A lock, and a semaphore that counts the free pieces (`pieces` of them at first): of threads,
+        or of processes.
+    """
+
+    def __init__(self, turn: AbstractContextManager[bool], free: _Semaphore) -> None:
+        self._turn = turn
+        self._free = free
+
+    @staticmethod
+    def pieces() -> int:
+        """Return how many pieces there are to share."""
+        return DECODE_BYTES // _PIECE
+
+    @contextmanager
+    def hold(self, wanted: int) -> Iterator[None]:
+        """Hold so many bytes while the block runs.
+
+        Raises
+        ------
+        PhotoError
+            If that is more than there is altogether.
+        """
+        if wanted > DECODE_BYTES:
+            raise PhotoError(
+                f"decoding takes {wanted / 2**30:.1f} GiB of memory, over the limit of "
+                f"{DECODE_BYTES / 2**30:.1f} GiB"
+            )
+        taken = 0
+        try:
+            with self._turn:  # one at a time, or two could wait for each other's pieces for ever
+                for _ in range(max(1, math.ceil(wanted / _PIECE))):
+                    self._free.acquire()
+                    taken += 1
+            yield
+        finally:
+            for _ in range(taken):
+                self._free.release()
+
+
+_budget = Budget(threading.Lock(), threading.Semaphore(Budget.pieces()))
+
+
+def budget() -> Budget:
+    """Return the budget of this process."""
+    return _budget
+
+
+def use_budget(shared: Budget) -> None:
+    """Let this process share the budget of others."""
+    global _budget
+    _budget = shared
+
+
+def bytes_needed(image: Image.Image, data: bytes, size: int, view: str, turned: bool) -> int:
+    """Return about how many bytes the decode rule takes at its peak, from the header alone.
+
+    Parameters
+    ----------
+    image, data
+        The photo, opened and not loaded, and its bytes.
+    size
+        Width and height of the result, in pixels.
+    view
+        As in `breeds.photos.decode`.
+    turned
+        Whether the photo may have to be turned upright.
+    """
+    pixels = image.width * image.height
+    stored = _STORED.get(image.mode, 4)
+    steps = [stored + _library_bytes(image, data)]
+    if turned:
+        steps.append(2 * stored)
+    if image.mode != "RGB" or "transparency" in image.info:
+        steps.append(stored + 4)
+    if view != "original":
+        steps.append(8 if view == "flip" else 12)
+    sides = image.width + image.height
+    stripe = min(pixels, max(STRIPE_PIXELS, sides)) * _STRIPE_BYTES
+    return pixels * max(steps) + stripe + sides * (4 * size + _SIDE_BYTES)
+
+
+def _library_bytes(image: Image.Image, data: bytes) -> int:
+    """Return what the format's library takes for a pixel beside what Pillow stores (measured)."""
+    if image.format in ("JPEG", "MPO"):  # all coefficients, 16 bits each, if they come in several scans
+        bands = len(image.getbands())
+        several = "progressive" in image.info or _bands_of_first_scan(data) < bands
+        return 2 * bands if several else 0
+    if image.format == "WEBP":  # two canvases, what predicts, and a copy
+        return 15
+    return 4 if image.format == "TIFF" else 1  # TIFF: a strip, which may be the whole photo
+
+
+def _bands_of_first_scan(data: bytes) -> int:
+    """Return how many bands the first scan of a JPEG holds, 0 where none is found."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        marker = data[at + 1 : at + 2]
+        if marker == b"\xda":
+            return int.from_bytes(data[at + 4 : at + 5], "big")
+        at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0

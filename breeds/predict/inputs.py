@@ -1,0 +1,101 @@
+"""Which photos to predict: files, folders, patterns, and lists on stdin that are answered as they come."""
+
+from __future__ import annotations
+
+import glob
+import os
+import select
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from breeds.errors import BreedsError
+from breeds.photos import walk_photos
+
+# A line of a list that is longer is no path, but a stream of something else.
+_LONGEST_LINE = 2**16
+
+
+def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str | None]:
+    """Give the path of every photo that the arguments name, in their order.
+
+    Parameters
+    ----------
+    arguments
+        Files (whatever they are called), folders (their photos, at any depth), patterns such as
+        ``*.jpg``, or ``-`` for a list of files and folders, one on each line of `stdin`.
+
+    Yields
+    ------
+    path
+        None where the next line of `stdin` is still to come: what came before can be answered.
+
+    Raises
+    ------
+    BreedsError
+        At once, if something named on the command line is not there.
+    """
+    plan = [(name, _matches(name)) for name in arguments]
+
+    def walk() -> Iterator[str | None]:
+        for name, matches in plan:
+            for path in _lines(stdin) if name == "-" else matches:
+                if path is None or not os.path.isdir(path):
+                    yield from [] if path == "" else [path]
+                    continue
+                for inside in walk_photos(Path(path), list_unreadable=True)[0]:
+                    yield os.path.join(path, inside)
+
+    return walk()
+
+
+def _matches(name: str) -> list[str]:
+    if name == "-" or os.path.exists(name):
+        return [name]
+    found = sorted(glob.glob(name, recursive=True))
+    if not found:
+        raise BreedsError(f"No such file or folder: {name}; nothing was predicted.")
+    return found
+
+
+def _lines(stdin: Iterable[str]) -> Iterator[str | None]:
+    """Yield the lines of `stdin`, and None each time before waiting for more."""
+    try:
+        handle = stdin.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # lines of something that is no file: no waiting
+        yield from (line.rstrip("\r\n") for line in stdin)
+        return
+    rest = b""
+    while True:
+        if not select.select([handle], [], [], 0)[0]:
+            yield None
+            select.select([handle], [], [])
+        block = os.read(handle, _LONGEST_LINE)
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            raise BreedsError("A line on stdin is too long for a path; give one path on each line.")
+        if not block:
+            lines.append(rest)
+        yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines)
+        if not block:
+            return
+
+
+def in_chunks(paths: Iterable[str | None], largest: Callable[[], int]) -> Iterator[tuple[list[str], bool]]:
+    """Yield paths together, as many as are there at once, and whether these are known to be the last.
+
+    Parameters
+    ----------
+    paths
+        As `list_inputs` yields them: at None, what there is goes first.
+    largest
+        Says how many to yield together at most; asked for each path, as it may change.
+    """
+    chunk: list[str] = []
+    for path in paths:
+        if path is not None:
+            chunk.append(path)
+        if chunk and (path is None or len(chunk) >= largest()):
+            yield chunk, False
+            chunk = []
+    if chunk:
+        yield chunk, True
