@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -59,12 +60,25 @@ def _two_halves(photo: Photo, other: Photo, rng: np.random.Generator) -> Photo:
 
 #: Every view: of a photo, and of another of the same class for those of two.
 VIEWS: dict[str, Callable[[Photo, Photo, np.random.Generator], Photo]] = {
-    "zoomed out to 60 %": _zoomed_out(0.6),
-    "zoomed out to 40 %": _zoomed_out(0.4),
-    "zoomed in to 60 %": _zoomed_in,
-    "64 pixels, enlarged": _small,
+    "out to 60 %": _zoomed_out(0.6),
+    "out to 40 %": _zoomed_out(0.4),
+    "in to 60 %": _zoomed_in,
+    "64 pixels": _small,
     "darker": _darker,
-    "JPEG of quality 10": _jpeg,
-    "two side by side": _two,
-    "halves side by side": _two_halves,
+    "JPEG 10": _jpeg,
+    "two dogs": _two,
+    "two halves": _two_halves,
 }
+
+
+def write(photos: dict[str, Path], pairs: dict[str, str], folder: Path) -> None:
+    """Write every view of every photo as ``folder/VIEW/KEY.png``, always the same.
+
+    `photos` are by key; `pairs` names for each the key of another one of its class.
+    """
+    for name, view in VIEWS.items():
+        (folder / name).mkdir(parents=True)
+        for key, path in photos.items():
+            with Image.open(path) as one, Image.open(photos[pairs[key]]) as other:
+                made = view(one.convert("RGB"), other.convert("RGB"), np.random.default_rng(int(key[:8], 16)))
+            made.save(folder / name / f"{key}.png", compress_level=1)
