@@ -14,7 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from breeds.evaluate.crossval import compare_heads, cross_validate
 from breeds.evaluate.doubts import find_doubts, find_near_duplicates
 from breeds.heads import logistic
-from breeds.metrics import auroc
 from breeds.store import Store
 from breeds.train import train
 

@@ -24,7 +24,9 @@ SHRINKAGE, RANK = 0.98, 16
 #: about this many interquartile ranges of the latter (``benchmarks/unknown.py``): by about as much with
 #: any few of the ten breeds, with fewer photos, and at 160 pixels.
 MARGIN = 0.9
-JUDGED_ON = f"training photos out of fold, and {MARGIN} of their interquartile range for photos taken otherwise"
+JUDGED_ON = (
+    f"training photos out of fold, and {MARGIN} of their interquartile range for photos taken otherwise"
+)
 #: A class of few photos takes this many photos' worth of what is typical from the others.
 _BORROWED = 10
 #: Of the search for directions (Halko et al., 2011, doi:10.1137/090771806).
