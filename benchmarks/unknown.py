@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
-from breeds.extract import extract  # noqa: E402
+from breeds.extract import Asked, Selection, extract  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.unknown import fit_detector  # noqa: E402
@@ -107,8 +107,8 @@ def make_views(store: Path, views: Path, weights: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         distorted.write({key: paths[key] for key in pairs}, pairs, Path(folder) / "views")
         recipe = known.recipe
-        done = extract(Path(folder) / "views", views, weights, backbone=recipe.backbone,
-                       resize=recipe.resize, size=recipe.size)  # fmt: skip
+        asked = Asked(weights, backbone=recipe.backbone, resize=recipe.resize, size=recipe.size)
+        done = extract(Selection(Path(folder) / "views"), views, asked)
     print(f"{done.features} views of {len(pairs)} photos, {done.seconds:.0f} s\n")
 
 
