@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
         help="let every class weigh the same, however many photos it has, as the dense head "
         "always does")  # fmt: skip
     add("--keep", metavar="SHARE", type=cli.share, default=0.95,
-        help="share of known photos to keep when photos of none of the classes are refused")  # fmt: skip
+        help="share of known photos to keep when photos of none of the classes are refused: about so "
+        "many of photos of other framing, size and light, more of photos like those here")  # fmt: skip
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
     add("--export", choices=("joblib",),

@@ -1,4 +1,4 @@
-"""The head's tables: search against scikit-learn's own, views, unknown photos, planted label errors."""
+"""The head's tables: search against scikit-learn's own, views, planted label errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from breeds.evaluate.crossval import compare_heads  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.temperature import fit_temperature  # noqa: E402
-from breeds.heads.unknown import fit_detector  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
 from breeds.store import Store  # noqa: E402
 
@@ -128,134 +127,6 @@ def many(classes: int, each: int) -> None:
           f"{time.perf_counter() - started:.1f} s; C = {found.C:.3g}\n")  # fmt: skip
 
 
-def row(known: np.ndarray, strangers: np.ndarray, threshold: float) -> tuple[float, ...]:
-    """Return AUROC, unknown photos taken for known where 95 % of the known are, refused, kept."""
-    return (
-        metrics.auroc(strangers, known), (strangers <= np.quantile(known, 0.95)).mean(),
-        (strangers > threshold).mean(), (known <= threshold).mean(),
-    )  # fmt: skip
-
-
-def feature_scores(features, targets, folds, weights, bias, mean, scale):
-    """Return other scores in feature space, each a function of known photos and strangers.
-
-    Mahalanobis distance (Lee et al., 2018), nearest neighbours (Sun et al., 2022), ViM (Wang et al.,
-    2022, arXiv:2203.10807). The training photos' own scores are out of fold, but for ViM.
-    """
-    from sklearn.covariance import LedoitWolf
-
-    def unit(x):
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-    def mahalanobis(x, t, new):
-        means = np.stack([x[t == k].mean(axis=0) for k in range(t.max() + 1)])
-        precision = np.linalg.inv(
-            LedoitWolf(store_precision=False, assume_centered=True).fit(x - means[t]).covariance_
-        )
-        return np.min([np.einsum("ij,jk,ik->i", new - m, precision, new - m, optimize=True) for m in means],
-                      axis=0)  # fmt: skip
-
-    def neighbours(x, t, new):
-        return 1 - np.sort(unit(new) @ unit(x).T, axis=1)[:, -5:].mean(axis=1)
-
-    def vim(new):
-        logits = (new - mean) / scale @ weights + bias
-        residual = np.linalg.norm((new - origin) @ rest, axis=1)
-        return alpha * residual - np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)) \
-            - logits.max(axis=1)  # fmt: skip
-
-    plain = weights / scale[:, None]
-    origin = -np.linalg.pinv(plain.T) @ (bias - mean @ plain)
-    _, vectors = np.linalg.eigh(np.cov((features - origin).T))
-    rest = vectors[:, : -min(512, len(features) // 2)].astype("f4")
-    standard = (features - mean) / scale @ weights + bias
-    alpha = standard.max(axis=1).mean() / np.linalg.norm((features - origin) @ rest, axis=1).mean()
-
-    def out_of_fold(score):
-        def both(known, strangers):
-            own = np.empty(len(targets))
-            for fold in range(int(folds.max()) + 1):
-                out = folds == fold
-                own[out] = score(features[~out], targets[~out], features[out])
-            return own, score(features, targets, known), score(features, targets, strangers)
-
-        return both
-
-    return {
-        "Mahalanobis, Ledoit-Wolf": out_of_fold(mahalanobis),
-        "5 nearest neighbours": out_of_fold(neighbours),
-        "ViM": lambda known, strangers: (vim(features), vim(known), vim(strangers)),
-    }
-
-
-def unknown(store: Store, others: Store) -> None:
-    """Tell photos of known classes from others; the threshold never sees an unknown photo."""
-    features, targets, keys, labels = load(store)
-    strangers = others.features()
-    rows: dict[str, list[tuple[float, ...]]] = {}
-    for seed in range(3):
-        outer = fold_of(keys, labels, 5, seed)
-        for fold in range(5):
-            inside, known = outer != fold, features[outer == fold]
-            inner = fold_of(
-                [key for key, use in zip(keys, inside, strict=True) if use],
-                [label for label, use in zip(labels, inside, strict=True) if use], 5, seed + 1,
-            )  # fmt: skip
-            detector = fit_detector(features[inside], targets[inside], inner, 0.95)
-            mean, scale = logistic.standardise(features[inside])
-            standard = [(part - mean) / scale for part in (features[inside], known, strangers)]
-            head = logistic.search_C(standard[0], targets[inside], inner)
-            weights, bias = logistic.fit(standard[0], targets[inside], head.C, search=head)
-            logits = [head.out_of_fold, *(part @ weights + bias for part in standard[1:])]
-            scores = {
-                "maximum probability": [
-                    -softmax(part.astype(float) / head.temperature).max(axis=1) for part in logits
-                ],
-                "maximum logit": [-part.max(axis=1) for part in logits],
-                "energy": [-np.log(np.exp(part.astype(float)).sum(axis=1)) for part in logits],
-            }
-            for name, (own, of_known, of_strangers) in scores.items():
-                threshold = np.quantile(own, 0.95)
-                rows.setdefault(name, []).append(row(of_known, of_strangers, threshold))
-            for name, score in feature_scores(features[inside], targets[inside], inner, weights, bias,
-                                              mean, scale).items():  # fmt: skip
-                own, of_known, of_strangers = score(known, strangers)
-                rows.setdefault(name, []).append(row(of_known, of_strangers, np.quantile(own, 0.95)))
-            rows.setdefault("Breeds: distance beyond what is typical", []).append(
-                row(detector.excess(known), detector.excess(strangers), detector.threshold)
-            )
-    show(
-        [f"none of these, {others.path.stem}, 3 × 5 folds", "AUROC", "FPR at 95 % recall", "unknown refused",
-         "known kept"],
-        [[name, f"{a:.3f}", *(f"{x:.1%}" for x in rest)] for name, (a, *rest) in
-         ((name, np.mean(found, axis=0)) for name, found in rows.items())],
-    )  # fmt: skip
-    print()
-
-
-def left_out(features: np.ndarray, targets: np.ndarray, keys: list[str]) -> None:
-    """Leave each breed out in turn as the unknown: breeds that the backbone was not retrained on."""
-    found = []
-    for stranger in range(int(targets.max()) + 1):
-        own = np.flatnonzero(targets != stranger)
-        names = [str(target) for target in targets[own]]
-        own_keys = [keys[i] for i in own]
-        outer = fold_of(own_keys, names, 5, 0)
-        train, test = own[outer != 0], own[outer == 0]
-        classes = np.unique(targets[train], return_inverse=True)[1]
-        inner = fold_of([keys[i] for i in train], [str(c) for c in classes], 5, 1)
-        detector = fit_detector(features[train], classes, inner, 0.95)
-        known, strangers = features[test], features[targets == stranger]
-        found.append(
-            (metrics.auroc(detector.excess(strangers), detector.excess(known)),
-             detector.is_unknown(strangers).mean(), 1 - detector.is_unknown(known).mean())
-        )  # fmt: skip
-    a, b, c = np.mean(found, axis=0)
-    print(
-        f"one of the ten breeds left out as the unknown, mean: AUROC {a:.3f}, refused {b:.1%}, kept {c:.1%}\n"
-    )
-
-
 def compare(store: Store) -> None:
     """Cross-validate heads of several kinds on the same folds, as ``train_head.py --compare`` does."""
     rows = [
@@ -361,8 +232,6 @@ def main() -> None:
     """Print the tables of the store that is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path, help="a store, such as features/dogs10.h5")
-    parser.add_argument("--unknown", type=Path, nargs="+", default=[], metavar="STORE",
-                        help="stores of photos of none of the classes")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=3, help="of the timed search; default: 3")
     parser.add_argument(
         "--many", default="120x80", help="classes x photos of the large case; default: 120x80"
@@ -371,9 +240,6 @@ def main() -> None:
     store = Store.open(arguments.store)
     search(store, arguments.rounds)
     calibration(store)
-    for path in arguments.unknown:
-        unknown(store, Store.open(path))
-    left_out(*load(store)[:3])
     compare(store)
     doubts(store)
     views(store)

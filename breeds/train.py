@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
-from breeds.heads.unknown import Detector, fit_detector
+from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions
@@ -130,6 +130,7 @@ def train(
         **_origin(store, views),
         **_counts(photos, data),
         **_on_training_photos(model, data),
+        "keep_judged_on": JUDGED_ON if model.unknown else "",
         "seconds": round(time.perf_counter() - started, 2),
         "versions": versions(),
     }

@@ -14,8 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from breeds.evaluate.crossval import compare_heads, cross_validate
 from breeds.evaluate.doubts import find_doubts, find_near_duplicates
 from breeds.heads import logistic
-from breeds.heads.unknown import fit_detector
-from breeds.metrics import auroc
 from breeds.store import Store
 from breeds.train import train
 
@@ -43,18 +41,6 @@ def test_the_small_space_gives_scikit_learns_answers(n: int, balanced: bool) -> 
         found = np.exp(logits - logits.max(axis=1, keepdims=True))
         found /= found.sum(axis=1, keepdims=True)
         assert np.abs(found - wanted.predict_proba(unseen)).max() < 1e-4
-
-
-def test_the_detector_keeps_its_share_and_refuses_strangers() -> None:
-    rng = np.random.default_rng(0)
-    centres = np.abs(rng.normal(size=(6, 300)))
-    targets = np.arange(600) % 5
-    known = np.abs(centres[targets] + 0.5 * rng.normal(size=(600, 300))).astype(np.float32)
-    strangers = np.abs(centres[5] + 0.5 * rng.normal(size=(100, 300))).astype(np.float32)
-    detector = fit_detector(known[:400], targets[:400], np.arange(400) // 5 % 5, keep=0.9)
-    assert 0.82 < 1 - detector.is_unknown(known[400:]).mean() < 0.97
-    assert detector.is_unknown(strangers).mean() > 0.95
-    assert auroc(detector.excess(strangers), detector.excess(known[400:])) > 0.97
 
 
 def test_planted_wrong_labels_are_found(make_store) -> None:

@@ -102,6 +102,7 @@ def _few(report: dict[str, Any]) -> list[str]:
 def _unknown(unknown: dict[str, Any]) -> str:
     kept = f"unknown    keeps {unknown['kept']:.1%} of these photos, aim {unknown['kept_aimed_at']:.0%}  "
     kept += _interval(unknown["kept_interval"], ".1%")
+    kept += "\n           (the aim is for photos of other framing, size and light too)"
     if unknown["accuracy_of_kept"] is None:
         return kept
     interval = _interval(unknown["accuracy_of_kept_interval"], ".1%")
