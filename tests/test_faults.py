@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -9,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext as nothing
 from pathlib import Path
 
@@ -25,8 +27,9 @@ pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and
 
 # extract_features.py with shards of four rows. STAND_IN puts in the network's place an engine that
 # takes that many seconds for a photo; DIE_AT kills the process before so many steps of writing.
+# Without arguments it reads runs to make, one on each line, and forks for each: that saves the start.
 SCRIPT = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 import numpy as np
 import breeds.extract, breeds.store.shards, extract_features
 from breeds import cli
@@ -48,20 +51,45 @@ def counted(step):
         return step(*arguments, **options)
     return call
 
-breeds.store.shards.SHARD_ROWS = 4
-if "STAND_IN" in os.environ:
-    breeds.extract.open_engine = lambda *_, **__: StandIn()
-left = int(os.environ.get("DIE_AT", 0))
-for name in ("fsync", "replace", "unlink", "truncate", "ftruncate"):
-    setattr(os, name, counted(getattr(os, name)))
-cli.run(extract_features.main)
+def run():
+    global left
+    breeds.store.shards.SHARD_ROWS = 4
+    if "STAND_IN" in os.environ:
+        breeds.extract.open_engine = lambda *_, **__: StandIn()
+    left = int(os.environ.get("DIE_AT", 0))
+    for name in ("fsync", "replace", "unlink", "truncate", "ftruncate"):
+        setattr(os, name, counted(getattr(os, name)))
+    cli.run(extract_features.main)
+
+def fork(arguments, env, out, err):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.environ.update(env)
+    sys.argv[1:] = arguments
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    try:
+        run()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
+
+if len(sys.argv) > 1:
+    run()
+for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's to set up
+    print(fork(**json.loads(line)), flush=True)
 """
 
 
+def arguments(photos: Path, store: Path) -> list[str]:
+    return [str(photos), "--store", str(store), "--weights", "random"]
+
+
 def start(photos: Path, store: Path, **env: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, str(photos), "--store", str(store), "--weights", "random"]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-c", SCRIPT, *arguments(photos, store)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in env.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,6 +106,39 @@ def run(photos: Path, store: Path, **env: object) -> str:
     code, out, err = finish(start(photos, store, **env))
     assert code == 0, err
     return out
+
+
+Finish = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def forked(tmp_path: Path) -> Iterator[Finish]:
+    """Make a run as `finish(start(...))` does, in a process forked from one that has started already."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def make(photos: Path, store: Path, **env: object) -> tuple[int, str, str]:
+        paths = [Path(tempfile.mkdtemp(dir=tmp_path), name) for name in ("out", "err")]
+        request = {
+            "arguments": arguments(photos, store),
+            "env": {name: str(value) for name, value in env.items()},
+            "out": str(paths[0]),
+            "err": str(paths[1]),
+        }
+        parent.stdin.write(json.dumps(request) + "\n")
+        parent.stdin.flush()
+        code = int(parent.stdout.readline())
+        return code, *(path.read_text() for path in paths)
+
+    yield make
+    parent.stdin.close()
+    parent.stdout.close()
+    parent.wait(60)
 
 
 def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
@@ -107,18 +168,19 @@ def assert_whole(store: Path, like: Path) -> None:
 # kill -9
 
 
-def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path) -> None:
+def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path, forked: Finish) -> None:
     like = tmp_path / "like" / "s.h5"
     run(photos, like, STAND_IN=0)
     for step in range(1, 1000):
         store = tmp_path / str(step) / "s.h5"
-        code, _, err = finish(start(photos, store, STAND_IN=0, DIE_AT=step))
+        code, _, err = forked(photos, store, STAND_IN=0, DIE_AT=step)
         if code == 0:
             break
         assert code == -signal.SIGKILL, err
         before = committed(store)
         assert not store.exists() or list(verify(store)) == []
-        out = run(photos, store, STAND_IN=0)
+        code, out, err = forked(photos, store, STAND_IN=0)
+        assert code == 0, err
         assert before.items() <= committed(store).items()
         assert f"({12 - 4 * len(before)} new, {4 * len(before)} reused)" in out
         assert_whole(store, like)
@@ -126,7 +188,7 @@ def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path
 
 
 def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
-    photos: Path, tmp_path: Path
+    photos: Path, tmp_path: Path, forked: Finish
 ) -> None:
     photo = min(photos.rglob("*.jpg"))
     hidden = photo.rename(tmp_path / photo.name)
@@ -138,14 +200,14 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
     for step in range(1, 1000):
         store = tmp_path / str(step) / "s.h5"
         shutil.copytree(old.parent, store.parent)
-        code, _, err = finish(start(photos, store, STAND_IN=0, DIE_AT=step))
+        code, _, err = forked(photos, store, STAND_IN=0, DIE_AT=step)
         if code == 0:
             break
         assert code == -signal.SIGKILL, err
         table = Store.open(store).table
         assert table in (Store.open(old).table, Store.open(new).table)
         seen.add(len(table))
-        run(photos, store, STAND_IN=0)
+        assert forked(photos, store, STAND_IN=0)[0] == 0
         assert_whole(store, new)
     assert seen == {11, 12}
 
