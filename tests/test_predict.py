@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, assert_refused, run_script
+from PIL import Image
 
 from breeds.engines.weightfile import write_arrays
 from breeds.errors import BreedsError
@@ -87,7 +89,8 @@ class Means:
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for photo in pixels:
-            yield np.array([part.mean() for part in np.array_split(photo.ravel(), 2048)], dtype=np.float32)
+            length = photo.size // 2048
+            yield photo.ravel()[: 2048 * length].reshape(2048, length).mean(axis=1, dtype=np.float32)
 
 
 @pytest.fixture
@@ -206,6 +209,119 @@ def test_nothing_but_bad_photos_opens_no_engine(place: Path) -> None:
     assert len(lines) == 4
     for line, reason in zip(lines[1:], ["no such file", "null", "not a regular file"], strict=True):
         assert reason in line
+
+
+def test_a_list_on_stdin_is_answered_as_it_comes(place: Path) -> None:
+    """One line, one answer, while the list is still open; then many at once, and a line without an end."""
+    photos = sorted(map(str, Path("photos").rglob("*.jpg")))
+    command = [sys.executable, f"{ROOT}/predict.py", "-", "--format", "json"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        too_late = threading.Timer(60, process.kill)  # the lines below would wait for ever
+        too_late.start()
+        assert process.stdin and process.stdout
+        for photo in photos[:3]:
+            process.stdin.write(f"{photo}\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["path"] == photo
+        process.stdin.write("\n".join([*photos * 30, "nowhere.jpg"]))
+        process.stdin.close()
+        rest = [json.loads(line)["path"] for line in process.stdout]
+        too_late.cancel()
+    assert rest == [*photos * 30, "nowhere.jpg"]
+    assert process.returncode == 1
+
+
+def test_lines_that_are_there_are_answered_together(
+    model: Model, quick_engine: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list in a file, or in a full pipe, is no slower than a folder."""
+    taken: list[int] = []
+    answer = sys.modules["breeds.predict"]._answers
+
+    def count(found, sources, chunk, keys):
+        taken.append(len(chunk))
+        return answer(found, sources, chunk, keys)
+
+    monkeypatch.setattr("breeds.predict._answers", count)
+    photo = min(Path("photos").rglob("*.jpg"))
+    Path("list.txt").write_text(f"{photo}\n" * 300)
+    with open("list.txt") as file:
+        assert len(list(predict(model, list_inputs(["-"], file), None, None))) == 300
+    reader, writer = os.pipe()
+    os.write(writer, f"{photo}\n".encode() * 300)
+    os.close(writer)
+    with open(reader) as file:
+        assert len(list(predict(model, list_inputs(["-"], file), None, None))) == 300
+    assert taken == [128, 128, 44] * 2
+
+
+def test_a_stream_that_is_no_list_is_refused(place: Path) -> None:
+    assert_refused(script("-", stdin="x" * 200_000), "stdin", "one path on each line")
+
+
+_MANY = """
+import io, sys
+from itertools import count
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from test_predict import Means
+import breeds.predict as module
+from breeds.heads.model import load_model
+from breeds.predict.answers import write_answers
+folder, photos = Path(sys.argv[1]), int(sys.argv[2])
+data = io.BytesIO()
+Image.new("RGB", (9, 7)).save(data, "png")
+def paths():
+    for n in range(photos):  # one file that is another each time, so that no disk is filled
+        path = folder / f"{n % 200}.png"
+        path.write_bytes(data.getvalue() + n.to_bytes(4, "big"))
+        yield str(path)
+        if n % 100 == 99:
+            yield None
+module.open_engine = lambda *_, **__: Means()
+model = load_model(folder / "models/photos.safetensors")
+answers = module.predict(model, paths(), None, folder / "cache", cache_size=10**7)
+assert write_answers(answers, model.classes, folder / "out.csv", "csv", 1) == (photos, [])
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_photos(place: Path) -> None:
+    """The features of 1,600 photos more are 13 MB: none of them is kept."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
+    peaks = [
+        int(subprocess.run(
+            [sys.executable, "-c", _MANY, place, str(photos)],
+            env=env, check=True, capture_output=True, text=True,
+        ).stdout)
+        for photos in (400, 2000)
+    ]  # fmt: skip
+    assert peaks[1] - peaks[0] < 6000
+
+
+def test_odd_metadata_are_no_news(place: Path, model: Model) -> None:
+    """Pillow warns of them; the photo decodes well, and nobody can act on it."""
+    odd = Path("odd.jpg")
+    Image.new("RGB", (40, 30), "red").save(odd, exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    with FeatureCache(Path("models")) as cache:
+        cache.add(model.recipe, key_of(odd.read_bytes()), np.ones(2048, dtype=np.float32))
+    code = (
+        "import predict, sys; from pathlib import Path; from breeds import cli\n"
+        "from breeds.photos import decode\n"
+        "def main():\n"
+        "    decode(Path('odd.jpg').read_bytes(), 8)\n"
+        "    return predict.main()\n"
+        "cli.run(main)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-c", code, "odd.jpg"]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "EXIF" not in result.stderr
 
 
 # what is computed, and what is not

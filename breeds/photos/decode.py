@@ -14,34 +14,19 @@ import random
 import stat
 import struct
 from contextlib import closing
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageFile, ImageOps
 
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import memory
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
-# Each registers how it opens a file; JPEG's recognises MPO itself.
-_PLUGINS = (
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-    GifImagePlugin.GifImageFile,
-    BmpImagePlugin.BmpImageFile,
-    TiffImagePlugin.TiffImageFile,
-)
+# Modules of Pillow that register how a format is opened; JPEG's recognises MPO itself.
+_PLUGINS = {name: f"PIL.{name.title()}ImagePlugin" for name in FORMATS if name != "MPO"}
+_PLUGINS["WEBP"] = "PIL.WebPImagePlugin"
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 128_000_000
 #: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
@@ -146,8 +131,10 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
     """Open a photo as `Image.open` does, but for its limit of pixels, which all of a process share."""
-    for plugin in _PLUGINS:
-        factory, accepts = Image.OPEN[plugin.format]
+    for name, plugin in _PLUGINS.items():
+        if name not in Image.OPEN:
+            import_module(plugin)
+        factory, accepts = Image.OPEN[name]
         if accepts is None or accepts(data[:16]) is not True:
             continue
         try:
