@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
         help="input size in pixels, from 71 for xception; smaller is faster "
         "(default: the backbone's own)")  # fmt: skip
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
-        help="arithmetic of the network: int8 is three times as fast where the CPU has VNNI")  # fmt: skip
+        help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
+        "with VNNI, less than twice on others")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,

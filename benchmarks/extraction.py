@@ -99,7 +99,7 @@ def steady(stamps: list[float]) -> float:
 
 
 def recipe_of(photos: str, weights: str, precision: str, size: str):
-    """Return the recipe that extraction would use, the photos that int8 is calibrated on, the weights."""
+    """Return the recipe that extraction would use, what finds its int8 network, and the weights."""
     from breeds.engines.backbones import XCEPTION
     from breeds.engines.weights import find_weights
     from breeds.extract import identify
@@ -110,11 +110,11 @@ def recipe_of(photos: str, weights: str, precision: str, size: str):
     found = find_weights(weights, XCEPTION)
     recipe = Recipe("xception", found.name, found.sha256, int(size), "stretch", precision)
     if precision != "int8":
-        return recipe, None, found
+        return recipe, lambda: None, found
     listing = find_photos(Path(photos))
     with tempfile.TemporaryDirectory() as folder:
         table = identify(listing, None, 2)
-        return *calibrated(recipe, None, [Path(folder, "store.h5")], table), found
+        return *calibrated(recipe, Path(folder, "store.h5"), None, None, table, lambda: found), found
 
 
 def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
@@ -122,9 +122,9 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
     from breeds.engines.choose import open_engine
     from breeds.photos import decode, read
 
-    recipe, sample, found = recipe_of(photos, weights, precision, size)
+    recipe, network, found = recipe_of(photos, weights, precision, size)
     pixels = [decode(read(path), recipe.size) for path in photo_paths(photos)]
-    engine = open_engine(recipe, lambda: found, "openvino", sample)
+    engine = open_engine(recipe, lambda: found, "openvino", network)
     report(steady=steady([time.perf_counter() for _ in engine.stream(pixels)]))
 
 
@@ -134,11 +134,12 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
     from breeds.predict import _CHUNK, predict
     from breeds.predict.inputs import list_inputs
 
-    recipe, _, _ = recipe_of(photos, weights, precision, "299")
+    recipe, network, _ = recipe_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)
     layer = (rng.normal(size=(2048, 10)).astype("f4"), np.zeros(10, "f4"))
     model = Model("logistic", list("abcdefghij"), recipe, weights, np.zeros(2048, "f4"), np.ones(2048, "f4"),
-                  [layer], np.zeros((0, 32), "u1"))  # fmt: skip
+                  [layer], np.zeros((0, 32), "u1"),
+                  networks={recipe.calibration: kept} if (kept := network()) else {})  # fmt: skip
     answers = predict(model, list_inputs([photos], []), weights, None)
     stamps = [time.perf_counter() for _ in answers]
     report(steady=(len(stamps) - _CHUNK) / (stamps[-1] - stamps[_CHUNK - 1]))  # they come in chunks

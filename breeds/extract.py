@@ -90,7 +90,7 @@ class Asked:
     engine: str = "auto"
 
     def recipe(self, weights: Weights) -> Recipe:
-        """Return the recipe, still without the photos that int8 is calibrated on.
+        """Return the recipe, still without the network of int8.
 
         Raises
         ------
@@ -152,7 +152,7 @@ def extract(
     trust_mtime
         Take a file whose path, size and time have not changed for unchanged, without reading it.
     plain
-        For a view: the store of the photos as they are, whose int8 calibration it shares.
+        For a view: the store of the photos as they are, whose int8 network it shares.
 
     Raises
     ------
@@ -179,10 +179,10 @@ def extract(
         old = _open_old(store, recipe)  # another run may have just finished
         if old is not None:
             _refuse_another_data_set(store, old.table, table)
-        recipe, sample = _calibrate(recipe, old, store, plain, table)
+        recipe, network = calibrated(recipe, store, old, plain, table, lambda: weights)
         index = _index(recipe, old, store, table)
         with Pipeline(
-            lambda: open_engine(recipe, lambda: weights, asked.engine, sample), workers
+            lambda: open_engine(recipe, lambda: weights, asked.engine, network), workers
         ) as pipeline:
             table, new = _extract_missing(table, index, shard_folder(store), pipeline)
         _refuse_nothing_left(table)
@@ -223,16 +223,6 @@ def _open_old(store: Path, recipe: Recipe) -> Store | None:
     old = Store.open(store)
     check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
     return old
-
-
-def _calibrate(
-    recipe: Recipe, old: Store | None, store: Path, plain: Path | None, table: Table
-) -> tuple[Recipe, list[str] | None]:
-    """Complete an int8 recipe by what it is calibrated on; see `breeds.store.calibration`."""
-    if recipe.precision != "int8":
-        return recipe, None
-    begun = old or (Store.open(plain) if plain and plain.exists() else None)
-    return calibrated(recipe, begun, [store, plain or store], table)
 
 
 def _index(recipe: Recipe, old: Store | None, store: Path, table: Table) -> FeatureIndex:

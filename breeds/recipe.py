@@ -15,7 +15,7 @@ class Recipe:
     """Everything that decides a feature's value. Features of two recipes never mix.
 
     `precision` is ``fp32``, ``bf16`` or ``int8`` (OpenVINO), ``mixed_bfloat16`` or ``mixed_float16``
-    (Keras); `calibration` is the SHA-256 over the sorted keys of the photos int8 is calibrated on.
+    (Keras); `calibration` is the digest of int8's quantised network (`breeds.engines.network.Network`).
     """
 
     backbone: str
@@ -37,7 +37,7 @@ class Recipe:
     def __str__(self) -> str:
         """Name the recipe in one line, for people."""
         extra = "" if self.view == "original" else f", view {self.view}"
-        extra += f", calibration {self.calibration[:12]}" if self.calibration else ""
+        extra += f", network {self.calibration[:12]}" if self.calibration else ""
         return (
             f"{self.backbone} {self.size}×{self.size} {self.resize} {self.precision}{extra}, "
             f"weights {self.weights} ({self.weights_sha256[:12]}), decode rule {self.decode_rule}"

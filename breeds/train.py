@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
 from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
@@ -123,6 +124,7 @@ def train(
         temperature=fitted.temperature,
         unknown=_detector(data, keep),
         also=store.parts()[1:],
+        networks=_networks(store),
     )
     model.record = {
         **fitted.how,
@@ -191,6 +193,15 @@ def _training_data(store: Store, photos: Labelled, head: str, seed: int, views: 
 def _detector(data: _Data, keep: float) -> Detector | None:
     """Fit what tells photos of none of the classes, if there are enough photos to set it."""
     return None if data.folds is None else fit_detector(data.features, data.targets, data.folds, keep)
+
+
+def _networks(store: Store) -> dict[str, Network]:
+    """Return the int8 networks that the features rest on; what finds them is loaded only then."""
+    if all(recipe.precision != "int8" for recipe, _ in store.parts()):
+        return {}
+    from breeds.store.calibration import networks_of
+
+    return networks_of(store)
 
 
 def _origin(store: Store, views: Sequence[Store]) -> dict[str, Any]:

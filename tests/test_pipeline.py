@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -122,3 +125,21 @@ def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:
             os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(BreedsError, match="killed; is there enough memory"):
             list(features)
+
+
+UNGUARDED = """
+from breeds.engines.processes import process_pool
+with process_pool(2) as pool:
+    print(sum(pool.map(len, ["a", "bc"])))
+"""
+
+
+@pytest.mark.parametrize("way", ["stdin", "file"])
+def test_processes_start_from_a_script_on_stdin_or_without_a_guard(way: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    command = [sys.executable, "-" if way == "stdin" else str(script)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with script.open() as stdin:
+        result = subprocess.run(command, stdin=stdin, env=env, capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("3\n", "")

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 from breeds.engines import Engine
+from breeds.engines.network import Network
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 
-ENGINES = ("auto", "openvino", "keras")
+
+class Abilities(NamedTuple):
+    """What people call an engine, and the arithmetic it has: as it is asked for, and as a recipe says it."""
+
+    title: str
+    precisions: dict[str, str]
+
+
+#: The engines; what is not in an engine's row, that engine cannot do.
+ABILITIES = {
+    "openvino": Abilities("OpenVINO", {"fp32": "fp32", "bf16": "bf16", "int8": "int8"}),
+    "keras": Abilities(
+        "Keras, on a GPU", {"fp32": "fp32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
+    ),
+}
+ENGINES = ("auto", *ABILITIES)
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-_KERAS_PRECISIONS = {"fp32": "fp32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
 
 
 @cache
@@ -60,28 +76,26 @@ def recipe_precision(engine: str, precision: str) -> str:
     BreedsError
         If that engine cannot do it.
     """
-    if precision == "fp32":
+    if precision == "fp32":  # the same with all of them, and no library need be loaded to say so
         return precision
-    chosen = choose_engine("openvino" if engine == "auto" and precision == "int8" else engine)
-    if chosen == "keras":
-        if precision in _KERAS_PRECISIONS:
-            return _KERAS_PRECISIONS[precision]
-        raise BreedsError("--precision int8 needs the OpenVINO engine; use --engine openvino, or bf16.")
-    if precision == "fp16":
-        raise BreedsError("--precision fp16 needs the Keras engine on a GPU; use bf16, int8 or fp32 here.")
-    if precision == "int8":
-        from breeds.engines.openvino import int8_is_fast
-
-        if not int8_is_fast():
-            print("this CPU has neither VNNI nor AMX: int8 will not be faster than fp32", file=sys.stderr)
-    return precision
+    if engine == "auto" and precision == "int8":  # asked for by name: it is not left to a GPU
+        engine = "openvino"
+    chosen = choose_engine(engine)
+    found = ABILITIES[chosen].precisions.get(precision)
+    if found is None:
+        able = next(name for name, row in ABILITIES.items() if precision in row.precisions)
+        raise BreedsError(
+            f"--precision {precision} needs {ABILITIES[able].title} (--engine {able}); "
+            f"--engine {chosen} has {', '.join(ABILITIES[chosen].precisions)}."
+        )
+    return found
 
 
 def open_engine(
     recipe: Recipe,
     weights: Callable[[], Weights],
     engine: str = "auto",
-    sample: Sequence[str] | None = None,
+    network: Callable[[], Network | None] = lambda: None,
     single: bool = False,
 ) -> Engine:
     """Load the backbone of `recipe`, ready to run.
@@ -94,8 +108,8 @@ def open_engine(
         Finds the weights; called only if they are needed.
     engine
         One of `ENGINES`.
-    sample
-        Paths of the photos that an int8 recipe is calibrated on, if they are at hand.
+    network
+        Finds the quantised network of an int8 recipe, if there is one.
     single
         Prefer the quickest first answer to the most answers a second.
 
@@ -105,20 +119,20 @@ def open_engine(
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
         do the recipe's precision.
     """
-    if engine == "auto" and recipe.precision in ("bf16", "int8"):
-        engine = "openvino"
-    elif engine == "auto" and recipe.precision in _KERAS_PRECISIONS.values() and recipe.precision != "fp32":
-        engine = "keras"
-    if choose_engine(engine) == "openvino":
+    able = [name for name, row in ABILITIES.items() if recipe.precision in row.precisions.values()]
+    if not able:
+        raise BreedsError(f"This version of Breeds does not know the precision {recipe.precision}.")
+    if engine not in ("auto", *able):
+        raise BreedsError(f"{recipe.precision} needs the {able[0]} engine; use --engine {able[0]}.")
+    chosen = choose_engine(engine if len(able) > 1 else able[0])
+    if chosen == "openvino":
         from breeds.engines.openvino import OpenvinoEngine
 
-        if recipe.precision not in ("fp32", "bf16", "int8"):
-            raise BreedsError(f"{recipe.precision} needs the Keras engine; use --engine keras.")
         try:
-            return OpenvinoEngine(recipe, weights, sample, single)
+            return OpenvinoEngine(recipe, weights, network, single)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
-            if engine == "openvino":
+            if engine == "openvino" or "keras" not in able:
                 raise BreedsError(
                     f"OpenVINO fails on this machine ({reason}); use --engine keras, with --precision fp32."
                 ) from None
@@ -127,6 +141,4 @@ def open_engine(
             )
     from breeds.engines.keras import KerasEngine
 
-    if recipe.precision not in _KERAS_PRECISIONS.values():
-        raise BreedsError(f"{recipe.precision} needs the OpenVINO engine; use --engine openvino.")
     return KerasEngine(recipe, weights())

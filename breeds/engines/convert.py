@@ -20,23 +20,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from breeds.engines.backbones import BACKBONES
+from breeds.engines.network import Network
 from breeds.engines.processes import process_pool
 from breeds.engines.quiet import quiet
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
-from breeds.photos import decode, read
+from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
 
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"
 _FILES = ("network.xml", "network.bin")
 #: How many photos int8 is calibrated on.
-CALIBRATION_PHOTOS = 300
+CALIBRATION_PHOTOS = 150
 
 
 def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
@@ -65,47 +67,48 @@ def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
     return found
 
 
-def int8_network(recipe: Recipe, weights: Callable[[], Weights], sample: Sequence[str] | None) -> Path:
-    """Return the quantised network of an int8 recipe, quantising if it is not in the cache.
+def quantised_network(
+    recipe: Recipe, weights: Callable[[], Weights], sample: Sequence[tuple[str, str]]
+) -> Network:
+    """Return the network of a recipe's weights quantised to int8, out of the cache where it can be.
+
+    The same weights, input size, photos and versions of NNCF and OpenVINO give the same network on
+    the same machine; another machine may round elsewhere, which makes it another network.
 
     Parameters
     ----------
     sample
-        Paths of the photos to calibrate on, those that the recipe's calibration digest stands
-        for; None if they are not at hand.
+        Key and path of every photo to calibrate on.
 
     Raises
     ------
     BreedsError
-        If the network is not in the cache and there is no sample to make it from.
+        If none of the photos can be decoded, or the weights cannot be had.
     """
-    mark = f"{recipe.size}-{recipe.resize}-{recipe.calibration[:16]}"
+    deciding = [*(key for key, _ in sample), *(f"{name} {version(name)}" for name in ("nncf", "openvino"))]
+    mark = hashlib.sha256("\n".join(deciding).encode()).hexdigest()[:16]
+    mark = f"{recipe.size}-{recipe.resize}-{mark}"
     name = f"{recipe.backbone}-{recipe.weights_sha256[:16]}-int8-{mark}-{_RULE}"
     found = _find(name)
-    if found is not None:
-        return found
-    if sample is None:
-        raise BreedsError(
-            f"The int8 network of this model (calibration {recipe.calibration[:12]}) is not in "
-            f"{cache_folder()}; run extract_features.py --precision int8 on the photos it was "
-            f"calibrated on, or copy {name}-* there from a machine that has it."
-        )
-    fp32 = fp32_network(recipe, weights)
-    _say("quantising the network to int8, once for this store: one or two minutes")
-    return _make(name, _quantise, fp32, recipe.size, recipe.resize, list(sample))
+    if found is None:
+        fp32 = fp32_network(recipe, weights)
+        _say("quantising the network to int8, once for these photos: about a minute")
+        found = _make(name, _quantise, fp32, recipe.size, recipe.resize, list(sample))
+    return Network.read(found)
+
+
+def cached_network(digest: str) -> Network | None:
+    """Return the quantised network of this digest if the cache has it."""
+    for entry in cache_folder().glob(f"*-int8-*-{digest}"):
+        found = _find(entry.name.removesuffix(f"-{digest}"))
+        if found is not None and (network := Network.read(found)).digest == digest:
+            return network
+    return None
 
 
 @cache
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _digest(folder: Path) -> str:
-    total = hashlib.sha256()
-    for name in _FILES:
-        with open(folder / name, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
 
 
 def _find(name: str) -> Path | None:
@@ -115,7 +118,7 @@ def _find(name: str) -> Path | None:
         if match is None:
             continue
         try:
-            if _digest(entry) == match[1]:
+            if Network.read(entry / _FILES[0]).digest == match[1]:
                 return entry / _FILES[0]
         except OSError:
             pass
@@ -139,7 +142,7 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
         _in_own_process(maker, aside, *arguments)
         if aside.parent != folder:
             return aside / _FILES[0]
-        final = folder / f"{name}-{_digest(aside)}"
+        final = folder / f"{name}-{Network.read(aside / _FILES[0]).digest}"
         for file in _FILES:
             with open(aside / file, "rb") as written:
                 os.fsync(written.fileno())
@@ -207,23 +210,25 @@ def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
         ov.save_model(steps.build(), folder / _FILES[0], compress_to_fp16=False)
 
 
-def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence[str]) -> None:
-    """Quantise a network after training, calibrated on photos (NNCF's defaults, symmetric int8)."""
+def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence[tuple[str, str]]) -> None:
+    """Quantise a network after training, calibrated on photos (NNCF's symmetric int8)."""
     import logging
 
+    pixels = []
+    for key, path in sample:
+        try:
+            data = read(path)
+            if key_of(data) == key:
+                pixels.append(decode(data, size, resize)[None])
+        except PhotoError:
+            continue
+    if not pixels:
+        raise BreedsError("None of the photos to calibrate int8 on can be decoded; use --precision fp32.")
     ov = import_openvino(with_converter=True)
     with quiet():
         import nncf
 
         nncf.set_log_level(logging.ERROR)
-        pixels = []
-        for path in sample:
-            try:
-                pixels.append(decode(read(path), size, resize)[None])
-            except PhotoError:
-                continue
-        if not pixels:
-            raise BreedsError("None of the photos to calibrate int8 on can be decoded; use --precision fp32.")
         network = ov.Core().read_model(fp32)
         network.reshape([1, size, size, 3])
         quantised = nncf.quantize(
@@ -231,6 +236,9 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
             nncf.Dataset(pixels),
             subset_size=len(pixels),
             preset=nncf.QuantizationPreset.PERFORMANCE,
+            # Weights of 7 bits: processors without VNNI add up products in 16 bits, which 8 overflow,
+            # and the same network would give other features there.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
         ov.save_model(quantised, folder / _FILES[0], compress_to_fp16=False)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.convert import fp32_network, import_openvino, int8_network
+from breeds.engines.convert import fp32_network, import_openvino
+from breeds.engines.network import Network
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
@@ -32,8 +31,8 @@ class OpenvinoEngine:
         Names the weights, the input size and the precision.
     weights
         Finds the weights; called only if the converted network is not in the cache.
-    sample
-        Paths of the photos that int8 is calibrated on, if they are at hand.
+    network
+        Finds the quantised network of an int8 recipe.
     single
         All cores work on one photo at a time: the quickest first answer.
 
@@ -52,18 +51,18 @@ class OpenvinoEngine:
         self,
         recipe: Recipe,
         weights: Callable[[], Weights],
-        sample: Sequence[str] | None = None,
+        network: Callable[[], Network | None] = lambda: None,
         single: bool = False,
     ) -> None:
         core = import_openvino().Core()
         if recipe.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BreedsError("--precision bf16: this CPU has no bfloat16 arithmetic; use fp32 or int8.")
         if recipe.precision == "int8":
-            path = int8_network(recipe, weights, sample)
+            read = _read_int8(core, recipe, network)
         else:
-            path = fp32_network(recipe, weights)
+            read = core.read_model(fp32_network(recipe, weights))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._requests = _compile(core, path, recipe, cores, single)
+        self._requests = _compile(core, read, recipe, cores, single)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
@@ -85,9 +84,39 @@ class OpenvinoEngine:
                 request.wait()
 
 
-def _compile(core: Any, path: Path, recipe: Recipe, cores: int, single: bool) -> list[Any]:
+def _read_int8(core: Any, recipe: Recipe, network: Callable[[], Network | None]) -> Any:
+    """Read the quantised network that the recipe names, and no other.
+
+    Raises
+    ------
+    BreedsError
+        If there is none, it is another one, or it is not made for photos of the recipe's size.
+    """
+    found = network()
+    if found is None or found.digest != recipe.calibration:
+        raise BreedsError(
+            f"The int8 network {recipe.calibration[:12]} is not in the model, as older versions of Breeds "
+            f"kept none there; extract into another --store and train again."
+        )
+    try:
+        read = core.read_model(found.xml.tobytes(), found.bin.tobytes())
+        sound = [list(port.shape) for port in read.inputs] == [[1, recipe.size, recipe.size, 3]]
+        sound &= str(read.input(0).element_type) == "<Type: 'uint8_t'>" and len(read.outputs) == 1
+    except RuntimeError as error:
+        raise BreedsError(
+            f"OpenVINO cannot read the int8 network {recipe.calibration[:12]} "
+            f"({' '.join(str(error).split())[:200]}); extract and train again."
+        ) from None
+    if not sound:
+        raise BreedsError(
+            f"The int8 network {recipe.calibration[:12]} does not take photos of {recipe.size} pixels "
+            f"squared; extract and train again."
+        )
+    return read
+
+
+def _compile(core: Any, network: Any, recipe: Recipe, cores: int, single: bool) -> list[Any]:
     """Compile the network for this machine and return its requests, two for every stream."""
-    network = core.read_model(path)
     shape = [1, recipe.size, recipe.size, 3]
     if list(network.input(0).shape) != shape:
         network.reshape(shape)
@@ -104,14 +133,3 @@ def _compile(core: Any, path: Path, recipe: Recipe, cores: int, single: bool) ->
 def _result(request: Any) -> NDArray[np.float32]:
     request.wait()
     return np.array(request.get_output_tensor(0).data[0], dtype=np.float32)
-
-
-def int8_is_fast() -> bool:
-    """Say whether this CPU multiplies int8 faster than fp32 (VNNI, AMX, or Arm's dot products)."""
-    if platform.machine() in ("arm64", "aarch64"):
-        return True
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return True  # nobody can tell; then nothing is claimed
-    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(flags)

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import signal
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 
 from breeds.photos.memory import Budget, use_budget
+
+
+class _Fresh(SpawnProcess):
+    """A new process that knows nothing of the parent's main program, and is born deaf to Ctrl-C.
+
+    Python's own would run the main program again in the child, to find what was defined there: it
+    fails where that came from standard input, and does its work twice where nothing guards it.
+    What runs in our processes is defined in modules.
+    """
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+class _FreshContext(SpawnContext):
+    Process = _Fresh
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool of new processes, which share nothing with this one and end with it.
 
     They are started, not forked, as threads of TensorFlow and OpenVINO do not survive a fork.
-    Ctrl-C is left to the parent: they are born deaf to it. What they decode at once is bounded by
-    one budget for all of them.
+    Ctrl-C is left to the parent. What they decode at once is bounded by one budget for all of them.
     """
-    context = multiprocessing.get_context("spawn")
+    context = _FreshContext()
     budget = Budget(context.Lock(), context.Semaphore(Budget.pieces()))
     pool = ProcessPoolExecutor(workers, context, _begin, (budget,))
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        for _ in range(workers):  # each of these starts a process
-            pool.submit(int)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+    for _ in range(workers):  # each of these starts a process
+        pool.submit(int)
     return pool
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.heads.unknown import Detector
@@ -54,6 +55,8 @@ class Model:
         Tells photos of none of the classes, or None if there were too few photos to set it.
     also
         Further recipes, with their weights' paths, whose features follow in the same row.
+    networks
+        The quantised network of every int8 recipe, by its digest.
     record
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
     """
@@ -69,6 +72,7 @@ class Model:
     temperature: float = 1.0
     unknown: Detector | None = None
     also: list[tuple[Recipe, str]] = field(default_factory=list)
+    networks: dict[str, Network] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -126,6 +130,8 @@ def save_model(model: Model, path: Path) -> None:
         arrays[f"weights.{number}"], arrays[f"bias.{number}"] = weights, bias
     if model.unknown is not None:
         arrays |= {f"unknown.{name}": getattr(model.unknown, name) for name in _DETECTOR}
+    for digest, network in model.networks.items():
+        arrays |= {f"network.{digest}.xml": network.xml, f"network.{digest}.bin": network.bin}
     about = {
         "kind": model.kind,
         "classes": model.classes,
@@ -141,7 +147,8 @@ def save_model(model: Model, path: Path) -> None:
     }
     metadata = {"format": _FORMAT, "breeds": json.dumps(about)}
     with write_aside(path) as aside:
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, aside, metadata)
+        # save_file would put a file of its own, with rights of its own, in the place of this one.
+        aside.write_bytes(save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata))
 
 
 def load_model(path: Path) -> Model:
@@ -192,6 +199,10 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
             threshold=float(about["unknown"]["threshold"]),
             keep=float(about["unknown"]["keep"]),
         ),
+        networks={
+            digest: Network(arrays[f"network.{digest}.xml"], arrays[f"network.{digest}.bin"])
+            for digest in {name.split(".")[1] for name in arrays if name.startswith("network.")}
+        },
         record=dict(about["record"]),
     )
 
@@ -214,6 +225,11 @@ def _check(model: Model) -> None:
         raise ValueError("the classes do not fit the last layer")
     if model.seen.dtype != np.uint8 or model.seen.ndim != 2 or model.seen.shape[1] != 32:
         raise ValueError("the training keys are not SHA-256 digests")
+    for digest, network in model.networks.items():
+        if any(part.dtype != np.uint8 or part.ndim != 1 for part in (network.xml, network.bin)):
+            raise ValueError("a network is not bytes")
+        if network.digest != digest or all(recipe.calibration != digest for recipe, _ in model.parts):
+            raise ValueError("a network is not the one that the recipe names")
     floats = [model.mean, model.scale, *(array for layer in model.layers for array in layer)]
     if model.unknown is not None:
         width, rank = model.mean.shape[0], len(model.unknown.weights)

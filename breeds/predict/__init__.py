@@ -25,7 +25,6 @@ from breeds.predict.cache import CACHE_BYTES, FeatureCache
 from breeds.predict.inputs import in_chunks
 from breeds.predict.sources import FeatureSource
 from breeds.recipe import DECODE_RULE, Recipe
-from breeds.store.calibration import recorded_sample
 
 #: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
 _CHUNK, _GPU_CHUNK = 128, 2048
@@ -100,9 +99,9 @@ def predict(
                 single = last and len(chunk) == 1 and not views
                 pipelines += [
                     stack.enter_context(
-                        Pipeline(partial(_open, part, store, weights, engine, single), workers)
+                        Pipeline(partial(_open, model, part, weights, engine, single), workers)
                     )
-                    for part, store in zip(parts, stores, strict=True)
+                    for part in parts
                 ]
                 sources = _sources(model, pipelines, kept, stores, views)
             keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
@@ -190,9 +189,9 @@ def _check_computable(recipe: Recipe) -> None:
         )
 
 
-def _open(part: tuple[Recipe, str], store: Path, spec: str | None, engine: str, single: bool) -> Engine:
-    sample = recorded_sample(store, part[0]) if part[0].precision == "int8" else None
-    return open_engine(part[0], lambda: _weights(part, spec), engine, sample, single)
+def _open(model: Model, part: tuple[Recipe, str], spec: str | None, engine: str, single: bool) -> Engine:
+    network = partial(model.networks.get, part[0].calibration)
+    return open_engine(part[0], lambda: _weights(part, spec), engine, network, single)
 
 
 def _weights(part: tuple[Recipe, str], spec: str | None) -> Weights:

@@ -1,85 +1,109 @@
-"""Which photos int8 is calibrated on: fixed when a store begins, and recorded beside its shards."""
+"""The int8 network of a store: quantised when it begins, kept beside its shards, the same for good."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from breeds.engines.convert import CALIBRATION_PHOTOS
-from breeds.errors import BreedsError, PhotoError
-from breeds.files import write_aside
-from breeds.photos import key_of, read
+import numpy as np
+
+from breeds.engines.convert import CALIBRATION_PHOTOS, cached_network, quantised_network
+from breeds.engines.network import Network, load_network, network_file, save_network
+from breeds.engines.weights import Weights
+from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 from breeds.store import Store, Table, list_shards, shard_folder
 
+_NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
+
 
 def calibrated(
-    recipe: Recipe, old: Store | None, stores: Sequence[Path], table: Table
-) -> tuple[Recipe, list[str] | None]:
-    """Fix the photos that int8 is calibrated on: those the store began with, or the first by key.
+    recipe: Recipe,
+    store: Path,
+    old: Store | None,
+    plain: Path | None,
+    table: Table,
+    weights: Callable[[], Weights],
+) -> tuple[Recipe, Callable[[], Network | None]]:
+    """Complete an int8 recipe by its network: the one the store began with, or one quantised now.
 
-    Their keys are recorded beside the shards, in a file named by their digest.
+    A new one is calibrated on the first photos by key, so that names and labels have no say in it,
+    and it is written beside the shards before the first feature that rests on it.
 
     Parameters
     ----------
-    old
-        The store as it is, or the one whose sample it shares, as a view shares that of the photos.
-    stores
-        Where the sample may be recorded: the store to write, and the one whose sample it shares.
+    recipe
+        Any recipe; one that is not int8 comes back as it is.
+    store, old
+        Where the store is written, and the store as it is, if there is one.
+    plain
+        For a view: the store of the photos as they are, whose network it shares.
     table
         The photos at hand, whose keys have just been computed.
+    weights
+        Finds the weights; called only if they are needed.
 
     Returns
     -------
-    recipe, sample
-        The recipe with its calibration, and the photos' paths, or None if they are not all at hand.
+    recipe, network
+        The recipe with its network's digest, and what finds the network, or raises BreedsError.
     """
-    folders = list(dict.fromkeys(shard_folder(store) for store in stores))
-    recorded = [path for folder in folders for path in sorted(folder.glob("calibration-*.txt"))]
-    if old:
-        chosen = [path for path in recorded if path.name == f"calibration-{old.recipe.calibration}.txt"]
-        if not chosen:
-            return replace(recipe, calibration=old.recipe.calibration), None
+    if recipe.precision != "int8":
+        return recipe, lambda: None
+    begun = old or (Store.open(plain) if plain and plain.exists() else None)
+    folder = shard_folder(store)
+    kept = [found[1] for path in folder.glob("network-*") if (found := _NAME.fullmatch(path.name))]
+    if begun:
+        digest = begun.recipe.calibration
+    elif kept and list_shards(folder):
+        digest = kept[0]
     else:
-        # A list that no feature rests on yet, of a run that was stopped, binds nobody.
-        chosen = recorded[:1] if list_shards(folders[0]) else []
-    if chosen:
-        keys = chosen[0].read_text(encoding="ascii").split()
-    else:
-        keys = sorted(set(table.key))[:CALIBRATION_PHOTOS]
-    text = "\n".join(keys) + "\n"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if not chosen:
-        for path in folders[0].glob("calibration-*.txt"):
-            path.unlink()
-        with write_aside(folders[0] / f"calibration-{digest}.txt") as aside:
-            aside.write_text(text, encoding="ascii")
-    return replace(recipe, calibration=digest), _paths(keys, table)
+        for other in kept:  # of a run that was stopped before its first feature: it binds nobody
+            network_file(folder, other).unlink(missing_ok=True)
+        rows = np.unique(table.key.packed, return_index=True)[1][:CALIBRATION_PHOTOS]
+        sample = [(table.key[row], os.path.join(table.root, table.path[row])) for row in rows]
+        network = quantised_network(recipe, weights, sample)
+        save_network(network, folder)
+        return replace(recipe, calibration=network.digest), lambda: network
+    return replace(recipe, calibration=digest), partial(kept_network, digest, [store, plain or store])
 
 
-def recorded_sample(store: Path, recipe: Recipe) -> list[str] | None:
-    """Return the photos that an int8 recipe was calibrated on, if they are still as they were.
+def kept_network(digest: str, stores: Sequence[Path]) -> Network:
+    """Return the network that is kept beside one of `stores`, or in the cache.
 
-    Parameters
-    ----------
-    store
-        The store that the model was trained on.
+    Raises
+    ------
+    BreedsError
+        If it is in neither, or cannot be read just now.
     """
+    folders = dict.fromkeys(shard_folder(store) for store in stores)
     try:
-        listed = shard_folder(store) / f"calibration-{recipe.calibration}.txt"
-        keys = listed.read_text(encoding="ascii").split()
-        paths = _paths(keys, Store.open(store).table)
-        unchanged = paths and all(key_of(read(path)) == key for key, path in zip(keys, paths, strict=True))
-    except (OSError, ValueError, BreedsError, PhotoError):
-        return None
-    return paths if unchanged else None
+        found = [network for folder in folders if (network := load_network(folder, digest))]
+    except OSError as error:
+        raise BreedsError(f"Cannot read {error.filename}: {error.strerror}; run the command again.") from None
+    network = found[0] if found else cached_network(digest)
+    if network is None:
+        raise BreedsError(
+            f"The int8 network {digest[:12]} of {stores[0]} is not in {shard_folder(stores[0])}: it was "
+            f"lost, or never kept there, as by older versions of Breeds; extract into another --store."
+        )
+    return network
 
 
-def _paths(keys: Sequence[str], table: Table) -> list[str] | None:
-    path_of = dict(zip(table.key, table.path, strict=True))
-    if not all(key in path_of for key in keys):
-        return None
-    return [os.path.join(table.root, path_of[key]) for key in keys]
+def networks_of(store: Store) -> dict[str, Network]:
+    """Return the int8 networks that a store's features rest on (and those beside it), by digest.
+
+    Raises
+    ------
+    BreedsError
+        If one is not there.
+    """
+    return {
+        part.recipe.calibration: kept_network(part.recipe.calibration, [part.path])
+        for part in (store, *store.also)
+        if part.recipe.precision == "int8"
+    }

@@ -1,0 +1,82 @@
+"""A quantised network as plain bytes: it identifies an int8 recipe, and travels with store and model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from breeds.files import write_aside
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network in OpenVINO's format: its description, and the file of its numbers.
+
+    Both are data: OpenVINO reads them, knows the operations of its own standard sets only (Breeds
+    loads no extension into it), and follows no path in them. One from a stranger can still name a
+    network that takes all memory or all day, and it meets OpenVINO's reader, a large C++ program,
+    with bytes that somebody chose; the digest says that it is what the recipe means, not that it
+    is harmless. So take an int8 model from people whose model you would take anyway.
+
+    Attributes
+    ----------
+    xml, bin
+        The two files, uint8 (n,) each.
+    """
+
+    xml: Bytes
+    bin: Bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the SHA-256 of both files, in hexadecimal digits."""
+        parts = [hashlib.sha256(part.data).digest() for part in (self.xml, self.bin)]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    @staticmethod
+    def read(xml: Path) -> Network:
+        """Read the network that OpenVINO wrote: `xml`, with the numbers beside it."""
+        return Network(*(np.fromfile(path, dtype=np.uint8) for path in (xml, xml.with_suffix(".bin"))))
+
+
+def network_file(folder: Path, digest: str) -> Path:
+    """Return where a folder keeps the network of this digest."""
+    return folder / f"network-{digest}.safetensors"
+
+
+def save_network(network: Network, folder: Path) -> None:
+    """Write a network into `folder`, in a file named by its digest, whole or not at all.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    with write_aside(network_file(folder, network.digest)) as aside:
+        aside.write_bytes(save({"xml": network.xml, "bin": network.bin}))
+
+
+def load_network(folder: Path, digest: str) -> Network | None:
+    """Return the network of this digest out of `folder`, or None if it is not there, whole.
+
+    Raises
+    ------
+    OSError
+        If it is there and cannot be read just now.
+    """
+    path = network_file(folder, digest)
+    try:
+        with open(path, "rb"), safe_open(path, framework="numpy") as file:
+            network = Network(file.get_tensor("xml"), file.get_tensor("bin"))
+    except (FileNotFoundError, SafetensorError):
+        return None
+    return network if network.digest == digest else None
