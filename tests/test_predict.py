@@ -336,13 +336,13 @@ def test_the_training_store_answers_for_its_photos(place: Path) -> None:
 
 
 def test_a_second_run_opens_no_engine_and_says_the_same(
-    model: Model, engine: list[str], unseen: list[str]
+    model: Model, quick_engine: list[str], unseen: list[str]
 ) -> None:
     first = numbers(predict(model, unseen, None, Path("models")))
-    assert engine == ["opened"]
+    assert quick_engine == ["opened"]
     assert len({*first.values()}) == len(unseen)
     assert numbers(predict(model, unseen, None, Path("models"))) == first
-    assert engine == ["opened"]
+    assert quick_engine == ["opened"]
     outputs = [script(*unseen).stdout for _ in range(2)]
     assert outputs[0] == outputs[1]
     assert [line.split(",")[0] for line in outputs[0].splitlines()] == ["path", *unseen]
@@ -350,14 +350,14 @@ def test_a_second_run_opens_no_engine_and_says_the_same(
 
 
 def test_a_store_of_another_recipe_does_not_answer(
-    place: Path, model: Model, random_recipe: Recipe, engine: list[str]
+    place: Path, model: Model, random_recipe: Recipe, quick_engine: list[str]
 ) -> None:
     shutil.rmtree("features")
     other = dataclasses.replace(random_recipe, resize="crop")
     made_up_store(place / "photos", place / "features" / "photos.h5", other)
     photo = str(min(Path("photos").rglob("*.jpg")))
     assert [answer.error for answer in predict(model, [photo], None, None)] == [""]
-    assert engine == ["opened"]
+    assert quick_engine == ["opened"]
 
 
 @pytest.mark.parametrize("how", ["no database", "page", "schema"])
@@ -658,7 +658,9 @@ def test_a_reader_that_is_gone_before_the_first_row_is_no_error(place: Path) -> 
     assert "Exception" not in result.stderr
 
 
-def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(model, random_recipe, engine) -> None:
+def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
+    model, random_recipe, quick_engine
+) -> None:
     paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
     right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
     store = Store.open(Path("features/photos.h5"))
@@ -672,7 +674,7 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(model, rando
     expected = [*right[:128], *[answer.probabilities.argmax() for answer in computed][128:]]
     found += answers  # what the store had no time to answer is computed: the made-up features were others
     assert [answer.probabilities.argmax() for answer in found] == expected
-    assert engine
+    assert quick_engine
 
 
 def test_names_on_stdin_need_not_be_utf8(place: Path) -> None:
@@ -712,16 +714,16 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
 
 
 def test_a_store_that_goes_away_meanwhile_is_done_without(
-    model: Model, engine: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, quick_engine: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("breeds.predict._CHUNK", 2)
     paths = sorted(map(str, photos.rglob("*.jpg")))[:4]
     answers = predict(model, paths, None, None)
     first = [next(answers) for _ in range(2)]
-    assert not engine
+    assert not quick_engine
     Path("features/photos.h5").unlink()
     rest = list(answers)
-    assert engine == ["opened"]
+    assert quick_engine == ["opened"]
     assert all(answer.probabilities is not None for answer in [*first, *rest])
 
 

@@ -14,7 +14,6 @@ from breeds.engines.backbones import Backbone
 from breeds.engines.quiet import quiet
 from breeds.engines.weightfile import identify
 from breeds.errors import BreedsError
-from breeds.web import STALL_SECONDS, unreachable
 
 #: Version of the way random weights are drawn and calibrated.
 RANDOM_RULE = "3"
@@ -140,6 +139,8 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
 
 def _download(backbone: Backbone) -> str | None:
     """Let Keras download its file; return why it could not."""
+    from breeds.web import STALL_SECONDS, unreachable
+
     reason = unreachable(backbone.weights_url)
     if reason is not None:
         return reason
