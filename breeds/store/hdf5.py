@@ -338,6 +338,7 @@ def versions() -> dict[str, str]:
         "tensorflow",
         "tensorflow-cpu",
         "openvino",
+        "nncf",
         "numpy",
         "pillow",
         "h5py",
