@@ -664,3 +664,16 @@ def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
     env = {"PYTHONIOENCODING": "utf-8:strict"}  # as in every locale but C and POSIX
     result = run_script("-m breeds.store", "info", "s.h5", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
+
+
+def test_verify_checks_the_network_of_int8_too(make_store, tmp_path: Path) -> None:
+    from breeds.engines.network import Network, list_networks, save_network
+
+    store = make_store({"a": 3, "b": 3})
+    save_network(Network(np.arange(9, dtype=np.uint8), np.arange(99, dtype=np.uint8)), shard_folder(store))
+    assert list(verify(store)) == []
+    (kept,) = list_networks(shard_folder(store))
+    data = bytearray(kept.read_bytes())
+    data[-1] ^= 1
+    kept.write_bytes(data)
+    assert list(verify(store)) == [f"{kept}: the bytes do not match the checksum in the name"]

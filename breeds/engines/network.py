@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.numpy import save
 from breeds.files import write_aside
 
 Bytes = NDArray[np.uint8]
+_NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,27 @@ class Network:
 def network_file(folder: Path, digest: str) -> Path:
     """Return where a folder keeps the network of this digest."""
     return folder / f"network-{digest}.safetensors"
+
+
+def list_networks(folder: Path) -> list[Path]:
+    """Return the files of the networks that a folder keeps."""
+    return sorted(path for path in folder.glob("network-*") if _NAME.fullmatch(path.name))
+
+
+def digest_in_name(file: Path) -> str:
+    """Return the digest that a network's file is named by."""
+    return file.stem.removeprefix("network-")
+
+
+def is_whole(file: Path) -> bool:
+    """Say whether a network's file holds the network that its name says.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, which says nothing about it.
+    """
+    return load_network(file.parent, digest_in_name(file)) is not None
 
 
 def save_network(network: Network, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,13 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from breeds.engines.convert import CALIBRATION_PHOTOS, cached_network, quantised_network
-from breeds.engines.network import Network, load_network, network_file, save_network
+from breeds.engines.network import Network, digest_in_name, list_networks, load_network, save_network
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 from breeds.store import Store, Table, list_shards, shard_folder
-
-_NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
 
 
 def calibrated(
@@ -56,14 +53,14 @@ def calibrated(
         return recipe, lambda: None
     begun = old or (Store.open(plain) if plain and plain.exists() else None)
     folder = shard_folder(store)
-    kept = [found[1] for path in folder.glob("network-*") if (found := _NAME.fullmatch(path.name))]
+    kept = list_networks(folder)
     if begun:
         digest = begun.recipe.calibration
     elif kept and list_shards(folder):
-        digest = kept[0]
+        digest = digest_in_name(kept[0])
     else:
         for other in kept:  # of a run that was stopped before its first feature: it binds nobody
-            network_file(folder, other).unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
         rows = np.unique(table.key.packed, return_index=True)[1][:CALIBRATION_PHOTOS]
         sample = [(table.key[row], os.path.join(table.root, table.path[row])) for row in rows]
         network = quantised_network(recipe, weights, sample)

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.engines.network import is_whole, list_networks
 from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.recipe import Recipe
@@ -170,21 +171,22 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
 
 
 def verify(path: Path) -> Iterator[str]:
-    """Yield a sentence for everything in a store and its shards that does not match its checksum.
+    """Yield a sentence for everything in a store and beside it that does not match its checksum.
 
-    The shards come first: they can mend a store that is damaged.
+    The shards and int8's network come first: the shards can mend a store that is damaged.
 
     Raises
     ------
     BreedsError
         If the store cannot be read at all.
     """
-    for shard in list_shards(shard_folder(path)):
+    folder = shard_folder(path)
+    for part in [*list_shards(folder), *list_networks(folder)]:
         try:
-            if not is_intact(shard):
-                yield f"{shard}: the bytes do not match the checksum in the name"
+            if not (is_intact(part) if part.suffix == ".h5" else is_whole(part)):
+                yield f"{part}: the bytes do not match the checksum in the name"
         except OSError as error:
-            yield f"{shard}: cannot be read ({error.strerror or error}), which says nothing about its bytes"
+            yield f"{part}: cannot be read ({error.strerror or error}), which says nothing about its bytes"
     store = Store.open(path)
     digest = hashlib.sha256()
     with hdf5.open_hdf5(path) as file:
