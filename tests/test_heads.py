@@ -321,7 +321,7 @@ def test_the_dense_head_learns_and_is_the_same_kind_of_model(
     assert [weights.shape for weights, _ in model.layers] == [(16, 1024), (1024, 3)]
     assert model.record["train_accuracy"] > 0.9
     assert model.record["n_train"] + model.record["n_val"] + model.record["n_test"] == 60
-    assert len(model.seen_keys()) == model.record["n_train"]
+    assert len(model.seen_keys()) == model.record["n_train"] + model.record["n_val"]
     save_model(model, tmp_path / "dense.safetensors")
     features = columns(store.path)[0]
     loaded = load_model(tmp_path / "dense.safetensors")
