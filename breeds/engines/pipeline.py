@@ -85,6 +85,9 @@ class Pipeline:
         BreedsError
             If the engine cannot be opened, or a process that decodes was killed.
         """
+        # An engine takes pixels and gives features, both in order, and knows nothing of keys or of bad
+        # photos. So what it is given is noted here, bad photos in between, and taken off again as
+        # features come: that keeps the order, however many photos an engine holds at once.
         waiting: deque[tuple[KeyAndPath, PhotoError | None]] = deque()
 
         def good(prepared: Iterable[tuple[KeyAndPath, Pixels | PhotoError]]) -> Iterator[Pixels]:

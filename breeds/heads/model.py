@@ -113,7 +113,16 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pack_keys(keys: list[str]) -> NDArray[np.uint8]:
-    """Return hexadecimal keys as uint8 (n, 32), sorted."""
+    """Return hexadecimal keys as uint8 (n, 32), sorted.
+
+    Half the bytes of the digits; sorted, so that the file is the same in whatever order photos came,
+    and says nothing of it.
+
+    Examples
+    --------
+    >>> pack_keys(["ff" * 32, "00" * 32])[:, 0].tolist()
+    [0, 255]
+    """
     return np.frombuffer(bytes.fromhex("".join(sorted(keys))), dtype=np.uint8).reshape(-1, 32)
 
 
