@@ -37,7 +37,7 @@ def main() -> None:
             return {"wall": time.perf_counter() - started}
 
         def predict_uncached() -> dict[str, float]:
-            subprocess.run(f"rm -rf models/*.shards {folder}/unknown.h5", shell=True, cwd=folder, check=True)
+            Path(folder, "models/features.sqlite").unlink(missing_ok=True)
             return run("predict.py", "one.jpg")
 
         extraction = ("extract_features.py", photos, "--weights", weights, "--store", "features/p.h5")
