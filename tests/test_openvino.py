@@ -341,6 +341,22 @@ def test_without_openvino_keras_does_the_work_after_one_warning(drawn_photos, tm
     assert "1 photos = 1 features" in result.stdout
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that gives read errors")
+def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
+    random_recipe, cache: Path, monkeypatch, tmp_path
+) -> None:
+    from breeds.engines.convert import fp32_network
+
+    monkeypatch.setenv("BREEDS_CACHE", str(tmp_path))
+    entry = tmp_path / f"xception-{random_recipe.weights_sha256[:16]}-fp32-1-{'0' * 64}"
+    entry.mkdir()
+    for name in ("network.xml", "network.bin"):
+        (entry / name).symlink_to("/proc/self/mem")  # reading it is an error of the device
+    with pytest.raises(BreedsError, match="Cannot read the cached network"):
+        fp32_network(random_recipe, never)
+    assert sorted(path.name for path in entry.iterdir()) == ["network.bin", "network.xml"]
+
+
 def test_a_cache_that_cannot_be_written_is_said_once(
     random_recipe, pixels, tmp_path, monkeypatch, capsys
 ) -> None:

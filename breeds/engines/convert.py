@@ -112,7 +112,13 @@ def _say(text: str) -> None:
 
 
 def _find(name: str) -> Path | None:
-    """Return the network `name` of the cache if it is whole; remove it if it is not."""
+    """Return the network `name` of the cache if it is whole; remove it if it is not.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be read just now.
+    """
     for entry in sorted(cache_folder().glob(f"{name}-*")):
         match = re.fullmatch(re.escape(name) + r"-([0-9a-f]{64})", entry.name)
         if match is None:
@@ -120,8 +126,13 @@ def _find(name: str) -> Path | None:
         try:
             if Network.read(entry / _FILES[0]).digest == match[1]:
                 return entry / _FILES[0]
-        except OSError:
+        except FileNotFoundError:
             pass
+        except OSError as error:  # says nothing about what is there
+            raise BreedsError(
+                f"Cannot read the cached network {entry}: {error.strerror or error}; look to its permissions "
+                f"and its disk, or let $BREEDS_CACHE name another folder."
+            ) from None
         _say(f"the cached network {entry} is damaged and is made again")
         shutil.rmtree(entry, ignore_errors=True)
     return None

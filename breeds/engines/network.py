@@ -47,7 +47,8 @@ class Network:
     @staticmethod
     def read(xml: Path) -> Network:
         """Read the network that OpenVINO wrote: `xml`, with the numbers beside it."""
-        return Network(*(np.fromfile(path, dtype=np.uint8) for path in (xml, xml.with_suffix(".bin"))))
+        files = (xml, xml.with_suffix(".bin"))
+        return Network(*(np.frombuffer(path.read_bytes(), dtype=np.uint8) for path in files))
 
 
 def network_file(folder: Path, digest: str) -> Path:
