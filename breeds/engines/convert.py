@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from breeds.engines.backbones import BACKBONES
-from breeds.engines.network import Network
+from breeds.engines.network import Network, digest_of
 from breeds.engines.processes import process_pool
 from breeds.engines.quiet import quiet
 from breeds.engines.weights import Weights
@@ -124,7 +124,7 @@ def _find(name: str) -> Path | None:
         if match is None:
             continue
         try:
-            if Network.read(entry / _FILES[0]).digest == match[1]:
+            if digest_of(entry / _FILES[0]) == match[1]:
                 return entry / _FILES[0]
         except FileNotFoundError:
             pass
@@ -153,7 +153,7 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
         _in_own_process(maker, aside, *arguments)
         if aside.parent != folder:
             return aside / _FILES[0]
-        final = folder / f"{name}-{Network.read(aside / _FILES[0]).digest}"
+        final = folder / f"{name}-{digest_of(aside / _FILES[0])}"
         for file in _FILES:
             with open(aside / file, "rb") as written:
                 os.fsync(written.fileno())
