@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
+from breeds.engines.processes import cores  # noqa: E402
 from breeds.evaluate.crossval import compare_heads  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
@@ -86,7 +87,7 @@ def scikit_search(features: np.ndarray, targets: np.ndarray, folds: np.ndarray) 
     splits = [(np.flatnonzero(folds != f), np.flatnonzero(folds == f)) for f in range(5)]
     with threadpool_limits(1), parallel_config("threading"):
         theirs = LogisticRegressionCV(
-            Cs=grid, cv=splits, scoring="neg_log_loss", n_jobs=min(5, logistic.cores()), max_iter=1000,
+            Cs=grid, cv=splits, scoring="neg_log_loss", n_jobs=min(5, cores()), max_iter=1000,
             tol=logistic.SEARCH_TOLERANCE, l1_ratios=(0,), use_legacy_attributes=False,
         ).fit((features - mean) / scale, targets)  # fmt: skip
     losses = -np.asarray(theirs.scores_).reshape(5, len(grid), -1).mean(axis=(0, 2))

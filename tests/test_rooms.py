@@ -15,6 +15,7 @@ from conftest import ROOT
 FLOORS = (
     ("sample",),
     ("extract", "train", "evaluate", "predict"),
+    ("pages",),
     ("heads",),
     ("store",),
     ("engines",),
@@ -85,7 +86,7 @@ def test_only_named_modules_can_reach_the_network() -> None:
     assert found == NETWORK
 
 
-HEAVY = ("tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py")
+HEAVY = ("tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py", "matplotlib", "jinja2")
 
 
 @pytest.mark.parametrize("script", ["extract_features", "train_head", "evaluate", "predict"])

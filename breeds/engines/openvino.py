@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from breeds.engines.convert import fp32_network, import_openvino
 from breeds.engines.network import Network
+from breeds.engines.processes import cores
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
@@ -61,8 +61,7 @@ class OpenvinoEngine:
             read = _read_int8(core, recipe, network)
         else:
             read = core.read_model(fp32_network(recipe, weights))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._requests = _compile(core, read, recipe, cores, single)
+        self._requests = _compile(core, read, recipe, cores(), single)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
@@ -115,19 +114,19 @@ def _read_int8(core: Any, recipe: Recipe, network: Callable[[], Network | None])
     return read
 
 
-def _compile(core: Any, network: Any, recipe: Recipe, cores: int, single: bool) -> list[Any]:
+def _compile(core: Any, network: Any, recipe: Recipe, threads: int, single: bool) -> list[Any]:
     """Compile the network for this machine and return its requests, two for every stream."""
     shape = [1, recipe.size, recipe.size, 3]
     if list(network.input(0).shape) != shape:
         network.reshape(shape)
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[recipe.precision],
-        "INFERENCE_NUM_THREADS": cores,
-        "NUM_STREAMS": 1 if single else cores,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1 if single else threads,
         "ENABLE_CPU_PINNING": False,
     }
     compiled = core.compile_model(network, "CPU", settings)
-    return [compiled.create_infer_request() for _ in range(1 if single else 2 * cores)]
+    return [compiled.create_infer_request() for _ in range(1 if single else 2 * threads)]
 
 
 def _result(request: Any) -> NDArray[np.float32]:

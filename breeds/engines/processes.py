@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 import warnings
@@ -11,6 +12,11 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 
 from breeds.photos.memory import Budget, use_budget
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Fresh(SpawnProcess):

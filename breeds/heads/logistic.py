@@ -6,7 +6,6 @@ scikit-learn solves it in the basis of `breeds.heads.span`, and the answer is ca
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from breeds.engines.processes import cores
 from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss
 
@@ -256,11 +256,6 @@ def _judge(
     start = (np.mean([weights for _, weights, _ in solutions], axis=0),
              np.mean([bias for _, _, bias in solutions], axis=0))  # fmt: skip
     return _Tried(loss, temperature, logits, start)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _solver(name: str, tolerance: float, balanced: bool) -> Any:

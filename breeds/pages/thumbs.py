@@ -1,0 +1,71 @@
+"""Small pictures of photos, made in parallel, where the photos can still be found."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from breeds.engines.pipeline import KeyAndPath, run_ahead
+from breeds.engines.processes import cores
+from breeds.errors import PhotoError
+from breeds.pages.render import data_address
+from breeds.photos import key_of, picture, read
+
+#: Longest side of a thumbnail, in pixels.
+LONGEST = 160
+_QUALITY = 74
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small JPEG of a photo, upright.
+
+    Attributes
+    ----------
+    data
+        The JPEG's bytes.
+    width, height
+        In pixels.
+    """
+
+    data: bytes
+    width: int
+    height: int
+
+    @property
+    def src(self) -> str:
+        """The picture as an address that a page can hold."""
+        return data_address(self.data, "image/jpeg")
+
+
+def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
+    """Yield a thumbnail of every photo, in order, or why there is none.
+
+    Parameters
+    ----------
+    photos
+        Key and path of each; a file whose bytes are not the key's any more gives none. An empty key
+        takes the file as it is.
+    longest
+        Longest side in pixels; smaller photos stay as they are.
+    """
+    with ThreadPoolExecutor(cores()) as pool:
+        for _, found in run_ahead(pool, partial(_thumbnail, longest=longest), photos, window=64):
+            yield found
+
+
+def _thumbnail(photo: KeyAndPath, longest: int) -> Thumbnail | PhotoError:
+    key, path = photo
+    try:
+        data = read(path)
+        if key and key_of(data) != key:
+            return PhotoError("changed since its features were computed")
+        small = picture(data, longest)
+    except PhotoError as error:
+        return error
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=_QUALITY)
+    return Thumbnail(file.getvalue(), small.width, small.height)
