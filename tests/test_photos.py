@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import Listing, decode, find_photos, key_of, memory, parse_views, read
+from breeds.photos import Listing, decode, find_photos, key_of, memory, parse_views, picture, read
 
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -873,3 +873,37 @@ def test_views_are_drawn_by_key_and_never_change() -> None:
 def test_views_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(BreedsError, match="names no view"):
         parse_views(text)
+
+
+# --- pictures to look at ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_picture_has_the_photos_shape_and_is_never_enlarged(form: str) -> None:
+    photo = encoded(PICTURE, form)
+    small, whole = picture(photo, 64), picture(photo, 10_000)
+    assert (small.mode, small.size, small.info) == ("RGB", (64, 48), {})
+    assert whole.size == PICTURE.size
+    wanted = np.asarray(PICTURE.resize((64, 48), Image.Resampling.BICUBIC), dtype=float)
+    assert np.abs(np.asarray(small, dtype=float) - wanted).mean() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_upright_and_keeps_nothing_of_the_metadata(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274], exif[270] = orientation, "where I live"
+    photo = encoded(PICTURE, "JPEG", exif=exif, quality=95)
+    shown = picture(photo, 64)
+    assert shown.size == ((64, 48) if orientation < 5 else (48, 64))
+    wanted = decode(photo, 32).astype(float)
+    assert np.abs(np.asarray(shown.resize((32, 32)), dtype=float) - wanted).mean() < 12
+    assert b"where I live" not in encoded(shown, "JPEG") + encoded(shown, "PNG")
+
+
+@pytest.mark.parametrize("data", [b"", JPEG[: len(JPEG) // 2], b"GIF89a", claims_30000_squared("PNG")])
+def test_a_picture_of_what_is_no_photo_is_refused_as_decode_refuses_it(data: bytes) -> None:
+    with pytest.raises(PhotoError) as by_decode:
+        decode(data, 32)
+    with pytest.raises(PhotoError) as by_picture:
+        picture(data, 32)
+    assert str(by_picture.value) == str(by_decode.value)

@@ -1,6 +1,6 @@
 """Photos: find them, identify them by their bytes, and decode one safely to pixels."""
 
-from breeds.photos.decode import ORIGINAL, RESIZES, decode, key_of, parse_views, read
+from breeds.photos.decode import ORIGINAL, RESIZES, decode, key_of, parse_views, picture, read
 from breeds.photos.find import Listing, Photo, find_photos, walk_photos
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "find_photos",
     "key_of",
     "parse_views",
+    "picture",
     "read",
     "walk_photos",
 ]

@@ -13,8 +13,10 @@ import os
 import random
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import closing
 from importlib import import_module
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import memory
+
+T = TypeVar("T")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 # Modules of Pillow that register how a format is opened; JPEG's recognises MPO itself.
@@ -108,6 +112,58 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
     PhotoError
         With the reason, if the photo is truncated, too large, or no photo of an allowed format.
     """
+
+    def square(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+        image.load()
+        return np.asarray(_resized(_viewed(_rgb(_upright(image)), view, data), size, resize), np.uint8)
+
+    return _opened_safely(data, size, view, square)
+
+
+def picture(data: bytes, longest: int) -> Image.Image:
+    """Decode a photo's bytes to look at: upright, in its own shape, within the same limits as `decode`.
+
+    A JPEG is decoded no larger than it has to be, which is several times as fast; so this is no way to
+    pixels for a network.
+
+    Parameters
+    ----------
+    data
+        The whole file's bytes.
+    longest
+        What its longer side has at most, in pixels; a smaller photo stays as it is.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, the first frame of an animation, with transparency laid over white.
+
+    Raises
+    ------
+    PhotoError
+        As `decode` does.
+    """
+
+    def reduced(image: ImageFile.ImageFile) -> Image.Image:
+        image.draft(None, (2 * longest, 2 * longest))  # halves, quarters or eighths, and only of JPEG
+        image.load()
+        shown = _rgb(_upright(image))
+        shown.thumbnail((longest, longest))
+        result = shown.copy()  # the photo itself is closed
+        result.info.clear()  # what else the file says of itself would be saved with the picture
+        return result
+
+    return _opened_safely(data, longest, ORIGINAL, reduced)
+
+
+def _opened_safely(data: bytes, size: int, view: str, function: Callable[[ImageFile.ImageFile], T]) -> T:
+    """Call `function` with the photo, opened and not loaded, within the limits of pixels and of memory.
+
+    Raises
+    ------
+    PhotoError
+        With the reason, whatever is wrong with the photo.
+    """
     try:
         image = _opened(data)
         if image.width * image.height > MAX_PIXELS:
@@ -117,8 +173,7 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
         turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
         wanted = memory.bytes_needed(image, data, size, view, turned)
         with memory.budget().hold(wanted), closing(image):
-            image.load()
-            return np.asarray(_resized(_viewed(_rgb(_upright(image)), view, data), size, resize), np.uint8)
+            return function(image)
     except PhotoError:
         raise
     except Image.DecompressionBombError:  # a limit of Pillow's, in some formats, that is above ours
