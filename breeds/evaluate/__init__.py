@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,48 @@ _OPTIMISTIC = (
 _RANDOM = "The weights are random: these numbers say nothing about real dogs."
 
 
-def evaluate(store: Store, model: Model) -> dict[str, Any]:
-    """Measure a model on the labelled photos of a store that its training has not seen.
+@dataclass(frozen=True)
+class Tested:
+    """A model's answers for the labelled photos of a store that its training has not seen.
 
-    With a manifest's own ``split`` column, on those of its ``test`` part.
+    Attributes
+    ----------
+    store, model
+        What was tested, on what.
+    rows
+        The photos' rows in the store, each different photo once.
+    truth
+        Their classes' numbers, shape (n,).
+    features
+        float32 (n, width).
+    logits
+        float64 (n, classes).
+    excess
+        By how much each is farther from its nearest class than is typical, float64 (n,); None
+        where the model knows nothing of the unknown.
+    n_seen
+        How many photos of the store training has seen.
+    """
 
-    Returns
-    -------
-    dict
-        Plain JSON values; the README lists them.
+    store: Store
+    model: Model
+    rows: NDArray[np.intp]
+    truth: metrics.Truth
+    features: NDArray[np.float32]
+    logits: Floats
+    excess: Floats | None
+    n_seen: int
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """Of each class, float64 (n, classes)."""
+        return softmax(self.logits)
+
+
+def answer_test_photos(store: Store, model: Model) -> Tested:
+    """Let a model answer for the photos that it is to be tested on.
+
+    With a manifest's own ``split`` column these are its ``test`` part.
 
     Raises
     ------
@@ -51,27 +86,54 @@ def evaluate(store: Store, model: Model) -> dict[str, Any]:
             f"{store.path} has photos of {', '.join(unknown[:5])}, which the model does not know; "
             f"train on this store, or extract with --classes."
         )
-    truth = np.array([number[table.label[row]] for row in rows])
     features = store.features(np.array(rows))
-    logits = model.logits(features)
-    probabilities = softmax(logits)
-    excess = model.unknown.excess(features) if model.unknown else None
+    return Tested(
+        store,
+        model,
+        np.array(rows),
+        np.array([number[table.label[row]] for row in rows]),
+        features,
+        model.logits(features),
+        model.unknown.excess(features) if model.unknown else None,
+        seen,
+    )
+
+
+def evaluate(store: Store, model: Model) -> dict[str, Any]:
+    """Measure a model on the labelled photos of a store that its training has not seen.
+
+    Returns
+    -------
+    dict
+        Plain JSON values; the README lists them.
+
+    Raises
+    ------
+    BreedsError
+        As `answer_test_photos` does.
+    """
+    return measure(answer_test_photos(store, model))
+
+
+def measure(tested: Tested) -> dict[str, Any]:
+    """Measure a model's answers; plain JSON values, which the README lists."""
+    model, truth, probabilities = tested.model, tested.truth, tested.probabilities
     scores = _scores(truth, probabilities, model.classes)
-    calibration = _calibration(truth, logits, model.temperature)
+    calibration = _calibration(truth, tested.logits, model.temperature)
     return {
         **scores,
         "calibration": calibration | {"log_loss_interval": scores["log_loss_interval"]},
-        **_coverage(truth, probabilities, excess),
-        "unknown": _unknown(model.unknown, truth, probabilities, excess),
+        **_coverage(truth, probabilities, tested.excess),
+        "unknown": _unknown(model.unknown, truth, probabilities, tested.excess),
         "n_train": model.record["n_train"],
         "n_val": model.record.get("n_val", 0),
-        "n_test": len(rows),
-        "n_seen": seen,
+        "n_test": len(truth),
+        "n_seen": tested.n_seen,
         "classes": model.classes,
         "weights": {"name": model.recipe.weights, "sha256": model.recipe.weights_sha256},
         "recipe": {**json.loads(model.recipe.to_json()), "sha256": model.recipe.digest},
         "head": model.kind,
-        "store": str(store.path),
+        "store": str(tested.store.path),
         "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
         "versions": versions(),
     }
