@@ -23,7 +23,12 @@ def parser() -> argparse.ArgumentParser:
         help="the store with the photos to test on; several for a model that rests on several "
         "(default: what the model was trained on)")  # fmt: skip
     add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
-    add("--json", metavar="FILE", type=Path, help="the report to write (default: reports/MODEL.json)")
+    add("--json", metavar="FILE", type=Path,
+        help="the report to write, with a page of the same name, .html, beside it (default: "
+        "reports/MODEL.json)")  # fmt: skip
+    add("--no-html", action="store_true", default=False, help="write no page")
+    add("--figures", metavar="DIR", type=Path,
+        help="also write the charts and the confusion matrix there, as PNG and SVG (default: no)")  # fmt: skip
     add("--cv", metavar="FxR", type=cli.folds_and_repeats,
         help="also cross-validate the head: F folds, R times, such as 5x2 (default: no)")  # fmt: skip
     add("--against", metavar="MODEL", type=Path,
@@ -64,20 +69,26 @@ def main() -> int:
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
     json_path = arguments.json or cli.REPORTS / f"{model_path.stem}.json"
-    from breeds.evaluate import compare_models, evaluate, terminal, write_json
+    page = None if arguments.no_html else json_path.with_suffix(".html")
+    from breeds.errors import BreedsError
+    from breeds.evaluate import answer_test_photos, compare_models, measure, terminal, write_json
     from breeds.files import check_writable
     from breeds.heads.model import load_model
     from breeds.store import Store
 
-    check_writable(json_path)
+    if page == json_path:
+        raise BreedsError(f"--json {json_path} is the name of the page beside it; name a .json file.")
+    for path in (json_path, page, arguments.figures and arguments.figures / "confusion.png"):
+        if path:
+            check_writable(path)
     model = load_model(model_path)
     store = Store.open_beside(arguments.store or trained_on(model, model_path))
     if arguments.against:
         other = load_model(arguments.against)
         same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
         other_store = store if same else Store.open_beside(trained_on(other, arguments.against))
-    numbers = evaluate(store, model)
-    numbers["model"] = str(model_path)
+    tested = answer_test_photos(store, model)
+    numbers = measure(tested) | {"model": str(model_path)}
     text = [terminal.as_text(numbers)]
     if arguments.cv:
         from breeds.evaluate.crossval import cross_validate
@@ -96,7 +107,19 @@ def main() -> int:
         text.append(terminal.doubts_text(doubts, pairs))
     write_json(numbers, json_path)
     print("\n\n".join(text))
-    print(f"wrote {json_path}; next: python predict.py PHOTOS")
+    written = [str(json_path)]
+    if page:
+        from breeds.evaluate.page import write_report
+
+        write_report(numbers, tested, page)
+        written.append(str(page))
+    if arguments.figures:
+        from breeds.evaluate.figures import write_figures
+
+        written.append(
+            f"{len(write_figures(numbers, tested, arguments.figures))} files in {arguments.figures}"
+        )
+    print(f"wrote {', '.join(written)}; next: python predict.py PHOTOS")
     return 0
 
 

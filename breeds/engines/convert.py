@@ -59,12 +59,21 @@ def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
     BreedsError
         If the weights cannot be had or do not fit.
     """
-    name = f"{recipe.backbone}-{recipe.weights_sha256[:16]}-fp32-{_RULE}"
+    name = _fp32_name(recipe)
     found = _find(name)
     if found is None:
         _say("converting the network for OpenVINO, once for these weights: about 15 seconds")
         found = _make(name, _convert, recipe, weights())
     return found
+
+
+def is_prepared(recipe: Recipe) -> bool:
+    """Say whether a recipe can be computed here without fetching weights or converting them."""
+    return recipe.precision == "int8" or _find(_fp32_name(recipe)) is not None
+
+
+def _fp32_name(recipe: Recipe) -> str:
+    return f"{recipe.backbone}-{recipe.weights_sha256[:16]}-fp32-{_RULE}"
 
 
 def quantised_network(

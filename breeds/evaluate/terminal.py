@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 #: Under so many test photos of a class, its numbers rest on too few.
-_FEW = 10
+FEW = 10
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -91,7 +91,7 @@ def _few(report: dict[str, Any]) -> list[str]:
     few = [
         f"{name} ({scores['support']})"
         for name, scores in report["per_class"].items()
-        if scores["support"] < _FEW
+        if scores["support"] < FEW
     ]
     if not few:
         return []

@@ -121,11 +121,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": _percent, "interval": _interval, "count": _count}
+    found.filters |= {"percent": percent, "interval": _interval, "count": _count}
     return found
 
 
-def _percent(share: float, digits: int = 1) -> str:
+def percent(share: float, digits: int = 1) -> str:
     """Return a share as people read it, such as 97.4 %; a narrow space keeps number and sign together."""
     return f"{share * 100:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
 
@@ -134,7 +134,7 @@ def _interval(bounds: list[float] | None, digits: int = 1, percent: bool = True)
     """Return what the terminal says of an interval, in a page's typography."""
     if bounds is None:
         return "no interval: every resample gives the same"
-    low, high = (_percent(b, digits) if percent else f"{b:.{digits}f}" for b in bounds)
+    low, high = (percent(b, digits) if percent else f"{b:.{digits}f}" for b in bounds)
     return f"95\N{NARROW NO-BREAK SPACE}% interval {low} to {high}"
 
 

@@ -1,0 +1,65 @@
+"""The photos of a store as a page shows them: name, link, and a thumbnail or the reason for none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from breeds.errors import PhotoError
+from breeds.pages.render import link
+from breeds.pages.thumbs import Thumbnail, thumbnails
+from breeds.store import Store
+
+
+class Album:
+    """The photos of a store that a page shows, each opened once.
+
+    Parameters
+    ----------
+    store
+        Whose photos; their files must still have the bytes that their keys say.
+    page
+        Where the page will lie; links start from there.
+    """
+
+    def __init__(self, store: Store, page: Path) -> None:
+        self._table = store.table
+        self._page = page.absolute()
+        self._thumbnails: dict[int, Thumbnail | PhotoError] = {}
+
+    def fetch(self, rows: Iterable[int]) -> None:
+        """Make the thumbnails of these rows, in parallel."""
+        wanted = [row for row in dict.fromkeys(rows) if row not in self._thumbnails]
+        photos = ((self._table.key[row], self.file(row)) for row in wanted)
+        self._thumbnails |= dict(zip(wanted, thumbnails(photos), strict=True))
+
+    def file(self, row: int) -> str:
+        """Return where a photo's file should be."""
+        return os.path.join(self._table.root, self._table.path[row])
+
+    def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
+        """Return what a template needs of a photo.
+
+        Parameters
+        ----------
+        alt
+            What the picture shows, for those who do not see it.
+        longest
+            Longest side of its thumbnail in pixels, if it is to be smaller than the others.
+        **more
+            What else the template shows with it.
+        """
+        found = self._thumbnails[row]
+        is_there = isinstance(found, Thumbnail)
+        if isinstance(found, Thumbnail) and longest:
+            found = found.smaller(longest)
+        return {
+            "name": self._table.path[row],
+            "href": link(self.file(row), self._page),
+            "thumbnail": found if is_there else None,
+            "missing": "" if is_there else str(found),
+            "alt": alt,
+            **more,
+        }

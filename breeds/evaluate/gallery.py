@@ -1,0 +1,172 @@
+"""The tested photos as the report shows them: in cells, class by class, as mistakes, and on a map."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.evaluate import Tested
+from breeds.evaluate.album import Album
+
+#: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.
+GALLERY, STRIP, STRIP_PIXELS = 480, 6, 64
+#: More points than this the map does not take: laying them out would take longer than all the rest.
+POINTS = 1000
+SHADES, COLOURS, SHAPES = 5, 8, 3
+#: More classes than this have no legend; their points tell their class one by one.
+_LEGEND = 24
+_WIDTH, _HEIGHT, _MARGIN = 1000, 640, 24
+
+
+class Gallery:
+    """A model's answers, photo by photo, and which of them the page shows."""
+
+    def __init__(self, tested: Tested) -> None:
+        self.tested = tested
+        self.answer = tested.probabilities.argmax(axis=1)
+        self.confidence = tested.probabilities.max(axis=1)
+        self.is_right = self.answer == tested.truth
+        detector = tested.model.unknown
+        self.is_refused = (
+            np.zeros(len(self.answer), dtype=bool)
+            if detector is None or tested.excess is None
+            else tested.excess > detector.threshold
+        )
+        wrong = np.flatnonzero(~self.is_right)
+        #: Places of the wrong answers, the most confident first.
+        self.mistakes: list[int] = wrong[np.argsort(-self.confidence[wrong], kind="stable")].tolist()
+        self.shown, self.more = self._pick()
+
+    def row(self, i: int) -> int:
+        """Return the row in the store of the photo in place `i`."""
+        return int(self.tested.rows[i])
+
+    def cell(self, i: int) -> tuple[int, int]:
+        """Return the cell of the confusion matrix, truth and answer, that a photo is in."""
+        return int(self.tested.truth[i]), int(self.answer[i])
+
+    def _pick(self) -> tuple[list[int], Counter[tuple[int, int]]]:
+        """Choose the photos to show, a few of every cell before many of one; count those left out.
+
+        Of a cell the photos come least sure first where they are right, and surest first where not:
+        these are the ones that people want to see.
+        """
+        order = np.argsort(np.where(self.is_right, self.confidence, -self.confidence), kind="stable")
+        rank: Counter[tuple[int, int]] = Counter()
+        ranked = []
+        for i in order.tolist():
+            ranked.append((rank[self.cell(i)], bool(self.is_right[i]), i))
+            rank[self.cell(i)] += 1
+        shown = [i for _, _, i in sorted(ranked)[:GALLERY]]
+        return shown, rank - Counter(self.cell(i) for i in shown)
+
+    def photo(self, album: Album, i: int, longest: int = 0) -> dict[str, Any]:
+        """Return what a template shows of the photo in place `i`."""
+        classes, (truth, answer) = self.tested.model.classes, self.cell(i)
+        called = "" if truth == answer else f", called {classes[answer]}"
+        return album.photo(
+            self.row(i),
+            f"Photo of {classes[truth]}{called}",
+            longest,
+            number=i,
+            truth=truth,
+            answer=answer,
+            truth_name=classes[truth],
+            answer_name=classes[answer],
+            truth_share=float(self.tested.probabilities[i, truth]),
+            answer_share=float(self.tested.probabilities[i, answer]),
+            is_right=truth == answer,
+            is_refused=bool(self.is_refused[i]),
+        )
+
+    def matrix(self, confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+        """Return the rows of the confusion matrix; a cell's shade is its share of its row, 0 to `SHADES`."""
+        rows = []
+        for truth, counts in enumerate(confusion):
+            total = max(1, sum(counts))
+            cells = [
+                {
+                    "column": answer,
+                    "count": count,
+                    "share": count / total,
+                    "shade": -(-count * SHADES // total),
+                    "more": self.more[truth, answer],
+                }
+                for answer, count in enumerate(counts)
+            ]
+            rows.append({"number": truth, "name": self.tested.model.classes[truth], "cells": cells})
+        return rows
+
+    def per_class(self, scores: dict[str, dict[str, float]], album: Album) -> list[dict[str, Any]]:
+        """Return the rows of the table of classes, each with a strip of its tested photos."""
+        strips: dict[int, list[int]] = {number: [] for number in range(len(scores))}
+        for i in self.shown:
+            strip = strips[int(self.tested.truth[i])]
+            if len(strip) < STRIP:
+                strip.append(i)
+        return [
+            {"name": name, **scores[name], "strip": [self.photo(album, i, STRIP_PIXELS) for i in strips[n]]}
+            for n, name in enumerate(scores)
+        ]
+
+    def map(self) -> dict[str, Any]:
+        """Return the photos as points of a plane, laid out by t-SNE, with a legend if that helps."""
+        places = np.array([*self.mistakes, *np.flatnonzero(self.is_right)][:POINTS], dtype=np.intp)
+        classes = self.tested.model.classes
+        if len(places) < 4:
+            return {"map_missing": "A map needs four tested photos or more."}
+        points = []
+        for (x, y), i in zip(_laid_out(self.tested.features[places]), places.tolist(), strict=True):
+            truth, answer = self.cell(i)
+            called = "" if truth == answer else f", called {classes[answer]}"
+            mark = {"colour": truth % COLOURS, "shape": truth // COLOURS % SHAPES}
+            where = {"x": round(float(x), 1), "y": round(float(y), 1), "number": i}
+            text = f"{classes[truth]}{called} ({self.confidence[i]:.0%})"
+            points.append({**where, **mark, "truth": truth, "is_wrong": truth != answer, "text": text})
+        legend = [
+            {"number": n, "name": name, "colour": n % COLOURS, "shape": n // COLOURS % SHAPES}
+            for n, name in enumerate(classes)
+        ]
+        total = len(self.answer)
+        which = (
+            f"All {total:,} tested photos"
+            if len(places) == total
+            else f"{len(places):,} of the {total:,} tested photos, all mistakes among them"
+        )
+        return {
+            "map_missing": "",
+            "map_note": f"{which}, laid out so that those with like features lie together (t-SNE); how far "
+            f"apart others lie says little. Mistakes are ringed.",
+            "points": points[::-1],  # the mistakes last, so on top
+            "legend": legend if len(legend) <= _LEGEND else [],
+        }
+
+
+def _laid_out(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Lay photos out in a plane: t-SNE (van der Maaten and Hinton, 2008) on 50 principal components.
+
+    Returns
+    -------
+    numpy.ndarray
+        x and y, float64 (n, 2), within the map.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    n = len(features)
+    # Several threads wait for each other here, and take up to thirty times as long where others compute.
+    with threadpool_limits(1):
+        leading = PCA(min(50, n - 1), svd_solver="randomized", random_state=0).fit_transform(features)
+        if not leading.std() > 0:  # all photos alike
+            plane = np.zeros((n, 2))
+        else:
+            layout = TSNE(2, init="pca", perplexity=min(30, (n - 1) / 3), max_iter=500, random_state=0)
+            plane = layout.fit_transform(leading).astype(np.float64)
+    span = np.maximum(np.ptp(plane, axis=0), 1e-9)
+    room = np.array([_WIDTH, _HEIGHT]) - 2 * _MARGIN
+    return np.asarray(_MARGIN + (plane - plane.min(axis=0)) / span * room)
