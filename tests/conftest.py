@@ -107,7 +107,7 @@ def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
         return random_engine
 
     monkeypatch.setattr("breeds.extract.open_engine", reuse)
-    monkeypatch.setattr("breeds.predict.open_engine", reuse)
+    monkeypatch.setattr("breeds.heads.backbone.open_engine", reuse)
     return opened
 
 
