@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from breeds.evaluate import Tested
 from breeds.evaluate.album import Album
+from breeds.pages.render import percent
 
 #: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.
 GALLERY, STRIP, STRIP_PIXELS = 480, 6, 64
@@ -125,7 +126,7 @@ class Gallery:
             called = "" if truth == answer else f", called {classes[answer]}"
             mark = {"colour": truth % COLOURS, "shape": truth // COLOURS % SHAPES}
             where = {"x": round(float(x), 1), "y": round(float(y), 1), "number": i}
-            text = f"{classes[truth]}{called} ({self.confidence[i]:.0%})"
+            text = f"{classes[truth]}{called} {percent(self.confidence[i])}"
             points.append({**where, **mark, "truth": truth, "is_wrong": truth != answer, "text": text})
         legend = [
             {"number": n, "name": name, "colour": n % COLOURS, "shape": n // COLOURS % SHAPES}

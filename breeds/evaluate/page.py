@@ -231,7 +231,7 @@ class Mistakes:
                         album.photo(
                             self.row_of[near.key],
                             f"Training photo of {near.label}",
-                            caption=f"{near.label}, alike to {near.similarity:.2f}",
+                            caption=f"{near.label}, similarity {near.similarity:.2f}",
                         )
                         for near in self.nearest[number]
                     ],

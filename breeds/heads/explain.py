@@ -83,7 +83,9 @@ def class_evidence(model: Model, unpooled: Array) -> NDArray[np.float64]:
     return np.moveaxis(cells @ weights, 2, 0)
 
 
-def linear_head(model: Model, standard: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def linear_head(
+    model: Model, standard: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the head as it acts on one photo: weights, float64 (features, classes), and bias, (classes,).
 
     For the logistic head that is the head itself; for the dense head, its gradient at `standard`, the

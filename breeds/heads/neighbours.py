@@ -65,7 +65,9 @@ class Neighbours:
         at = np.full((len(queries), 0), 0, dtype=np.intp)
         for start, block in self._blocks():
             alike = np.hstack([best, queries @ self._unit(block).T])
-            place = np.hstack([at, np.broadcast_to(np.arange(len(block)) + start, (len(queries), len(block)))])
+            place = np.hstack(
+                [at, np.broadcast_to(np.arange(len(block)) + start, (len(queries), len(block)))]
+            )
             first = np.argsort(-alike, axis=1, kind="stable")[:, :k]
             best, at = np.take_along_axis(alike, first, axis=1), np.take_along_axis(place, first, axis=1)
         return [list(map(self._neighbour, rows, row)) for rows, row in zip(at, best, strict=True)]

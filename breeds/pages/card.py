@@ -55,11 +55,18 @@ def _scale(result: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> None:
 
 
 def _write(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: tuple[int, int, int], room: int
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    size: int,
+    colour: tuple[int, int, int],
+    room: int,
 ) -> None:
     """Write one line, whatever the text is, and cut it with an ellipsis where there is no room."""
     font = _font(size)
-    text = " ".join(re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]", " ", text[:500]).split())
+    text = " ".join(
+        re.sub(r"[\x00-\x1f\x7f\ud800-\udfff\u202a-\u202e\u2066-\u2069]", " ", text[:500]).split()
+    )
     if draw.textlength(text, font) > room:
         while text and draw.textlength(f"{text}…", font) > room:
             text = text[:-1]

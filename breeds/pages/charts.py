@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.files import write_aside
-from breeds.pages.render import printable
+from breeds.pages.render import percent, printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 #: Width and height of a chart in inches; in a page it fills its column.
-_SIZE = (4.6, 3.1)
+_SIZE = (4.2, 3.0)
 #: More classes than this do not have their names written beside bars.
 _NAMED = 30
 _DPI = 300
@@ -107,9 +108,13 @@ def _settings(font_type: str, salt: str) -> Iterator[None]:
     from matplotlib import rc_context
 
     # Names of classes are text, never formulas between dollars; ids are the same from run to run.
-    with rc_context(
-        {"svg.fonttype": font_type, "svg.hashsalt": salt, "text.parse_math": False, "font.size": 10}
+    with (
+        warnings.catch_warnings(),
+        rc_context(
+            {"svg.fonttype": font_type, "svg.hashsalt": salt, "text.parse_math": False, "font.size": 10.5}
+        ),
     ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
         yield
 
 
@@ -157,15 +162,23 @@ def _axes(colours: Colours, size: tuple[float, float] = _SIZE) -> tuple[Figure, 
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(colours.line)
-    axes.tick_params(colors=colours.quiet, labelcolor=colours.quiet, length=0, labelsize=9)
+    axes.tick_params(colors=colours.quiet, labelcolor=colours.quiet, length=0, labelsize=10)
     axes.grid(color=colours.line, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
 
 
 def _label(axes: Any, colours: Colours, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=colours.quiet, fontsize=9)
-    axes.set_ylabel(y, color=colours.quiet, fontsize=9)
+    axes.set_xlabel(x, color=colours.quiet, fontsize=10)
+    axes.set_ylabel(y, color=colours.quiet, fontsize=10)
+
+
+def _legend(figure: Figure, colours: Colours) -> None:
+    """Say above the axes, where nothing is hidden by it, what the colours mean."""
+    figure.legend(
+        loc="outside upper left", ncols=3, frameon=False, fontsize=10, labelcolor=colours.quiet,
+        handlelength=1, columnspacing=1.2,
+    )  # fmt: skip
 
 
 def reliability(is_right: NDArray[np.bool_], confidence: Floats, bins: int = 10) -> Chart:
@@ -200,8 +213,8 @@ def reliability(is_right: NDArray[np.bool_], confidence: Floats, bins: int = 10)
 
     last = filled[-1]
     words = (
-        f"Reliability: of the {count[last]} answers given with a probability of {last / bins:.0%} or more, "
-        f"{share[-1]:.0%} are right. Points on the diagonal mean honest probabilities."
+        f"Reliability: of the {count[last]} answers given with a probability of {percent(last / bins, 0)} or "
+        f"more, {percent(share[-1])} are right. Points on the diagonal mean honest probabilities."
     )
     return Chart("reliability", "Are the probabilities honest?", words, draw)
 
@@ -220,10 +233,13 @@ def coverage(points: Sequence[Sequence[float]], intervals: Sequence[Sequence[flo
         _label(axes, colours, "share of photos that is answered, the surest first", "accuracy of these")
         return figure
 
-    words = "Accuracy against coverage: " + ", ".join(
-        f"{a:.1%} right when {s:.0%} are answered" for s, a in points
+    middle = len(share) // 2
+    words = (
+        f"Accuracy against coverage: {percent(accuracy[0])} right when all are answered, "
+        f"{percent(accuracy[middle])} when the surest {percent(share[middle], 0)} are, "
+        f"{percent(accuracy[-1])} when {percent(share[-1], 0)} are. The band is the 95 % interval."
     )
-    return Chart("coverage", "What if it answers only when sure?", f"{words}.", draw)
+    return Chart("coverage", "What if it answers only when sure?", words, draw)
 
 
 def search(losses: Mapping[str, float], chosen: float) -> Chart:
@@ -240,8 +256,10 @@ def search(losses: Mapping[str, float], chosen: float) -> Chart:
         if len(tried) == 1:
             axes.set_xlim(best[0] / 10, best[0] * 10)
         axes.minorticks_off()
+        ticks = strengths[:: -(-len(tried) // 5)]
+        axes.set_xticks(ticks, [f"{c:.2g}" for c in ticks])
         axes.annotate(
-            f"{chosen:.3g}", best, xytext=(0, 12), textcoords="offset points", ha="center", color=colours.ink
+            f"{chosen:.3g}", best, xytext=(0, -20), textcoords="offset points", ha="center", color=colours.ink
         )
         axes.margins(y=0.25)
         _label(axes, colours, "C: to the right, less regularisation", "log loss, cross-validated")
@@ -280,16 +298,11 @@ def photos_per_class(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) 
             axes.set_yticks(places, [_short(name) for name in names])
             axes.invert_yaxis()
             axes.grid(visible=False, axis="y")
-            axes.set_xlabel("photos", color=colours.quiet, fontsize=9)
+            axes.set_xlabel("photos", color=colours.quiet, fontsize=10)
         else:
             axes.set_xticks([])
             _label(axes, colours, f"{len(names)} classes, the largest first", "photos")
-        axes.legend(
-            frameon=False,
-            fontsize=9,
-            labelcolor=colours.quiet,
-            loc="lower right" if is_named else "upper right",
-        )
+        _legend(figure, colours)
         return figure
 
     words = (
@@ -315,10 +328,10 @@ def refusal(excess: Floats, is_right: NDArray[np.bool_], threshold: float) -> Ch
         axes.axvline(threshold, color=colours.ink, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
             "refused →", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
-            textcoords="offset points", color=colours.ink, fontsize=9,
+            textcoords="offset points", color=colours.ink, fontsize=10,
         )  # fmt: skip
         axes.set_xlim(right=high + 0.2 * (high - low))
-        axes.legend(frameon=False, fontsize=9, labelcolor=colours.quiet, loc="upper left")
+        _legend(figure, colours)
         _label(axes, colours, "distance to the nearest class, beyond what is typical", "photos")
         return figure
 

@@ -53,9 +53,7 @@ def colour_scale(width: int, height: int) -> Image.Image:
     return overlay(grey, np.linspace(-1, 1, width)[None])
 
 
-def _over_photo(
-    cells: NDArray[np.float64], width: int, height: int, resize: str
-) -> NDArray[np.float32]:
+def _over_photo(cells: NDArray[np.float64], width: int, height: int, resize: str) -> NDArray[np.float32]:
     """Enlarge the cells smoothly to the photo's size, float32 (height, width); NaN where none was seen.
 
     The inverse of how `breeds.photos.decode` takes its square from a photo.

@@ -24,7 +24,16 @@ TABLE = "explanations.csv"
 _NEAREST = 3
 # Of each of the pictures side by side, in pixels.
 _LONGEST = 420
-_COLUMNS = ("photo", "picture", "answer", "guess", "probability", "runner_up", "runner_up_probability", "kind")
+_COLUMNS = (
+    "photo",
+    "picture",
+    "answer",
+    "guess",
+    "probability",
+    "runner_up",
+    "runner_up_probability",
+    "kind",
+)
 
 
 class PictureFolder:
@@ -50,9 +59,14 @@ class PictureFolder:
 
     def save(self, answers: Iterable[Answer], model: Model) -> Iterator[Answer]:
         """Yield every answer of the model when its picture is saved; the table is there after the last."""
-        with write_aside(self._folder / TABLE) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        with (
+            write_aside(self._folder / TABLE) as aside,
+            open(aside, "w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
-            nearest = [f"{name}_{n + 1}" for n in range(_NEAREST) for name in ("nearest", "label", "similarity")]
+            nearest = [
+                f"{name}_{n + 1}" for n in range(_NEAREST) for name in ("nearest", "label", "similarity")
+            ]
             writer.writerow([*_COLUMNS, *nearest, "error"])
             for answer in answers:
                 writer.writerow([safe_cell(cell) for cell in self._row(answer, model)])
@@ -98,7 +112,10 @@ class PictureFolder:
             f"Runner-up: {names[second]}, {shares[second]:.1%}. {_HOW[explanation.kind == EXACT]}",
             [
                 ("The photo", shown),
-                *((title, overlay(pixels, cells, resize, limit)) for title, cells in zip(titles, maps, strict=True)),
+                *(
+                    (title, overlay(pixels, cells, resize, limit))
+                    for title, cells in zip(titles, maps, strict=True)
+                ),
             ],
         )
         with write_aside(self._folder / name) as aside:
