@@ -19,6 +19,8 @@ from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from breeds.extract import Summary
 
 # A shell starts background jobs deaf to Ctrl-C, and what the tests start would inherit that.
@@ -107,7 +109,7 @@ def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
         return random_engine
 
     monkeypatch.setattr("breeds.extract.open_engine", reuse)
-    monkeypatch.setattr("breeds.predict.open_engine", reuse)
+    monkeypatch.setattr("breeds.heads.backbone.open_engine", reuse)
     return opened
 
 
@@ -130,6 +132,21 @@ def photos(drawn_photos: Path, tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(photo, target)
     return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium from the system's packages; pages are opened in new contexts of it."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium to open pages with: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not start for root.
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        with playwright.chromium.launch(executable_path=found, args=flags) as opened:
+            yield opened
 
 
 MakeStore = Callable[..., Path]
@@ -170,7 +187,7 @@ def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
 
 
 #: Whatever asks for one of these runs a network or the scripts over photos, or loads TensorFlow.
-SLOW_FIXTURES = {"random_engine", "workplace", "load_img"}
+SLOW_FIXTURES = {"random_engine", "workplace", "load_img", "browser"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -121,23 +121,30 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": _percent, "interval": _interval, "count": _count}
+    found.filters |= {"percent": percent, "interval": _interval, "count": _count, "breakable": _breakable}
     return found
 
 
-def _percent(share: float, digits: int = 1) -> str:
+def percent(share: float, digits: int = 1) -> str:
     """Return a share as people read it, such as 97.4 %; a narrow space keeps number and sign together."""
     return f"{share * 100:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
 
 
-def _interval(bounds: list[float] | None, digits: int = 1, percent: bool = True) -> str:
+def _interval(bounds: list[float] | None, digits: int = 1, as_share: bool = True) -> str:
     """Return what the terminal says of an interval, in a page's typography."""
     if bounds is None:
         return "no interval: every resample gives the same"
-    low, high = (_percent(b, digits) if percent else f"{b:.{digits}f}" for b in bounds)
+    low, high = (percent(b, digits) if as_share else f"{b:.{digits}f}" for b in bounds)
     return f"95\N{NARROW NO-BREAK SPACE}% interval {low} to {high}"
 
 
 def _count(number: int, one: str, many: str = "") -> str:
     """Return ``1 photo``, ``1,141 photos``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _breakable(name: str) -> Any:
+    """Return a name that may go on in the next line after an underscore."""
+    from markupsafe import Markup, escape
+
+    return Markup("_<wbr>").join(escape(part) for part in printable(name).split("_"))

@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from breeds.engines.pipeline import KeyAndPath, run_ahead
 from breeds.engines.processes import cores
 from breeds.errors import PhotoError
 from breeds.pages.render import data_address
 from breeds.photos import key_of, picture, read
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 #: Longest side of a thumbnail, in pixels.
 LONGEST = 160
@@ -40,6 +44,21 @@ class Thumbnail:
         """The picture as an address that a page can hold."""
         return data_address(self.data, "image/jpeg")
 
+    def smaller(self, longest: int) -> Thumbnail:
+        """Return it with a longest side of `longest` pixels at most."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(self.data)) as image:
+            image.thumbnail((longest, longest))
+            return Thumbnail.of(image)
+
+    @staticmethod
+    def of(image: Image.Image) -> Thumbnail:
+        """Return a picture, RGB, as it is."""
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=_QUALITY)
+        return Thumbnail(file.getvalue(), image.width, image.height)
+
 
 def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
     """Yield a thumbnail of every photo, in order, or why there is none.
@@ -66,6 +85,4 @@ def _thumbnail(photo: KeyAndPath, longest: int) -> Thumbnail | PhotoError:
         small = picture(data, longest)
     except PhotoError as error:
         return error
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=_QUALITY)
-    return Thumbnail(file.getvalue(), small.width, small.height)
+    return Thumbnail.of(small)

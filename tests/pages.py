@@ -1,0 +1,96 @@
+"""What the tests of pages share: a browser, a page opened in it, and stores whose photos exist."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from breeds.photos import key_of
+from breeds.recipe import Recipe
+from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+
+#: Runs if anything that a name smuggles into a page is taken for more than text.
+CANARY = "<script>document.title='canary'</script><img src=x onerror=document.title='canary'>"
+
+
+def photo_bytes(rng: np.random.Generator, size: tuple[int, int] = (64, 48)) -> bytes:
+    """A small JPEG of noise in one colour, different from any other."""
+    colour = rng.integers(0, 256, 3)
+    noise = rng.integers(0, 60, (size[1], size[0], 3))
+    file = io.BytesIO()
+    Image.fromarray(np.clip(colour + noise - 30, 0, 255).astype(np.uint8)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def store_with_photos(
+    folder: Path, classes: Sequence[str], each: int, recipe: Recipe, width: int = 64, spread: float = 0.45
+) -> Path:
+    """A store of made-up features whose photos lie in `folder`, named by their class's number."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(len(classes), width)) * spread
+    root, store = folder / "photos", folder / "features" / "made.h5"
+    root.mkdir(parents=True)
+    index = FeatureIndex(recipe)
+    writer = ShardWriter(shard_folder(store), recipe, index)
+    columns: dict[str, list[str]] = {"key": [], "path": [], "label": []}
+    for number, name in enumerate(classes):
+        for i in range(each):
+            data, path = photo_bytes(rng), f"{number:03d}-{i:02d}.jpg"
+            (root / path).write_bytes(data)
+            for column, value in (("key", key_of(data)), ("path", path), ("label", name)):
+                columns[column].append(value)
+            writer.add(
+                key_of(data),
+                path,
+                (centres[number] + rng.normal(size=width) + 3).astype(np.float32),
+                "made up",
+            )
+    writer.commit("made up")
+    n = len(columns["key"])
+    table = Table(str(root), "", **columns, split=[""] * n, size=[1] * n, mtime_ns=[0] * n)
+    assemble(store, table, index, "made up")
+    return store
+
+
+WIDTHS = ((1280, 800), (390, 844))
+
+
+@contextmanager
+def opened(
+    browser: Browser, page: Path, width: int = 1280, height: int = 800, scheme: str = "light"
+) -> Iterator[Page]:
+    """A page opened from disk; it must not complain, nor ask for anything that does not lie beside it."""
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    tab = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    try:
+        tab.goto(page.absolute().as_uri())
+        yield tab
+        assert said == []
+        beside = (page.absolute().parent.as_uri() + "/", "data:")
+        assert [url for url in asked if not url.startswith(beside)] == []
+        assert tab.title() != "canary"
+    finally:
+        context.close()
+
+
+def check_looks(browser: Browser, page: Path) -> None:
+    """Nothing overflows, every picture has words, and axe finds nothing, light and dark, wide and narrow."""
+    for width, height in WIDTHS:
+        for scheme in ("light", "dark"):
+            with opened(browser, page, width, height, scheme) as tab:
+                assert tab.evaluate("document.documentElement.scrollWidth") <= width
+                assert tab.locator("img:not([alt]), svg[role=img]:not([aria-label])").count() == 0
+                found = Axe().run(tab).response["violations"]
+                assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found] == []
