@@ -27,8 +27,8 @@ with quiet():
 
 __all__ = ["KerasEngine", "build", "gpus", "keras"]
 
-# One photo at a time on a CPU: on some, a feature's last bits depend on its place in a batch; and
-# larger batches are slower there, as their layers' outputs leave the processor's caches.
+# One photo at a time on a CPU: on some, a feature's last bits depend on its place in a batch. Batches of
+# 32 are up to a quarter faster (`benchmarks/extraction.py`); who is in a hurry uses the other engine.
 BATCH, GPU_BATCH = 1, 256
 # Of a batch: features, float32 (n, width), and maps, float32 (n, height, width, features), if asked for.
 _Outputs = list[NDArray[np.float32]]
