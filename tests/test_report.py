@@ -21,7 +21,7 @@ from breeds.store import Store
 from breeds.train import train
 
 RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
-NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline", "🐕 emoji", "bad\udcff bytes"]
+NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]
 
 
 @pytest.fixture(scope="module")

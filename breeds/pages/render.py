@@ -70,8 +70,16 @@ def write_page(template: str, path: Path, script: str = "", **values: Any) -> in
 
 
 def printable(text: str) -> str:
-    """Return text as valid Unicode, with marks for bytes of a name that are none."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+    r"""Return text that HTML and XML can hold, with marks for bytes that are no Unicode and for controls.
+
+    Examples
+    --------
+    >>> ascii(printable("caf\udce9 \x07"))
+    "'caf\\ufffd \\ufffd'"
+    """
+    return re.sub(
+        "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\N{REPLACEMENT CHARACTER}", text
+    )
 
 
 def link(target: str | os.PathLike[str], page: Path) -> str:
