@@ -2,16 +2,20 @@
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make test   sets up, then ruff, mypy and the whole test suite
 # make check  ruff, mypy and the fast tests, in about two minutes: what to run while working
+# make screenshots  the demo, then the README's pictures of its pages
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: demo dogs check test lint setup clean
+.PHONY: demo dogs screenshots check test lint setup clean
 demo: $(READY)
 	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 dogs: $(READY)
 	@.venv/bin/python -m breeds.sample.dogs
+
+screenshots: demo
+	@.venv/bin/python docs/screenshots.py
 
 check: lint
 	.venv/bin/python -m pytest -m "not slow"
