@@ -13,11 +13,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.errors import BreedsError
+
+#: A feature, float32 (width,), and what it is the mean of, float32 (height, width, features), in cells.
+FeatureAndMap = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 
 class Engine(Protocol):
     """Something that turns pixels into features.
 
     `outruns_threads` is set where photos are computed faster than threads of one process decode them.
+    A feature is the mean over a map of small cells, which an engine that was opened for it gives too.
     """
 
     name: str
@@ -26,3 +32,15 @@ class Engine(Protocol):
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
         ...
+
+    def stream_maps(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[FeatureAndMap]:
+        """Yield each photo's feature with the map that it is the mean of, if opened with ``maps=True``."""
+        ...
+
+
+def unmapped(backbone: str) -> BreedsError:
+    """Return the error for a network whose features are not the plain mean over its last map."""
+    return BreedsError(
+        f"Where the network looked cannot be shown for {backbone}: its features are not the plain average of "
+        f"its last map, as something follows on the average; use another backbone for that."
+    )

@@ -97,6 +97,7 @@ def open_engine(
     engine: str = "auto",
     network: Callable[[], Network | None] = lambda: None,
     single: bool = False,
+    maps: bool = False,
 ) -> Engine:
     """Load the backbone of `recipe`, ready to run.
 
@@ -112,12 +113,14 @@ def open_engine(
         Finds the quantised network of an int8 recipe, if there is one.
     single
         Prefer the quickest first answer to the most answers a second.
+    maps
+        Open it for `Engine.stream_maps` too.
 
     Raises
     ------
     BreedsError
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
-        do the recipe's precision.
+        do the recipe's precision, or maps of a network that has none were asked for.
     """
     able = [name for name, row in ABILITIES.items() if recipe.precision in row.precisions.values()]
     if not able:
@@ -129,7 +132,7 @@ def open_engine(
         from breeds.engines.openvino import OpenvinoEngine
 
         try:
-            return OpenvinoEngine(recipe, weights, network, single)
+            return OpenvinoEngine(recipe, weights, network, single, maps)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             if engine == "openvino" or "keras" not in able:
@@ -141,4 +144,4 @@ def open_engine(
             )
     from breeds.engines.keras import KerasEngine
 
-    return KerasEngine(recipe, weights())
+    return KerasEngine(recipe, weights(), maps)

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.engines import FeatureAndMap, unmapped
 from breeds.engines.backbones import BACKBONES
 from breeds.engines.quiet import quiet
 from breeds.engines.weights import Weights
@@ -29,6 +30,8 @@ __all__ = ["KerasEngine", "build", "gpus", "keras"]
 # One photo at a time on a CPU: on some, a feature's last bits depend on its place in a batch; and
 # larger batches are slower there, as their layers' outputs leave the processor's caches.
 BATCH, GPU_BATCH = 1, 256
+# Of a batch: features, float32 (n, width), and maps, float32 (n, height, width, features), if asked for.
+_Outputs = list[NDArray[np.float32]]
 # At which input size random weights are calibrated, in pixels; every backbone takes it.
 _RANDOM_SIZE = 96
 # How Keras's backends name the end of a GPU's memory, and Python the end of its own.
@@ -47,16 +50,18 @@ class KerasEngine:
         Names the backbone and its input size.
     weights
         The weights that the recipe's digest stands for.
+    maps
+        Give maps too, as a second output of the same network.
 
     Raises
     ------
     BreedsError
-        If the weights do not fit the backbone; the text names the layer.
+        If the weights do not fit the backbone (the text names the layer), or it has no map to give.
     """
 
     name = "keras"
 
-    def __init__(self, recipe: Recipe, weights: Weights) -> None:
+    def __init__(self, recipe: Recipe, weights: Weights, maps: bool = False) -> None:
         self.outruns_threads = gpus() > 0
         self._batch = GPU_BATCH if self.outruns_threads else BATCH
         self._size = recipe.size
@@ -65,32 +70,48 @@ class KerasEngine:
             _no_tensor_float()
         with quiet():
             self._model = build(recipe, weights)
+        self._maps = maps
+        if maps:
+            self._model = add_map(self._model, recipe.backbone)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order.
+        """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
+        for outputs in self._stream(pixels):
+            yield outputs[0]
+
+    def stream_maps(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[FeatureAndMap]:
+        """Yield each photo's feature with the map that it is the mean of, if opened with ``maps=True``."""
+        if not self._maps:
+            raise ValueError("the engine was opened without maps")
+        for outputs in self._stream(pixels):
+            yield outputs[0], outputs[1]
+
+    def _stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Yield the network's outputs for each photo, in order.
 
         The next batch is gathered while one is computed, so that a GPU need not wait for it.
         """
         pixels = iter(pixels)
-        under_way: Future[NDArray[np.float32]] | None = None
+        under_way: Future[_Outputs] | None = None
         device = ThreadPoolExecutor(1)
         try:
             while photos := list(islice(pixels, self._batch)):
                 following = device.submit(self._run, photos)
                 if under_way is not None:
-                    yield from under_way.result()
+                    yield from zip(*under_way.result(), strict=True)
                 under_way = following
             if under_way is not None:
-                yield from under_way.result()
+                yield from zip(*under_way.result(), strict=True)
         finally:
             device.shutdown(cancel_futures=True)
 
-    def _run(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Compute a batch, float32 (n, width); where the device's memory ends, halve it for good."""
+    def _run(self, photos: Sequence[NDArray[np.uint8]]) -> _Outputs:
+        """Compute a batch; where the device's memory ends, halve it for good."""
         while True:
             try:
                 starts = range(0, len(photos), self._batch)
-                return np.concatenate([self._compute(photos[i : i + self._batch]) for i in starts])
+                computed = [self._compute(photos[i : i + self._batch]) for i in starts]
+                return [np.concatenate(output) for output in zip(*computed, strict=True)]
             except Exception as error:  # every backend of Keras has its own
                 if not _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
                     raise
@@ -101,14 +122,30 @@ class KerasEngine:
                     ) from None
                 self._batch //= 2
 
-    def _compute(self, photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def _compute(self, photos: Sequence[NDArray[np.uint8]]) -> _Outputs:
         # A batch that is not full is filled up with zeros: the shape stays, so the bits do.
         batch = np.zeros((self._batch, self._size, self._size, 3), dtype=np.float32)
         np.stack(photos, out=batch[: len(photos)])
         if not self._scales:
             batch /= np.float32(127.5)
             batch -= np.float32(1)
-        return np.asarray(self._model.predict_on_batch(batch)[: len(photos)], dtype=np.float32)
+        found = self._model.predict_on_batch(batch)
+        outputs = found if self._maps else [found]
+        return [np.asarray(output[: len(photos)], dtype=np.float32) for output in outputs]
+
+
+def add_map(model: Any, backbone: str) -> Any:
+    """Return the same network with a second output: what its global average averages.
+
+    Raises
+    ------
+    BreedsError
+        If the features are not a global average.
+    """
+    average = model.layers[-1]
+    if not isinstance(average, keras.layers.GlobalAveragePooling2D):
+        raise unmapped(backbone)
+    return keras.Model(model.inputs, [model.output, average.input])
 
 
 def gpus() -> int:

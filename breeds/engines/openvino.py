@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.engines import FeatureAndMap, unmapped
 from breeds.engines.convert import fp32_network, import_openvino
 from breeds.engines.network import Network
 from breeds.engines.processes import cores
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
+
+T = TypeVar("T")
 
 # Without an explicit hint OpenVINO may compute in bf16 where the CPU can, which is another recipe.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -35,11 +38,13 @@ class OpenvinoEngine:
         Finds the quantised network of an int8 recipe.
     single
         All cores work on one photo at a time: the quickest first answer.
+    maps
+        Give maps too, as a second output of the same network.
 
     Raises
     ------
     BreedsError
-        If this CPU cannot do the precision, or the network cannot be had.
+        If this CPU cannot do the precision, or the network cannot be had, or it has no map to give.
     ImportError, RuntimeError
         If OpenVINO does not load on this machine.
     """
@@ -53,6 +58,7 @@ class OpenvinoEngine:
         weights: Callable[[], Weights],
         network: Callable[[], Network | None] = lambda: None,
         single: bool = False,
+        maps: bool = False,
     ) -> None:
         core = import_openvino().Core()
         if recipe.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -61,22 +67,41 @@ class OpenvinoEngine:
             read = _read_int8(core, recipe, network)
         else:
             read = core.read_model(fp32_network(recipe, weights))
+        self._cells = _add_map(read, recipe.backbone) if maps else None
         self._requests = _compile(core, read, recipe, cores(), single)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
+        return self._stream(pixels, _feature)
+
+    def stream_maps(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[FeatureAndMap]:
+        """Yield each photo's feature with the map that it is the mean of, if opened with ``maps=True``."""
+        if self._cells is None:
+            raise ValueError("the engine was opened without maps")
+        cells = self._cells
+
+        def both(request: Any) -> FeatureAndMap:
+            unpooled = np.moveaxis(request.get_output_tensor(1).data[0], cells, (0, 1))
+            return _feature(request), np.array(unpooled, dtype=np.float32)
+
+        return self._stream(pixels, both)
+
+    def _stream(self, pixels: Iterable[NDArray[np.uint8]], take: Callable[[Any], T]) -> Iterator[T]:
+        """Yield what `take` takes out of the request of every photo, in order."""
         idle, busy = deque(self._requests), deque[Any]()
         try:
             for photo in pixels:
                 if not idle:
-                    yield _result(busy[0])
+                    busy[0].wait()
+                    yield take(busy[0])
                     idle.append(busy.popleft())
                 request = idle.popleft()
                 request.get_input_tensor(0).data[0] = photo
                 request.start_async()
                 busy.append(request)
             while busy:
-                yield _result(busy[0])
+                busy[0].wait()
+                yield take(busy[0])
                 busy.popleft()
         finally:
             for request in busy:
@@ -129,6 +154,21 @@ def _compile(core: Any, network: Any, recipe: Recipe, threads: int, single: bool
     return [compiled.create_infer_request() for _ in range(1 if single else 2 * threads)]
 
 
-def _result(request: Any) -> NDArray[np.float32]:
-    request.wait()
+def _add_map(network: Any, backbone: str) -> tuple[int, int]:
+    """Make what the global average averages a second output; return its axes of height and width.
+
+    Raises
+    ------
+    BreedsError
+        If the features are not a global average.
+    """
+    average = network.output(0).get_node().input_value(0).get_node()
+    if average.get_type_name() != "ReduceMean":
+        raise unmapped(backbone)
+    network.add_outputs(average.input_value(0))
+    down, across = sorted(int(axis) - 1 for axis in average.input_value(1).get_node().data.ravel())
+    return down, across  # of one photo: without the axis of photos
+
+
+def _feature(request: Any) -> NDArray[np.float32]:
     return np.array(request.get_output_tensor(0).data[0], dtype=np.float32)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines import Engine
+from breeds.engines import Engine, FeatureAndMap
 from breeds.engines.processes import process_pool
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import decode, key_of, read
@@ -85,6 +85,21 @@ class Pipeline:
         BreedsError
             If the engine cannot be opened, or a process that decodes was killed.
         """
+        return self._run(photos, recipe, lambda engine, pixels: engine.stream(pixels))
+
+    def maps(
+        self, photos: Iterable[KeyAndPath], recipe: Recipe
+    ) -> Iterator[tuple[KeyAndPath, FeatureAndMap | PhotoError]]:
+        """Do as `features` does, and yield with every feature the map that it is the mean of."""
+        return self._run(photos, recipe, lambda engine, pixels: engine.stream_maps(pixels))
+
+    def _run(
+        self,
+        photos: Iterable[KeyAndPath],
+        recipe: Recipe,
+        stream: Callable[[Engine, Iterable[Pixels]], Iterator[R]],
+    ) -> Iterator[tuple[KeyAndPath, R | PhotoError]]:
+        """Yield every photo, in order, with what `stream` of the engine gives for it, or why it is bad."""
         # An engine takes pixels and gives features, both in order, and knows nothing of keys or of bad
         # photos. So what it is given is noted here, bad photos in between, and taken off again as
         # features come: that keeps the order, however many photos an engine holds at once.
@@ -114,9 +129,9 @@ class Pipeline:
                 engine, pool = self._start()
                 following = chain([(photo, pixels)], prepared, run_ahead(pool, load, photos, ahead))
                 try:
-                    for feature in engine.stream(good(following)):
+                    for found in stream(engine, good(following)):
                         yield from bad()
-                        yield waiting.popleft()[0], feature
+                        yield waiting.popleft()[0], found
                 except BrokenExecutor:
                     raise BreedsError(
                         "A process that decodes photos was killed; is there enough memory? Try fewer "
