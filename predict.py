@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from breeds import cli
@@ -29,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--tta", metavar="LIST",
         help="average over variants of every photo too: flip, crops:N, or both (default: none)")  # fmt: skip
+    add("--explain", metavar="DIR", type=Path,
+        help="save in this folder a picture of where the network looked for each photo, and a table of them "
+             "with the nearest training photos; the network runs for every photo, also for those whose "
+             "features are known")  # fmt: skip
     add("--no-unknown", action="store_true", default=False,
         help="always name a breed, also for photos that seem to be of none")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
@@ -50,11 +55,14 @@ def main() -> int:
     from breeds.photos import parse_views
     from breeds.predict import predict
     from breeds.predict.answers import write_answers
+    from breeds.predict.evidence import Explainer
     from breeds.predict.inputs import list_inputs
+    from breeds.predict.pictures import PictureFolder
 
     started = time.perf_counter()
     if arguments.out:
         check_writable(arguments.out)
+    pictures = PictureFolder(arguments.explain) if arguments.explain else None
     paths = list_inputs(arguments.paths, sys.stdin or ())
     model = load_model(model_path)
     if arguments.no_unknown:
@@ -63,17 +71,26 @@ def main() -> int:
         print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     views = parse_views(arguments.tta) if arguments.tta else []
     cache = None if arguments.no_cache else model_path.parent
-    answers = predict(
-        model, paths, arguments.weights, cache, arguments.workers, arguments.engine, views,
-        arguments.cache_size,
-    )  # fmt: skip
-    total, failed = write_answers(answers, model.classes, arguments.out, arguments.format, arguments.top_k)
+    how = arguments.weights, arguments.engine, arguments.workers
+    with Explainer(model, *how) if pictures else nullcontext() as explainer:
+        answers = predict(
+            model, paths, arguments.weights, cache, arguments.workers, arguments.engine, views,
+            arguments.cache_size, explainer,
+        )  # fmt: skip
+        if pictures:
+            answers = pictures.save(answers, model)
+        total, failed = write_answers(
+            answers, model.classes, arguments.out, arguments.format, arguments.top_k
+        )
     for answer in failed:
         print(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
+    without = pictures.failed if pictures else []
+    for path, reason in without:
+        print(f"no picture for {path}: {reason}", file=sys.stderr)
     seconds = time.perf_counter() - started
     print(f"{total} photos = {total - len(failed)} answers + {len(failed)} without; {seconds:.1f} s"
           f"{f'; wrote {arguments.out}' if arguments.out else ''}", file=sys.stderr)  # fmt: skip
-    return 1 if failed else 0
+    return 1 if failed or without else 0
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def engine(random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append("opened")
         return random_engine
 
-    monkeypatch.setattr("breeds.predict.open_engine", open_engine)
+    monkeypatch.setattr("breeds.heads.backbone.open_engine", open_engine)
     return opened
 
 
@@ -102,7 +102,7 @@ def quick_engine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append("opened")
         return Means()
 
-    monkeypatch.setattr("breeds.predict.open_engine", open_engine)
+    monkeypatch.setattr("breeds.heads.backbone.open_engine", open_engine)
     return opened
 
 
@@ -240,9 +240,9 @@ def test_lines_that_are_there_are_answered_together(
     taken: list[int] = []
     answer = sys.modules["breeds.predict"]._answers
 
-    def count(found, sources, chunk, keys):
+    def count(found, sources, chunk, keys, *more):
         taken.append(len(chunk))
-        return answer(found, sources, chunk, keys)
+        return answer(found, sources, chunk, keys, *more)
 
     monkeypatch.setattr("breeds.predict._answers", count)
     photo = min(Path("photos").rglob("*.jpg"))
@@ -269,6 +269,7 @@ import numpy as np
 from PIL import Image
 from test_predict import Means
 import breeds.predict as module
+from breeds.heads import backbone
 from breeds.heads.model import load_model
 from breeds.predict.answers import write_answers
 folder, photos = Path(sys.argv[1]), int(sys.argv[2])
@@ -281,7 +282,7 @@ def paths():
         yield str(path)
         if n % 100 == 99:
             yield None
-module.open_engine = lambda *_, **__: Means()
+backbone.open_engine = lambda *_, **__: Means()
 model = load_model(folder / "models/photos.safetensors")
 answers = module.predict(model, paths(), None, folder / "cache", cache_size=10**7)
 assert write_answers(answers, model.classes, folder / "out.csv", "csv", 1) == (photos, [])
@@ -734,9 +735,9 @@ def test_a_gpu_has_processes_that_decode_and_larger_chunks(
     expected = numbers(predict(model, paths, None, None))
     taken: list[int] = []
 
-    def count(found, sources, chunk, keys):
+    def count(found, sources, chunk, keys, *more):
         taken.append(len(chunk))
-        return answer(found, sources, chunk, keys)
+        return answer(found, sources, chunk, keys, *more)
 
     answer = sys.modules["breeds.predict"]._answers
     monkeypatch.setattr("breeds.predict._answers", count)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,18 +12,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines import Engine
-from breeds.engines.backbones import BACKBONES, LARGEST_SIZE
-from breeds.engines.choose import open_engine
 from breeds.engines.pipeline import Pipeline, run_ahead
-from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, PhotoError
+from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
-from breeds.photos import ORIGINAL, RESIZES, key_of, read
+from breeds.photos import ORIGINAL, key_of, read
 from breeds.predict.cache import CACHE_BYTES, FeatureCache
+from breeds.predict.evidence import Evidence, Explainer
 from breeds.predict.inputs import in_chunks
 from breeds.predict.sources import FeatureSource
-from breeds.recipe import DECODE_RULE, Recipe
+from breeds.recipe import Recipe
 
 #: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
 _CHUNK, _GPU_CHUNK = 128, 2048
@@ -34,13 +31,16 @@ _CHUNK, _GPU_CHUNK = 128, 2048
 class Answer:
     """What a model says of one photo: probabilities, float64 (classes,), or why there are none.
 
-    `unknown` is set for a photo that seems to be of none of the classes.
+    `unknown` is set for a photo that seems to be of none of the classes. `key` is the photo's, "" if it
+    could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not.
     """
 
     path: str
     probabilities: NDArray[np.float64] | None
     error: str = ""
     unknown: bool = False
+    key: str = ""
+    evidence: Evidence | PhotoError | None = None
 
 
 def predict(
@@ -52,6 +52,7 @@ def predict(
     engine: str = "auto",
     views: Sequence[str] = (),
     cache_size: int = CACHE_BYTES,
+    explainer: Explainer | None = None,
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
 
@@ -75,6 +76,8 @@ def predict(
         Views of every photo over which to average, beside the photo as it is.
     cache_size
         How large the cache may become, in bytes.
+    explainer
+        Finds the evidence for every answer; the network then runs also for photos that are known.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def predict(
         If the weights are not there or not the model's.
     """
     for recipe, _ in model.parts:
-        _check_computable(recipe)
+        check_computable(recipe)
     parts = _parts(model, weights)
     stores = [Path(str(path)) for path in (model.record.get("store", ""), *model.record.get("also", []))]
     pipelines: list[Pipeline] = []
@@ -99,13 +102,15 @@ def predict(
                 single = last and len(chunk) == 1 and not views
                 pipelines += [
                     stack.enter_context(
-                        Pipeline(partial(_open, model, part, weights, engine, single), workers)
+                        Pipeline(partial(open_network, model, part, weights, engine, single), workers)
                     )
                     for part in parts
                 ]
                 sources = _sources(model, pipelines, kept, stores, views)
             keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
-            yield from _answers(model, sources, chunk, keys)
+            photos = [(key, path) for key, path in zip(keys, chunk, strict=True) if isinstance(key, str)]
+            evidence = explainer.explain(photos) if explainer else {}
+            yield from _answers(model, sources, chunk, keys, evidence)
 
 
 def _sources(
@@ -133,15 +138,21 @@ def _key(path: str) -> str | PhotoError:
 
 
 def _answers(
-    model: Model, sources: list[list[FeatureSource]], paths: Sequence[str], keys: Sequence[str | PhotoError]
+    model: Model,
+    sources: list[list[FeatureSource]],
+    paths: Sequence[str],
+    keys: Sequence[str | PhotoError],
+    evidence: Mapping[str, Evidence | PhotoError],
 ) -> Iterator[Answer]:
     """Answer for a chunk of photos: features beside each other, probabilities averaged over views."""
     errors = {i: str(key) for i, key in enumerate(keys) if isinstance(key, PhotoError)}
     total = np.zeros((len(paths), len(model.classes)))
     unknown = np.zeros(len(paths), dtype=bool)
+    known = {key: one.explanation.feature for key, one in evidence.items() if isinstance(one, Evidence)}
     for number, of_view in enumerate(sources):
         good = [i for i in range(len(paths)) if i not in errors]
-        columns = [source.features([(str(keys[i]), paths[i]) for i in good]) for source in of_view]
+        photos = [(str(keys[i]), paths[i]) for i in good]
+        columns = [source.features(photos, {} if number else known) for source in of_view]
         for column in columns:
             errors |= {
                 i: str(found) for i, found in zip(good, column, strict=True) if isinstance(found, PhotoError)
@@ -158,7 +169,8 @@ def _answers(
         if i in errors:
             yield Answer(path, None, errors[i])
         else:
-            yield Answer(path, total[i], unknown=bool(unknown[i]))
+            key = str(keys[i])
+            yield Answer(path, total[i], unknown=bool(unknown[i]), key=key, evidence=evidence.get(key))
 
 
 def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:
@@ -169,45 +181,5 @@ def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:
                 "--weights names one file, but this model rests on several networks; leave it out, and "
                 "keep the weights where they were at training."
             )
-        _weights(model.parts[0], spec)
+        weights_of(model.parts[0], spec)
     return model.parts
-
-
-def _check_computable(recipe: Recipe) -> None:
-    """Refuse a recipe that this version of Breeds cannot follow to the letter."""
-    backbone = BACKBONES.get(recipe.backbone)
-    if (
-        backbone is None
-        or not backbone.smallest <= recipe.size <= LARGEST_SIZE
-        or recipe.resize not in RESIZES
-        or recipe.view != ORIGINAL
-        or recipe.decode_rule != DECODE_RULE
-    ):
-        raise BreedsError(
-            f"The model was trained on a recipe that this version of Breeds does not know ({recipe}); "
-            f"extract and train again."
-        )
-
-
-def _open(model: Model, part: tuple[Recipe, str], spec: str | None, engine: str, single: bool) -> Engine:
-    network = partial(model.networks.get, part[0].calibration)
-    return open_engine(part[0], lambda: _weights(part, spec), engine, network, single)
-
-
-def _weights(part: tuple[Recipe, str], spec: str | None) -> Weights:
-    """Find the weights of a model's recipe, and refuse others, naming both."""
-    recipe, path = part
-    if spec is None:
-        spec = recipe.weights if recipe.weights in ("imagenet", "random") else path
-        if not spec or (recipe.weights not in ("imagenet", "random") and not os.path.isfile(spec)):
-            raise BreedsError(
-                f"The weights {recipe.weights} ({recipe.weights_sha256[:12]}) that the model was trained "
-                f"with are not at {spec or 'a known place'} any more; say where with --weights PATH."
-            )
-    found = get_weights(spec, BACKBONES[recipe.backbone])
-    if found.sha256 != recipe.weights_sha256:
-        raise BreedsError(
-            f"The model was trained on the weights {recipe.weights} ({recipe.weights_sha256[:12]}), but "
-            f"--weights {spec} is {found.name} ({found.sha256[:12]}); name the same weights."
-        )
-    return found

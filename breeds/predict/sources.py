@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,20 +37,33 @@ class FeatureSource:
         self._store = store
         self._index: FeatureIndex | None = None
 
-    def features(self, photos: Sequence[KeyAndPath]) -> list[Feature | PhotoError]:
-        """Return the feature of every photo, float32 (width,), or why there is none."""
+    def features(
+        self, photos: Sequence[KeyAndPath], known: Mapping[str, Feature] | None = None
+    ) -> list[Feature | PhotoError]:
+        """Return the feature of every photo, float32 (width,), or why there is none.
+
+        `known` has, by key, what the same engine has just computed for some of them.
+        """
         paths = dict(photos)
         found: dict[str, Feature | PhotoError] = {}
         if self._cache is not None:
             found |= self._cache.get(self._recipe, paths)
         if len(found) < len(paths):
             found |= self._from_store(key for key in paths if key not in found)
+        for key, feature in (known or {}).items():
+            if key not in found:
+                found[key] = feature
+                self._keep(key, feature)
         missing = [(key, path) for key, path in paths.items() if key not in found]
-        for (key, _), feature in self._pipeline.features(missing, self._recipe):
-            if self._cache is not None and isinstance(feature, np.ndarray):
-                self._cache.add(self._recipe, key, feature)
-            found[key] = feature
+        for (key, _), computed in self._pipeline.features(missing, self._recipe):
+            found[key] = computed
+            if isinstance(computed, np.ndarray):
+                self._keep(key, computed)
         return [found[key] for key, _ in photos]
+
+    def _keep(self, key: str, feature: Feature) -> None:
+        if self._cache is not None:
+            self._cache.add(self._recipe, key, feature)
 
     def _from_store(self, keys: Iterable[str]) -> dict[str, Feature]:
         """Read what the store has; one that was replaced or removed meanwhile is done without."""

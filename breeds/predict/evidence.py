@@ -1,0 +1,89 @@
+"""What an answer rests on: where the network looked, and which training photos are most like the photo."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from breeds.engines.pipeline import KeyAndPath
+from breeds.errors import BreedsError, PhotoError
+from breeds.heads.explain import Explanation, explain_with, open_maps
+from breeds.heads.model import Model
+from breeds.heads.neighbours import Neighbour, Neighbours
+from breeds.store import Store
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where the network looked, and the training photos most like the photo, if their store is there."""
+
+    explanation: Explanation
+    nearest: list[Neighbour]
+
+
+class Explainer:
+    """Finds the evidence for a model's answers. Without the store of its training photos, it says so once.
+
+    Parameters
+    ----------
+    model, weights, engine, workers
+        As `breeds.heads.explain.explain` takes them.
+
+    Raises
+    ------
+    BreedsError
+        If the model's answers cannot be explained, or its weights are not there.
+    """
+
+    def __init__(self, model: Model, weights: str | None, engine: str = "auto", workers: int = 2) -> None:
+        self._model = model
+        self._pipeline = open_maps(model, weights, engine, workers)
+        self._neighbours = self._training_photos()
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipeline.__exit__(kind, error, trace)
+
+    def explain(self, photos: Iterable[KeyAndPath]) -> dict[str, Evidence | PhotoError]:
+        """Return, by key, the evidence for each different photo, or why there is none."""
+        paths = dict(photos)
+        found = dict(zip(paths, explain_with(self._pipeline, self._model, paths.items()), strict=True))
+        good = {key: one for key, one in found.items() if isinstance(one, Explanation)}
+        nearest = dict(zip(good, self._nearest(list(good.values())), strict=True))
+        return {
+            key: Evidence(one, nearest[key]) if isinstance(one, Explanation) else one
+            for key, one in found.items()
+        }
+
+    def _nearest(self, explanations: list[Explanation]) -> list[list[Neighbour]]:
+        if self._neighbours is not None and explanations:
+            try:
+                return self._neighbours.nearest(np.stack([one.feature for one in explanations]))
+            except BreedsError as error:
+                self._do_without(str(error))
+        return [[] for _ in explanations]
+
+    def _training_photos(self) -> Neighbours | None:
+        path = str(self._model.record.get("store", ""))
+        try:
+            store = Store.open(Path(path))
+            if store.recipe.digest == self._model.recipe.digest:
+                return Neighbours(store, self._model.seen_keys())
+            reason = f"{path} is of another recipe now."
+        except BreedsError as error:
+            reason = str(error)
+        self._do_without(reason)
+        return None
+
+    def _do_without(self, reason: str) -> None:
+        self._neighbours = None
+        print(f"the nearest training photos are left out: {reason}", file=sys.stderr)
