@@ -21,6 +21,7 @@ from breeds.engines.choose import open_engine
 from breeds.engines.network import Network
 from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError
+from breeds.heads.explain import Explanation, explain
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import decode, read
 from breeds.predict import predict
@@ -164,6 +165,20 @@ def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> N
     assert "openvino" in elsewhere.stderr and "tensorflow" not in elsewhere.stderr
     assert "keras" not in elsewhere.stderr.replace("engines.keras", "")
     assert not list(tmp_path.glob("cache/*int8*"))
+
+
+def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
+    model = load_model(int8 / "models/i.safetensors")
+    store = Store.open(int8 / "features/i.h5")
+    photos = [
+        (key, str(int8 / "photos" / path))
+        for key, path in zip(store.table.key, store.table.path, strict=True)
+    ]
+    for one, feature in zip(explain(model, photos), store.features(), strict=True):
+        assert isinstance(one, Explanation)
+        assert np.array_equal(one.feature, feature)
+        score = model.logits(feature[None])[0] * model.temperature
+        assert np.abs(one.evidence.mean(axis=(1, 2)) + model.layers[0][1] - score).max() < 1e-4
 
 
 LESSER = """
@@ -371,6 +386,7 @@ def test_other_backbones_equal_keras_with_their_own_preprocessing(name: str, dra
     import keras
 
     from breeds.engines.backbones import BACKBONES
+    from breeds.engines.keras import add_map
 
     modules = {
         "inceptionv3": keras.applications.inception_v3,
@@ -382,15 +398,30 @@ def test_other_backbones_equal_keras_with_their_own_preprocessing(name: str, dra
     weights = get_weights("random", backbone)
     recipe = Recipe(name, weights.name, weights.sha256, 96, "stretch")
     photos = [decode(path.read_bytes(), 96) for path in sorted(drawn_photos.rglob("*.jpg"))[::12]]
-    engine = open_engine(recipe, lambda: weights, "keras")
+    engine = open_engine(recipe, lambda: weights, "keras", maps=name != "convnexttiny")
     ready = modules[name].preprocess_input(np.stack(photos).astype("float32"))
-    wanted = np.concatenate([engine._model.predict_on_batch(photo[None]) for photo in ready])
+    computed = [engine._model.predict_on_batch(photo[None]) for photo in ready]
+    wanted = np.concatenate([outputs if name == "convnexttiny" else outputs[0] for outputs in computed])
     found = np.stack(list(engine.stream(photos)))
     assert found.shape == (len(photos), backbone.width)
     assert found.std(axis=0).mean() > 1e-6
     assert np.allclose(found, wanted, rtol=1e-4, atol=1e-5)
     if name in ("resnet50v2", "convnexttiny"):
         assert_within_tolerance(features(recipe, lambda: weights, photos), found)
+    if name == "convnexttiny":  # a normalisation follows on its average
+        for with_map in (
+            lambda: open_engine(recipe, never, "openvino", maps=True),
+            lambda: add_map(engine._model, name),
+        ):
+            with pytest.raises(BreedsError, match="cannot be shown for convnexttiny"):
+                with_map()
+        return
+    engines = (
+        [engine] if name != "resnet50v2" else [engine, open_engine(recipe, never, "openvino", maps=True)]
+    )
+    for mapped in engines:
+        for feature, unpooled in mapped.stream_maps(photos):
+            assert np.allclose(unpooled.mean(axis=(0, 1)), feature, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_on_two_backbones_predicts_from_photos_alone(drawn_photos, tmp_path) -> None:
@@ -412,6 +443,7 @@ def test_a_model_on_two_backbones_predicts_from_photos_alone(drawn_photos, tmp_p
     assert len(answer.stdout.splitlines()) == 2
     model_classes = {path.name for path in drawn_photos.iterdir()}
     assert answer.stdout.splitlines()[1].split(",")[1] in model_classes
+    assert_refused(run_script("predict.py", "new.jpg", "--explain", "why", cwd=tmp_path), "several stores")
 
 
 def test_training_on_views_and_averaging_over_them(drawn_photos, tmp_path) -> None:

@@ -72,7 +72,7 @@ class KerasEngine:
             self._model = build(recipe, weights)
         self._maps = maps
         if maps:
-            self._model = _with_map(self._model, recipe.backbone)
+            self._model = add_map(self._model, recipe.backbone)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
@@ -83,8 +83,8 @@ class KerasEngine:
         """Yield each photo's feature with the map that it is the mean of, if opened with ``maps=True``."""
         if not self._maps:
             raise ValueError("the engine was opened without maps")
-        for feature, unpooled in self._stream(pixels):
-            yield feature, unpooled
+        for outputs in self._stream(pixels):
+            yield outputs[0], outputs[1]
 
     def _stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[NDArray[np.float32], ...]]:
         """Yield the network's outputs for each photo, in order.
@@ -134,7 +134,7 @@ class KerasEngine:
         return [np.asarray(output[: len(photos)], dtype=np.float32) for output in outputs]
 
 
-def _with_map(model: Any, backbone: str) -> Any:
+def add_map(model: Any, backbone: str) -> Any:
     """Return the same network with a second output: what its global average averages.
 
     Raises

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from breeds.engines.pipeline import KeyAndPath, Pipeline
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, weights_of, open_network
+from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Array, Model
 
 EXACT, GRADIENT = "exact", "gradient"
@@ -61,7 +61,8 @@ class Explanation:
 
     def speaks_for(self, number: int, rather_than: int | None = None) -> NDArray[np.float64]:
         """Return what every cell says for a class, or for it rather than another, float64 (height, width)."""
-        return self.evidence[number] - (0 if rather_than is None else self.evidence[rather_than])
+        against = 0.0 if rather_than is None else self.evidence[rather_than]
+        return np.asarray(self.evidence[number] - against)
 
 
 def class_evidence(model: Model, unpooled: Array) -> NDArray[np.float64]:

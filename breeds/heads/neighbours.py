@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from breeds.store import Store
 
 #: Rows of the store that are looked at together: 8 MB of Xception's features.
 _BLOCK = 1024
+#: How many are looked for.
+NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def nearest(self, features: NDArray[np.float32], k: int = 3) -> list[list[Neighbour]]:
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
         """Return, for each feature, float32 (n, width), its `k` nearest photos, the most alike first.
 
         Features are compared by their cosine around the mean of the store's photos, as all features
@@ -65,9 +67,8 @@ class Neighbours:
         at = np.full((len(queries), 0), 0, dtype=np.intp)
         for start, block in self._blocks():
             alike = np.hstack([best, queries @ self._unit(block).T])
-            place = np.hstack(
-                [at, np.broadcast_to(np.arange(len(block)) + start, (len(queries), len(block)))]
-            )
+            here = np.arange(start, start + len(block))
+            place = np.hstack([at, np.broadcast_to(here, (len(queries), len(block)))])
             first = np.argsort(-alike, axis=1, kind="stable")[:, :k]
             best, at = np.take_along_axis(alike, first, axis=1), np.take_along_axis(place, first, axis=1)
         return [list(map(self._neighbour, rows, row)) for rows, row in zip(at, best, strict=True)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 #: Orange and blue, which people with any colour blindness tell apart (Okabe and Ito, 2008).
-FOR, AGAINST = (230, 100, 0), (0, 95, 190)
+FOR, AGAINST = (255, 122, 0), (0, 94, 215)
 # How much of the colour there is at the end of the scale, and of the photo's own colours everywhere.
-_STRONGEST, _COLOURFUL = 0.75, 0.35
-# What the network did not see is so much darker.
-_UNSEEN = 0.4
+_STRONGEST, _COLOURFUL = 0.7, 0.15
+# How much white is in the photo, as colours do not show on black fur.
+_LIGHT = 0.15
+# How much darker it is where the network did not see the photo.
+_DARK, _UNSEEN = (0, 0, 0), 0.6
 
 
 def overlay(
@@ -37,14 +39,17 @@ def overlay(
     """
     height, width = photo.shape[:2]
     limit = limit or float(np.abs(evidence).max()) or 1.0
-    strength = _over_photo(evidence / limit, width, height, resize)[..., None]
-    colours = np.where(strength > 0, np.array(FOR), np.array(AGAINST))
-    share = _STRONGEST * np.minimum(np.abs(strength), 1)
-    grey = photo.mean(axis=2, keepdims=True)
-    faded = grey + _COLOURFUL * (photo - grey)
-    mixed = faded + np.nan_to_num(share) * (colours - faded)
-    mixed[np.isnan(strength[..., 0])] *= _UNSEEN
-    return Image.fromarray(np.clip(mixed, 0, 255).astype(np.uint8))
+    strength = _over_photo(evidence / limit, width, height, resize)
+    unseen, strength = np.isnan(strength), np.nan_to_num(strength)
+    result = ImageEnhance.Color(Image.fromarray(photo)).enhance(_COLOURFUL)
+    result.paste((255, 255, 255), (0, 0, width, height), Image.new("L", result.size, round(255 * _LIGHT)))
+    for colour, share in (
+        (FOR, _STRONGEST * strength.clip(0, 1)),
+        (AGAINST, _STRONGEST * (-strength).clip(0, 1)),
+        (_DARK, _UNSEEN * unseen),
+    ):
+        result.paste(colour, (0, 0, width, height), Image.fromarray((255 * share).astype(np.uint8)))
+    return result
 
 
 def colour_scale(width: int, height: int) -> Image.Image:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from breeds.engines.pipeline import Pipeline, run_ahead
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, weights_of, open_network
+from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, key_of, read
 from breeds.predict.cache import CACHE_BYTES, FeatureCache

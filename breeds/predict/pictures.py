@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from breeds.errors import PhotoError
 from breeds.files import check_writable, write_aside
-from breeds.heads.explain import EXACT, Explanation
+from breeds.heads.explain import EXACT, GRADIENT
 from breeds.heads.model import Model
+from breeds.heads.neighbours import NEAREST
 from breeds.pages.card import card
 from breeds.pages.overlay import overlay
 from breeds.photos import key_of, picture, read
@@ -21,19 +24,17 @@ from breeds.predict.answers import UNKNOWN, safe_cell
 from breeds.predict.evidence import Evidence
 
 TABLE = "explanations.csv"
-_NEAREST = 3
-# Of each of the pictures side by side, in pixels.
-_LONGEST = 420
-_COLUMNS = (
-    "photo",
-    "picture",
-    "answer",
-    "guess",
-    "probability",
-    "runner_up",
-    "runner_up_probability",
-    "kind",
-)
+_COLUMNS = [
+    "photo", "picture", "answer", "guess", "probability", "runner_up", "runner_up_probability", "kind",
+    *(f"{name}_{number + 1}" for number in range(NEAREST) for name in ("nearest", "label", "similarity")),
+    "error",
+]  # fmt: skip
+_KINDS = {
+    EXACT: "Exact: its average, plus a constant, is the score.",
+    GRADIENT: "By the gradient of the dense head: a first approximation.",
+}
+# Longer side of each of the three pictures beside each other, in pixels.
+_LONGEST = 360
 
 
 class PictureFolder:
@@ -44,7 +45,7 @@ class PictureFolder:
     Parameters
     ----------
     folder
-        Where; made if it is not there.
+        Where; made when there is something to write.
 
     Raises
     ------
@@ -63,67 +64,39 @@ class PictureFolder:
             write_aside(self._folder / TABLE) as aside,
             open(aside, "w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
-            nearest = [
-                f"{name}_{n + 1}" for n in range(_NEAREST) for name in ("nearest", "label", "similarity")
-            ]
-            writer.writerow([*_COLUMNS, *nearest, "error"])
+            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+            writer.writeheader()
             for answer in answers:
-                writer.writerow([safe_cell(cell) for cell in self._row(answer, model)])
+                row = {"photo": answer.path, **self._explained(answer, model)}
+                writer.writerow({column: safe_cell(text) for column, text in row.items()})
                 yield answer
 
-    def _row(self, answer: Answer, model: Model) -> list[str]:
-        empty = [""] * (len(_COLUMNS) - 1 + 3 * _NEAREST)
+    def _explained(self, answer: Answer, model: Model) -> dict[str, str]:
+        """Save the picture of an answer and return what the table says of it."""
         if answer.probabilities is None:
-            return [answer.path, *empty, answer.error]
+            return {"error": answer.error}
         try:
             if not isinstance(answer.evidence, Evidence):
                 raise answer.evidence or PhotoError("was not explained")
-            name = self._save_picture(answer, answer.evidence.explanation, model)
+            name = self._save_picture(answer, answer.probabilities, answer.evidence, model)
         except PhotoError as error:
             self.failed.append((answer.path, str(error)))
-            return [answer.path, *empty, str(error)]
-        first, second = _two_best(answer)
-        classes, shares = model.classes, answer.probabilities
-        cells = [UNKNOWN if answer.unknown else classes[first], classes[first], f"{shares[first]:.6f}"]
-        cells += [classes[second], f"{shares[second]:.6f}", answer.evidence.explanation.kind]
-        for near in answer.evidence.nearest:
-            cells += [near.path, near.label, f"{near.similarity:.4f}"]
-        cells += [""] * (3 * (_NEAREST - len(answer.evidence.nearest)))
-        return [answer.path, name, *cells, ""]
+            return {"error": str(error)}
+        return {"picture": name, **_row(answer, answer.probabilities, answer.evidence, model.classes)}
 
-    def _save_picture(self, answer: Answer, explanation: Explanation, model: Model) -> str:
+    def _save_picture(
+        self, answer: Answer, shares: NDArray[np.float64], evidence: Evidence, model: Model
+    ) -> str:
         """Save the picture of an answer and return its name."""
         data = read(answer.path)
         if key_of(data) != answer.key:
             raise PhotoError("changed while it was being read; run again")
-        shown = picture(data, _LONGEST)
+        shown = _enlarged(picture(data, _LONGEST))
+        drawn = _drawn(shown, shares, answer.unknown, evidence, model)
         name = picture_name(answer.path, answer.key)
-        first, second = _two_best(answer)
-        names, shares, resize = model.classes, answer.probabilities, model.recipe.resize
-        assert shares is not None
-        maps = explanation.speaks_for(first), explanation.speaks_for(first, rather_than=second)
-        limit = max(float(np.abs(cells).max()) for cells in maps)
-        pixels = np.asarray(shown)
-        titles = f"Speaks for {names[first]}", f"For {names[first]} rather than {names[second]}"
-        guess = f"{names[first]}, {shares[first]:.1%}"
-        made = card(
-            f"{UNKNOWN}; closest is {guess}" if answer.unknown else guess,
-            f"Runner-up: {names[second]}, {shares[second]:.1%}. {_HOW[explanation.kind == EXACT]}",
-            [
-                ("The photo", shown),
-                *(
-                    (title, overlay(pixels, cells, resize, limit))
-                    for title, cells in zip(titles, maps, strict=True)
-                ),
-            ],
-        )
         with write_aside(self._folder / name) as aside:
-            made.save(aside, "JPEG", quality=90, subsampling=0)
+            drawn.save(aside, "JPEG", quality=90, subsampling=0)
         return name
-
-
-_HOW = ("Parts of the photo by the head's gradient.", "The parts' average makes the score, exactly.")
 
 
 def picture_name(path: str, key: str) -> str:
@@ -138,7 +111,71 @@ def picture_name(path: str, key: str) -> str:
     return f"{stem or 'photo'}-{key[:16]}.jpg"
 
 
-def _two_best(answer: Answer) -> tuple[int, int]:
-    assert answer.probabilities is not None
-    first, second = np.argsort(-answer.probabilities, kind="stable")[:2]
+def _row(
+    answer: Answer, shares: NDArray[np.float64], evidence: Evidence, classes: list[str]
+) -> dict[str, str]:
+    first, second = _two_best(shares)
+    row = {
+        "answer": UNKNOWN if answer.unknown else classes[first],
+        "guess": classes[first],
+        "probability": f"{shares[first]:.6f}",
+        "runner_up": classes[second],
+        "runner_up_probability": f"{shares[second]:.6f}",
+        "kind": evidence.explanation.kind,
+    }
+    for number, near in enumerate(evidence.nearest, start=1):
+        row |= {
+            f"nearest_{number}": near.path,
+            f"label_{number}": near.label,
+            f"similarity_{number}": f"{near.similarity:.4f}",
+        }
+    return row
+
+
+def _drawn(
+    shown: Image.Image, shares: NDArray[np.float64], unknown: bool, evidence: Evidence, model: Model
+) -> Image.Image:
+    """Draw the picture of an answer: the photo, and twice what its parts say, on one scale of colours."""
+    first, second = _two_best(shares)
+    explanation, names = evidence.explanation, model.classes
+    maps = explanation.speaks_for(first), explanation.speaks_for(first, rather_than=second)
+    limit = max(float(np.abs(cells).max()) for cells in maps)
+    laid = [overlay(np.asarray(shown), cells, model.recipe.resize, limit) for cells in maps]
+    guess = f"{names[first]}, {_percent(shares[first])}"
+    return card(
+        f"{UNKNOWN}; closest is {guess}" if unknown else guess,
+        f"Runner-up: {names[second]}, {_percent(shares[second])}",
+        [
+            ("The photo", shown),
+            (f"Speaks for {names[first]}", laid[0]),
+            (f"Rather than {names[second]}", laid[1]),
+        ],
+        _KINDS[explanation.kind] + (" Dark: not seen." if model.recipe.resize == "crop" else ""),
+    )
+
+
+def _enlarged(shown: Image.Image) -> Image.Image:
+    """Return a small photo large enough to see something."""
+    factor = _LONGEST / max(shown.size)
+    if factor <= 1:
+        return shown
+    width, height = (max(1, round(side * factor)) for side in shown.size)
+    return shown.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _two_best(shares: NDArray[np.float64]) -> tuple[int, int]:
+    first, second = np.argsort(-shares, kind="stable")[:2]
     return int(first), int(second)
+
+
+def _percent(share: float) -> str:
+    """Return a probability for people, which is never quite 0 or 1.
+
+    Examples
+    --------
+    >>> _percent(0.87654), _percent(0.99997), _percent(0.00001)
+    ('87.7 %', 'over 99.9 %', 'under 0.1 %')
+    """
+    if share > 0.999:
+        return "over 99.9 %"
+    return f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"
