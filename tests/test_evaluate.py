@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, MakeStore, assert_refused, run_script
+from conftest import ROOT, MakeStore, assert_refused, run_script, tensorflow
 
 from breeds.evaluate import compare_models, evaluate
 from breeds.evaluate.crossval import cross_validate
@@ -155,7 +155,9 @@ def test_a_manifest_from_photos_to_report_adds_up(drawn_photos: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_the_dense_heads_parts_add_up_too(make_store: MakeStore) -> None:
+@tensorflow
+def test_the_dense_heads_parts_add_up_too(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 5)
     store = Store.open(make_store({"a": 20, "b": 20}, width=64, spread=1.0))
     model = train(store, "dense", val=0.2)
     report = evaluate(store, model)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_refused, run_script
+from conftest import assert_refused, run_script, tensorflow
 from sklearn.linear_model import LogisticRegression
 
 from breeds.evaluate.crossval import compare_heads, cross_validate
@@ -61,8 +61,10 @@ def test_planted_wrong_labels_are_found(make_store) -> None:
 
 
 @pytest.mark.slow
-def test_cross_validation_and_heads_side_by_side(make_store) -> None:
-    store = Store.open(make_store(COUNTS))
+@tensorflow
+def test_cross_validation_and_heads_side_by_side(make_store, monkeypatch) -> None:
+    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 20)
+    store = Store.open(make_store(COUNTS, width=256, spread=0.6))
     numbers = cross_validate(store, train(store, C=0.01), folds=5, repeats=2)
     assert numbers["photos"] == 120
     assert numbers["accuracy"] > 0.9
@@ -78,7 +80,7 @@ def test_cross_validation_and_heads_side_by_side(make_store) -> None:
 
 @pytest.mark.slow
 def test_heads_are_compared_on_the_command_line_from_three_photos_a_class(make_store, tmp_path: Path) -> None:
-    make_store({"a": 3, "b": 3, "c": 4})
+    make_store({"a": 3, "b": 3, "c": 4}, width=64)
     result = run_script("train_head.py", "--compare", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
