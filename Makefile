@@ -6,6 +6,8 @@
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
 READY := .venv/.ready
+# Two processes, whatever the machine: each runs programs that use all cores.
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: demo dogs screenshots check test lint setup clean
 demo: $(READY)
@@ -18,10 +20,10 @@ screenshots: demo
 	@.venv/bin/python docs/screenshots.py
 
 check: lint
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: lint
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 lint: $(READY)
 	.venv/bin/ruff check .

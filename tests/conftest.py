@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
     from breeds.extract import Summary
 
+# How long a drawn example may take would depend on what else the machine does.
+hypothesis.settings.register_profile("breeds", deadline=None)
+hypothesis.settings.load_profile("breeds")
+
 # A shell starts background jobs deaf to Ctrl-C, and what the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +40,10 @@ SHARED_WEIGHTS = SHARED / "weights" / "xception_notop.weights.h5"
 needs_shared = pytest.mark.skipif(
     not SHARED_WEIGHTS.is_file(), reason=f"the team's real photos and weights are not at {SHARED}"
 )
+
+#: Loads TensorFlow in this process, of several that share the tests only in one: it takes seconds and much
+#: memory. Tests that ask for the session's engine are marked so of themselves.
+tensorflow = pytest.mark.xdist_group("tensorflow")
 
 
 def run_script(
@@ -71,8 +81,13 @@ def extract_photos(
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache folder for the whole session, never the developer's own: networks are converted once."""
-    folder = tmp_path_factory.mktemp("cache")
+    """One cache folder for the whole session, never the developer's own: networks are converted once.
+
+    The processes of pytest-xdist share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BREEDS_CACHE", str(folder))
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
@@ -96,7 +111,10 @@ def random_engine(random_recipe: Recipe):
     from breeds.engines.choose import open_engine
     from breeds.engines.weights import get_weights
 
-    return open_engine(random_recipe, lambda: get_weights("random", XCEPTION), "keras")
+    engine = open_engine(random_recipe, lambda: get_weights("random", XCEPTION), "keras")
+    gc.collect()
+    gc.freeze()  # what stays need not be looked at after every test
+    return engine
 
 
 @pytest.fixture
@@ -188,10 +206,31 @@ def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
 
 #: Whatever asks for one of these runs a network or the scripts over photos, or loads TensorFlow.
 SLOW_FIXTURES = {"random_engine", "workplace", "load_img", "browser"}
+#: Where pytest-xdist runs the tests in several processes, those of a group share one: what is costly
+#: is made once for all of them, and only one process carries TensorFlow.
+GROUPS = {"random_engine": "tensorflow", "load_img": "tensorflow"} | {
+    name: name for name in ("workplace", "int8", "kaggle", "browser")
+}
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what needs a slow fixture, however far down, so that `make check` leaves it out."""
+    """Mark what needs a slow fixture, however far down, and put what is slow first.
+
+    So `make check` can leave the slow ones out, and processes that share the tests end together.
+    """
     for item in items:
-        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        asked = getattr(item, "fixturenames", ())
+        if SLOW_FIXTURES.intersection(asked):
             item.add_marker(pytest.mark.slow)
+        groups = {group for name, group in GROUPS.items() if name in asked}
+        if groups and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(max(groups)))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Take back the memory of the networks that a test has opened, as they hold themselves in circles."""
+    if tensorflow.mark in item.iter_markers("xdist_group"):
+        gc.collect()

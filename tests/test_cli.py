@@ -154,7 +154,7 @@ def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_pat
 
 @pytest.mark.slow
 def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Path) -> None:
-    make_store({"a": 40, "b": 40, "c": 40})
+    make_store({"a": 40, "b": 40, "c": 40}, width=64, spread=1.0)
     result = run_script("train_head.py", "--head", "dense", "--val", "0.1", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     evaluation = run_script("evaluate.py", cwd=tmp_path, env={"PYTHONPROFILEIMPORTTIME": "1"})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, MakeStore, assert_refused, run_script
+from conftest import ROOT, MakeStore, assert_refused, run_script, tensorflow
 
 from breeds.evaluate import compare_models, evaluate
 from breeds.evaluate.crossval import cross_validate
@@ -128,7 +128,7 @@ def test_a_manifest_that_names_only_test_photos_loses_none(
     make_store(TWENTY_OF_200, splits=TWENTY_SPLITS)
     training = run_script("train_head.py", "--C", "0.01", "--val", val, cwd=tmp_path)
     assert training.returncode == 0, training.stderr
-    evaluation = run_script("evaluate.py", cwd=tmp_path)
+    evaluation = run_script("evaluate.py", "--no-html", cwd=tmp_path)
     assert evaluation.returncode == 0, evaluation.stderr
     trained, evaluated = parts_said(training.stdout, evaluation.stdout)
     assert trained == evaluated == ((180, 0, 20) if val == 0 else (136, 44, 20))
@@ -149,13 +149,15 @@ def test_a_manifest_from_photos_to_report_adds_up(drawn_photos: Path, tmp_path: 
     )
     assert extraction.returncode == 0, extraction.stderr
     training = run_script("train_head.py", "--val", "0.2", cwd=tmp_path)
-    evaluation = run_script("evaluate.py", cwd=tmp_path)
+    evaluation = run_script("evaluate.py", "--no-html", cwd=tmp_path)
     trained, evaluated = parts_said(training.stdout, evaluation.stdout)
     assert trained == evaluated == (13, 4, 3)
 
 
 @pytest.mark.slow
-def test_the_dense_heads_parts_add_up_too(make_store: MakeStore) -> None:
+@tensorflow
+def test_the_dense_heads_parts_add_up_too(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 5)
     store = Store.open(make_store({"a": 20, "b": 20}, width=64, spread=1.0))
     model = train(store, "dense", val=0.2)
     report = evaluate(store, model)
@@ -173,7 +175,7 @@ def test_evaluation_from_another_folder_finds_the_store(make_store: MakeStore, t
     for recorded in (tmp_path / "features/made.h5", "features/made.h5"):  # as now, and as it used to be
         model.record["store"] = str(recorded)
         save_model(model, path)
-        result = run_script("evaluate.py", "--model", path, cwd=elsewhere)
+        result = run_script("evaluate.py", "--no-html", "--model", path, cwd=elsewhere)
         assert result.returncode == 0, result.stderr
         assert f"using {tmp_path / 'features/made.h5'}" in result.stderr
         assert (elsewhere / "reports/made.json").is_file()
@@ -183,9 +185,9 @@ def test_a_store_that_is_gone_is_named_with_what_to_do(make_store: MakeStore, tm
     store = make_store(FOUR)
     assert run_script("train_head.py", "--C", "0.01", cwd=tmp_path).returncode == 0
     store.rename(tmp_path / "moved.h5")
-    gone = run_script("evaluate.py", cwd=tmp_path)
+    gone = run_script("evaluate.py", "--no-html", cwd=tmp_path)
     assert_refused(gone, "models/made.safetensors", "features/made.h5", "cannot be found", "--store")
-    moved = run_script("evaluate.py", "--store", "moved.h5", cwd=tmp_path)
+    moved = run_script("evaluate.py", "--no-html", "--store", "moved.h5", cwd=tmp_path)
     assert moved.returncode == 0, moved.stderr
 
 

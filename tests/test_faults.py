@@ -26,7 +26,9 @@ from breeds.store.shards import list_shards
 pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and starts them again
 
 # extract_features.py with shards of four rows. STAND_IN puts in the network's place an engine that
-# takes that many seconds for a photo; DIE_AT kills the process before so many steps of writing.
+# takes that many seconds for a photo, and with HOLD makes that file before the seventh and waits for
+# a signal; OPENING is a file to make before the engine is opened; DIE_AT kills the process before so
+# many steps of writing.
 # Without arguments it reads runs to make, one on each line, and forks for each: that saves the start.
 SCRIPT = """
 import json, os, signal, sys, time
@@ -38,9 +40,12 @@ class StandIn:
     name = "stand-in"
     outruns_threads = False
     def stream(self, pixels):
-        for photo in pixels:
+        for number, photo in enumerate(pixels):
             time.sleep(float(os.environ["STAND_IN"]))
-            yield np.float32(photo[::37, ::37]).reshape(-1) / 3
+            if number == 6 and "HOLD" in os.environ:
+                open(os.environ["HOLD"], "x").close()
+                signal.pause()
+            yield np.float32(photo[::11, ::11]).reshape(-1) / 3
 
 def counted(step):
     def call(*arguments, **options):
@@ -56,6 +61,12 @@ def run():
     breeds.store.shards.SHARD_ROWS = 4
     if "STAND_IN" in os.environ:
         breeds.extract.open_engine = lambda *_, **__: StandIn()
+    open_engine = breeds.extract.open_engine
+    def opening(*arguments, **options):
+        open(os.environ["OPENING"], "x").close()
+        return open_engine(*arguments, **options)
+    if "OPENING" in os.environ:
+        breeds.extract.open_engine = opening
     left = int(os.environ.get("DIE_AT", 0))
     for name in ("fsync", "replace", "unlink", "truncate", "ftruncate"):
         setattr(os, name, counted(getattr(os, name)))
@@ -84,7 +95,7 @@ for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's 
 
 
 def arguments(photos: Path, store: Path) -> list[str]:
-    return [str(photos), "--store", str(store), "--weights", "random"]
+    return [str(photos), "--store", str(store), "--weights", "random", "--size", "96"]
 
 
 def start(photos: Path, store: Path, **env: object) -> subprocess.Popen[str]:
@@ -102,6 +113,20 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    """Wait until something has happened that a run does before it ends."""
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def start_and_hold(photos: Path, store: Path, hold: Path) -> subprocess.Popen[str]:
+    """Start a run that has committed one shard, is in the next, and stays there until it is stopped."""
+    process = start(photos, store, STAND_IN=0, HOLD=hold)
+    wait_for(process, hold.exists)
+    return process
+
+
 def run(photos: Path, store: Path, **env: object) -> str:
     code, out, err = finish(start(photos, store, **env))
     assert code == 0, err
@@ -109,11 +134,13 @@ def run(photos: Path, store: Path, **env: object) -> str:
 
 
 Finish = Callable[..., tuple[int, str, str]]
+Quick = Callable[[Path, Path], str]
 
 
-@pytest.fixture
-def forked(tmp_path: Path) -> Iterator[Finish]:
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
     """Make a run as `finish(start(...))` does, in a process forked from one that has started already."""
+    folder = tmp_path_factory.mktemp("forked")
     parent = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -123,7 +150,7 @@ def forked(tmp_path: Path) -> Iterator[Finish]:
     )
 
     def make(photos: Path, store: Path, **env: object) -> tuple[int, str, str]:
-        paths = [Path(tempfile.mkdtemp(dir=tmp_path), name) for name in ("out", "err")]
+        paths = [Path(tempfile.mkdtemp(dir=folder), name) for name in ("out", "err")]
         request = {
             "arguments": arguments(photos, store),
             "env": {name: str(value) for name, value in env.items()},
@@ -141,12 +168,16 @@ def forked(tmp_path: Path) -> Iterator[Finish]:
     parent.wait(60)
 
 
-def wait_for_shards(process: subprocess.Popen[str], store: Path, count: int) -> None:
-    """Wait until a run has taken its lock and committed so many shards."""
-    lock = store.with_name(f".{store.stem}.lock")
-    while not lock.exists() or len(list_shards(shard_folder(store))) < count:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+@pytest.fixture
+def quick(forked: Finish) -> Quick:
+    """Make a whole run with the stand-in, which must go well, and return what it said."""
+
+    def make(photos: Path, store: Path) -> str:
+        code, out, err = forked(photos, store, STAND_IN=0)
+        assert code == 0, err
+        return out
+
+    return make
 
 
 def committed(store: Path) -> dict[str, bytes]:
@@ -168,9 +199,11 @@ def assert_whole(store: Path, like: Path) -> None:
 # kill -9
 
 
-def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path, forked: Finish) -> None:
+def test_killed_before_every_single_step_of_writing(
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick
+) -> None:
     like = tmp_path / "like" / "s.h5"
-    run(photos, like, STAND_IN=0)
+    quick(photos, like)
     for step in range(1, 1000):
         store = tmp_path / str(step) / "s.h5"
         code, _, err = forked(photos, store, STAND_IN=0, DIE_AT=step)
@@ -179,8 +212,7 @@ def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path
         assert code == -signal.SIGKILL, err
         before = committed(store)
         assert not store.exists() or list(verify(store)) == []
-        code, out, err = forked(photos, store, STAND_IN=0)
-        assert code == 0, err
+        out = quick(photos, store)
         assert before.items() <= committed(store).items()
         assert f"({12 - 4 * len(before)} new, {4 * len(before)} reused)" in out
         assert_whole(store, like)
@@ -188,14 +220,14 @@ def test_killed_before_every_single_step_of_writing(photos: Path, tmp_path: Path
 
 
 def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
-    photos: Path, tmp_path: Path, forked: Finish
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick
 ) -> None:
     photo = min(photos.rglob("*.jpg"))
     hidden = photo.rename(tmp_path / photo.name)
     old, new = tmp_path / "old" / "s.h5", tmp_path / "new" / "s.h5"
-    run(photos, old, STAND_IN=0)
+    quick(photos, old)
     hidden.rename(photo)
-    run(photos, new, STAND_IN=0)
+    quick(photos, new)
     seen = set()
     for step in range(1, 1000):
         store = tmp_path / str(step) / "s.h5"
@@ -207,7 +239,7 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
         table = Store.open(store).table
         assert table in (Store.open(old).table, Store.open(new).table)
         seen.add(len(table))
-        assert forked(photos, store, STAND_IN=0)[0] == 0
+        quick(photos, store)
         assert_whole(store, new)
     assert seen == {11, 12}
 
@@ -227,7 +259,7 @@ def test_killed_ten_times_at_random_moments_with_the_real_engine(drawn_photos: P
         target = len(before) + rng.randrange(4)
         while process.poll() is None and len(list_shards(shard_folder(store))) < target:
             time.sleep(0.01)
-        time.sleep(rng.random())
+        time.sleep(rng.random() if target == len(before) else rng.random() / 10)
         process.kill()
         code, _, err = finish(process)
         assert code in (0, -signal.SIGKILL), err
@@ -246,11 +278,11 @@ def test_killed_ten_times_at_random_moments_with_the_real_engine(drawn_photos: P
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_keeps_what_it_computed(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stopped_run_keeps_what_it_computed(
+    photos: Path, tmp_path: Path, quick: Quick, number: signal.Signals
+) -> None:
     like, store = tmp_path / "like" / "s.h5", tmp_path / "stopped" / "s.h5"
-    process = start(photos, store, STAND_IN=0.3)
-    wait_for_shards(process, store, 1)
-    time.sleep(0.4)  # into the second shard
+    process = start_and_hold(photos, store, tmp_path / "held")
     process.send_signal(number)
     code, out, err = finish(process)
     assert code == 130
@@ -261,21 +293,22 @@ def test_a_stopped_run_keeps_what_it_computed(photos: Path, tmp_path: Path, numb
     before = committed(store)
     assert len(before) > 1, "the shard in flight was committed too"
     assert os.listdir(store.parent) == [shard_folder(store).name], "nothing else is left"
-    run(photos, store, STAND_IN=0)
+    quick(photos, store)
     assert before.items() <= committed(store).items()
-    run(photos, like, STAND_IN=0)
+    quick(photos, like)
     assert_whole(store, like)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("shards", [0, 2])
+@pytest.mark.parametrize("shards", [0, 2], ids=["opening", "computing"])
 def test_the_real_engine_can_be_stopped(
     drawn_photos: Path, tmp_path: Path, number: signal.Signals, shards: int
 ) -> None:
     store = tmp_path / "features" / "s.h5"
-    process = start(drawn_photos, store)
-    wait_for_shards(process, store, shards)
-    time.sleep(0.5)
+    opening = tmp_path / "opening"
+    process = start(drawn_photos, store, OPENING=opening)
+    wait_for(process, opening.exists)
+    wait_for(process, lambda: len(list_shards(shard_folder(store))) >= shards)
     process.send_signal(number)
     code, _, err = finish(process)
     assert code == 130, err
@@ -311,42 +344,42 @@ def test_a_run_that_breaks_keeps_what_it_computed(
 # two at once
 
 
-def test_the_second_of_two_extractions_is_told_of_the_first(photos: Path, tmp_path: Path) -> None:
+def test_the_second_of_two_extractions_is_told_of_the_first(
+    photos: Path, tmp_path: Path, quick: Quick
+) -> None:
     store = tmp_path / "features" / "s.h5"
-    first = start(photos, store, STAND_IN=0.5)
-    wait_for_shards(first, store, 1)
+    first = start_and_hold(photos, store, tmp_path / "held")
     before = committed(store)
-    second = run_script("extract_features.py", photos, "--store", store, "--weights", "random", cwd=tmp_path)
+    assert len(before) == 1
+    second = run_script("extract_features.py", *arguments(photos, store), cwd=tmp_path)
     assert_refused(second, f"{store} is being written by process {first.pid} on ")
     assert before.items() <= committed(store).items()
     first.send_signal(signal.SIGINT)
     assert finish(first)[0] == 130
-    assert "12 features" in run(photos, store, STAND_IN=0)
+    assert "12 features" in quick(photos, store)
 
 
-def test_a_store_reached_by_a_link_is_the_same_store(photos: Path, tmp_path: Path) -> None:
+def test_a_store_reached_by_a_link_is_the_same_store(photos: Path, tmp_path: Path, quick: Quick) -> None:
     store, link = tmp_path / "features" / "s.h5", tmp_path / "elsewhere" / "link.h5"
-    run(photos, store, STAND_IN=0)
+    quick(photos, store)
     link.parent.mkdir()
     link.symlink_to(store)
     for photo in photos.rglob("*.jpg"):
         photo.write_bytes(photo.read_bytes() + b"0")  # other photos, to be computed anew
-    first = start(photos, link, STAND_IN=0.5)
-    wait_for_shards(first, store, 4)
+    first = start_and_hold(photos, link, tmp_path / "held")
+    assert len(committed(store)) == 4
     for name in (link, store):
-        second = run_script(
-            "extract_features.py", photos, "--store", name, "--weights", "random", cwd=tmp_path
-        )
+        second = run_script("extract_features.py", *arguments(photos, name), cwd=tmp_path)
         assert_refused(second, f"{name} is being written by process {first.pid} on ")
     first.send_signal(signal.SIGINT)
     assert finish(first)[0] == 130
-    assert "12 features" in run(photos, link, STAND_IN=0)
+    assert "12 features" in quick(photos, link)
     assert link.is_symlink()
     assert os.listdir(link.parent) == ["link.h5"]
     assert list(verify(link)) == list(verify(store)) == []
-    assert "nothing to change" in run(photos, store, STAND_IN=0)
+    assert "nothing to change" in quick(photos, store)
     store.unlink()
-    assert "(0 new, 12 reused)" in run(photos, store, STAND_IN=0)
+    assert "(0 new, 12 reused)" in quick(photos, store)
 
 
 def test_two_stores_can_be_written_at_once_in_one_folder(photos: Path, tmp_path: Path) -> None:
@@ -371,17 +404,17 @@ def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("limit", [0, 100, 1000, 5000, 8000, 12_000, 16_000, 20_000])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
-    photos: Path, tmp_path: Path, limit: int
+    photos: Path, tmp_path: Path, quick: Quick, limit: int
 ) -> None:
     """Files that cannot grow beyond a limit stand for the full disk; the store is about 20 kB."""
     like, store = tmp_path / "like" / "s.h5", tmp_path / "full" / "s.h5"
-    run(photos, like, STAND_IN=0)
+    quick(photos, like)
 
     def full() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-c", SCRIPT, str(photos), "--store", str(store), "--weights", "random"]
+    command = [sys.executable, "-c", SCRIPT, *arguments(photos, store)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(command, env=env, preexec_fn=full, capture_output=True, text=True, check=False)
     assert result.returncode == 2, (result.returncode, result.stderr)
@@ -389,5 +422,5 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
     assert len(errors) == 1, errors
     assert "File too large" in errors[0]
     assert not store.exists()
-    run(photos, store, STAND_IN=0)
+    quick(photos, store)
     assert_whole(store, like)

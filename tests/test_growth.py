@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_refused, run_script
+from conftest import assert_refused, run_script, tensorflow
 from sklearn.linear_model import LogisticRegression
 
 from breeds.evaluate.crossval import compare_heads, cross_validate
@@ -61,8 +61,10 @@ def test_planted_wrong_labels_are_found(make_store) -> None:
 
 
 @pytest.mark.slow
-def test_cross_validation_and_heads_side_by_side(make_store) -> None:
-    store = Store.open(make_store(COUNTS))
+@tensorflow
+def test_cross_validation_and_heads_side_by_side(make_store, monkeypatch) -> None:
+    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 20)
+    store = Store.open(make_store(COUNTS, width=256, spread=0.6))
     numbers = cross_validate(store, train(store, C=0.01), folds=5, repeats=2)
     assert numbers["photos"] == 120
     assert numbers["accuracy"] > 0.9
@@ -78,7 +80,7 @@ def test_cross_validation_and_heads_side_by_side(make_store) -> None:
 
 @pytest.mark.slow
 def test_heads_are_compared_on_the_command_line_from_three_photos_a_class(make_store, tmp_path: Path) -> None:
-    make_store({"a": 3, "b": 3, "c": 4})
+    make_store({"a": 3, "b": 3, "c": 4}, width=64)
     result = run_script("train_head.py", "--compare", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
@@ -120,7 +122,7 @@ def test_evaluation_options_on_the_command_line(make_store, tmp_path: Path) -> N
         model = f"models/{name}.safetensors"
         assert run_script("train_head.py", "--C", C, "--model", model, cwd=tmp_path).returncode == 0
     result = run_script(
-        "evaluate.py", "--model", "models/one.safetensors", "--cv", "3x2", "--doubts",
+        "evaluate.py", "--no-html", "--model", "models/one.safetensors", "--cv", "3x2", "--doubts",
         "--against", "models/two.safetensors", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -133,9 +135,10 @@ def test_evaluation_options_on_the_command_line(make_store, tmp_path: Path) -> N
     assert {"ece_before", "ece_after", "brier_before", "brier_after"} <= report["calibration"].keys()
     assert report["unknown"]["kept_aimed_at"] == 0.95
     assert_refused(
-        run_script("evaluate.py", "--against", "models/none.safetensors", cwd=tmp_path), "models/none"
+        run_script("evaluate.py", "--no-html", "--against", "models/none.safetensors", cwd=tmp_path),
+        "models/none",
     )
-    bad = run_script("evaluate.py", "--cv", "1x2", cwd=tmp_path)
+    bad = run_script("evaluate.py", "--no-html", "--cv", "1x2", cwd=tmp_path)
     assert bad.returncode == 2
     assert "5x2" in bad.stderr
 
@@ -153,7 +156,7 @@ def test_few_photos_work_and_are_said_to_be_few(make_store, tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     assert "few training photos" in result.stdout
     assert "a (1), b (1)" in result.stdout
-    assert run_script("evaluate.py", cwd=tmp_path).returncode == 0
+    assert run_script("evaluate.py", "--no-html", cwd=tmp_path).returncode == 0
 
 
 def test_features_that_are_not_numbers_are_refused(make_store, tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> No
     splits = ["train"] * 9 + ["test"] * 3 + ["train"] * 9 + ["test"] * 3 + ["train"] * 4
     make_store({"a": 12, "b": 12, "c": 4}, splits=splits)
     assert run_script("train_head.py", cwd=tmp_path).returncode == 0
-    result = run_script("evaluate.py", cwd=tmp_path)
+    result = run_script("evaluate.py", "--no-html", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "few        photos for testing, so little is known of: a (3), b (3), c (0)\n" in result.stdout
 
@@ -190,7 +193,7 @@ def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
     for name in ("one", "two"):
         assert run_script("train_head.py", "--store", f"features/{name}.h5", cwd=tmp_path).returncode == 0
     result = run_script(
-        "evaluate.py", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
+        "evaluate.py", "--no-html", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
         cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -199,7 +202,7 @@ def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
     assert "100%: 100.0%" in result.stdout
     make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), seed=1)
     refused = run_script(
-        "evaluate.py", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
+        "evaluate.py", "--no-html", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
         cwd=tmp_path,
     )  # fmt: skip
     assert_refused(refused, "no photo that neither model has seen", "features/two.h5 has too")

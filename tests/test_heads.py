@@ -19,7 +19,7 @@ import safetensors.numpy
 import scipy.optimize
 import scipy.special
 import sklearn.metrics
-from conftest import MakeStore, assert_refused, run_script
+from conftest import MakeStore, assert_refused, run_script, tensorflow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -312,6 +312,7 @@ def test_what_cannot_be_trained_on_is_refused(
 
 
 @pytest.mark.slow
+@tensorflow
 def test_the_dense_head_learns_and_is_the_same_kind_of_model(
     open_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -828,12 +829,15 @@ def test_a_model_is_evaluated_from_any_folder(make_store: MakeStore, tmp_path: P
     trained = run_script("train_head.py", "--store", *stores, "--model", "m.safetensors", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     (tmp_path / "elsewhere").mkdir()
-    done = run_script("evaluate.py", "--model", tmp_path / "m.safetensors", cwd=tmp_path / "elsewhere")
+    done = run_script(
+        "evaluate.py", "--no-html", "--model", tmp_path / "m.safetensors", cwd=tmp_path / "elsewhere"
+    )
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "features/made.h5") in done.stderr
 
 
 @pytest.mark.slow
+@tensorflow
 def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
     from breeds.heads import dense
     from breeds.heads.model import apply_layers

@@ -16,9 +16,10 @@ from PIL import Image
 from breeds.store import FeatureIndex, Store
 
 # Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
-# how many photos there were and the most memory that was ever held (the system's own count).
-EXTRACT = """
-import json, resource, sys
+# how many photos there were and the most memory that was ever held: by the system's count, which for a
+# process's usage begins with what its parent held, and so on Linux the one that begins with the program.
+EXTRACT = r"""
+import json, re, resource, sys
 from pathlib import Path
 import numpy as np
 import breeds.extract
@@ -33,7 +34,9 @@ class StandIn:
 
 breeds.extract.open_engine = lambda *_, **__: StandIn()
 summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), Asked("random", size=96))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.platform == "linux":
+    peak = 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 print(json.dumps([summary.photos, summary.features, summary.new, peak]))
 """
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import SHARED_WEIGHTS, needs_shared
+from conftest import SHARED_WEIGHTS, needs_shared, tensorflow
 
 from breeds.engines import package, weightfile
 from breeds.engines.backbones import BACKBONES, XCEPTION, Backbone
@@ -55,6 +55,7 @@ def save_legacy(path: Path, model: object) -> None:
 
 
 @pytest.mark.slow
+@tensorflow
 @pytest.mark.parametrize("name", ["xception", "inceptionv3", "resnet50v2", "efficientnetv2s"])
 def test_both_of_keras_layouts_hold_the_same_weights(name: str, tmp_path: Path) -> None:
     from breeds.engines.keras import keras
@@ -101,6 +102,8 @@ def test_the_file_that_keras_publishes_is_imagenet_by_its_own_digest(kind: str, 
     assert (found.name, found.sha256) == ("imagenet", XCEPTION.content)
 
 
+@pytest.mark.slow
+@tensorflow
 @needs_shared
 def test_the_genuine_weights_are_imagenet_in_any_layout(tmp_path: Path) -> None:
     from breeds.engines.keras import keras
