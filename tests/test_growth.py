@@ -193,8 +193,8 @@ def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
     for name in ("one", "two"):
         assert run_script("train_head.py", "--store", f"features/{name}.h5", cwd=tmp_path).returncode == 0
     result = run_script(
-        "evaluate.py", "--no-html", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
-        cwd=tmp_path,
+        "evaluate.py", "--no-html", "--model", "models/one.safetensors",
+        "--against", "models/two.safetensors", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert f"using {tmp_path / 'features/two.h5'}" in result.stderr
@@ -202,7 +202,7 @@ def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
     assert "100%: 100.0%" in result.stdout
     make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), seed=1)
     refused = run_script(
-        "evaluate.py", "--no-html", "--model", "models/one.safetensors", "--against", "models/two.safetensors",
-        cwd=tmp_path,
+        "evaluate.py", "--no-html", "--model", "models/one.safetensors",
+        "--against", "models/two.safetensors", cwd=tmp_path,
     )  # fmt: skip
     assert_refused(refused, "no photo that neither model has seen", "features/two.h5 has too")
