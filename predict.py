@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     add("--out", metavar="FILE", type=Path, help="the file to write (default: to the terminal)")
     add("--format", choices=("csv", "json", "kaggle"), default="csv",
         help="csv, one JSON object a line, or Kaggle's submission format")  # fmt: skip
+    add("--html", metavar="FILE", type=Path,
+        help="write a page of the answers too: every photo with its breed, to filter and to sort; the "
+             "pictures of more than some 400 photos are in a folder beside it")  # fmt: skip
     add("--top-k", metavar="K", type=cli.positive, default=1, help="how many breeds to name for each photo")
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
@@ -57,12 +60,14 @@ def main() -> int:
     from breeds.predict.answers import write_answers
     from breeds.predict.evidence import Explainer
     from breeds.predict.inputs import list_inputs
+    from breeds.predict.page import AnswersPage
     from breeds.predict.pictures import PictureFolder
 
     started = time.perf_counter()
     if arguments.out:
         check_writable(arguments.out)
     pictures = PictureFolder(arguments.explain) if arguments.explain else None
+    page = AnswersPage(arguments.html, arguments.out) if arguments.html else None
     paths = list_inputs(arguments.paths, sys.stdin or ())
     model = load_model(model_path)
     if arguments.no_unknown:
@@ -79,6 +84,8 @@ def main() -> int:
         )  # fmt: skip
         if pictures:
             answers = pictures.save(answers, model)
+        if page:
+            answers = page.watch(answers)
         total, failed = write_answers(
             answers, model.classes, arguments.out, arguments.format, arguments.top_k
         )
@@ -87,9 +94,12 @@ def main() -> int:
     without = pictures.failed if pictures else []
     for path, reason in without:
         print(f"no picture for {path}: {reason}", file=sys.stderr)
+    if page:
+        page.write(model, model_path, views)
+    written = " and ".join(str(path) for path in (arguments.out, arguments.html) if path)
     seconds = time.perf_counter() - started
     print(f"{total} photos = {total - len(failed)} answers + {len(failed)} without; {seconds:.1f} s"
-          f"{f'; wrote {arguments.out}' if arguments.out else ''}", file=sys.stderr)  # fmt: skip
+          f"{f'; wrote {written}' if written else ''}", file=sys.stderr)  # fmt: skip
     return 1 if failed or without else 0
 
 

@@ -54,7 +54,7 @@ def write_page(template: str, path: Path, script: str = "", **values: Any) -> in
     page = (
         _environment()
         .get_template(template)
-        .render(
+        .stream(
             style=_trusted(style),
             script=_trusted(code),
             policy=_policy(style, code),
@@ -63,10 +63,9 @@ def write_page(template: str, path: Path, script: str = "", **values: Any) -> in
             **values,
         )
     )
-    data = page.encode("utf-8")
     with write_aside(path) as aside:
-        aside.write_bytes(data)
-    return len(data)
+        page.dump(os.fspath(aside), encoding="utf-8")  # piece by piece: never all of it in memory
+        return aside.stat().st_size
 
 
 def printable(text: str) -> str:

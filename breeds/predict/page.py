@@ -1,0 +1,280 @@
+"""A page of the answers: every photo with what was said of it, to filter and to sort."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+import numpy as np
+
+from breeds.errors import BreedsError, PhotoError
+from breeds.files import check_writable
+from breeds.heads.model import Model
+from breeds.pages.render import link, write_page
+from breeds.pages.thumbs import Thumbnail, thumbnails
+from breeds.photos import read
+from breeds.predict import Answer
+from breeds.recipe import Recipe
+
+#: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.
+EMBEDDED_BYTES = 2 * 10**6
+#: What a breed is called that is none of the model's, in the page's filter.
+_NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What is kept of an answer until the page is written: the classes' numbers, not their names."""
+
+    path: str
+    key: str
+    error: str
+    unknown: bool = False
+    best: int = 0
+    probability: float = 0.0
+    second: int = 0
+    second_probability: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A thumbnail in its place: an address of its bytes, or of a file beside the page."""
+
+    src: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """An answer as the template shows it; `thumbnail` is None where `missing` says why."""
+
+    name: str
+    folder: str
+    path: str
+    address: str
+    group: str
+    breed: str
+    unknown: bool
+    probability: float
+    certainty: str
+    second: str
+    second_certainty: str
+    thumbnail: _Picture | None
+    missing: str
+
+
+class AnswersPage:
+    """Notes the answers that come by, and writes a page of them when all have come.
+
+    Parameters
+    ----------
+    path
+        The page. Pictures that are too many to be in it go into a folder beside it, ``NAME_files``.
+    other
+        A file that the same run writes, or None.
+
+    Raises
+    ------
+    BreedsError
+        At once, if page or folder cannot be written, or the page is that other file.
+    """
+
+    def __init__(self, path: Path, other: Path | None = None) -> None:
+        check_writable(path)
+        if other is not None and os.path.realpath(path) == os.path.realpath(other):
+            raise BreedsError(f"--html and --out both name {path}; name two files.")
+        check_writable(_Files.of(path) / "picture.jpg")
+        self._path = path
+        self._notes: list[_Note] = []
+
+    def watch(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """Yield the answers as they come, and keep a few numbers of each."""
+        for answer in answers:
+            self._notes.append(_note(answer))
+            yield answer
+
+    def write(self, model: Model, model_path: Path, views: Sequence[str] = ()) -> int:
+        """Write the page, whole or not at all, and return its size in bytes.
+
+        Parameters
+        ----------
+        model, model_path
+            What answered, and the file that it came from.
+        views
+            Over which views the answers are averaged, beside the photos as they are.
+
+        Raises
+        ------
+        BreedsError
+            If it cannot be written.
+        """
+        notes = [note for note in self._notes if not note.error]
+        trained_on = model.seen_keys()
+        with _Files(self._path) as files:
+            return write_page(
+                "answers.html",
+                self._path,
+                "answers.js" if notes else "",
+                cards=self._cards(notes, model.classes, files),
+                files=files,
+                groups=_groups(notes, model.classes),
+                without=[self._failure(note) for note in self._notes if note.error],
+                total=len(self._notes),
+                answered=len(notes),
+                unknown=sum(note.unknown for note in notes),
+                seen=sum(note.key in trained_on for note in notes),
+                model=model,
+                model_name=model_path.stem,
+                model_path=str(model_path),
+                weights=" and ".join(dict.fromkeys(_weights(recipe) for recipe, _ in model.parts)),
+                random=any(recipe.weights == "random" for recipe, _ in model.parts),
+                views=list(views),
+            )
+
+    def _cards(self, notes: list[_Note], classes: list[str], files: _Files) -> Iterator[_Card]:
+        """Yield a card for each answer; thumbnails are made as the page asks for them."""
+        common = _common_folder(note.path for note in notes)
+        found = thumbnails((note.key, note.path) for note in notes)
+        for note, picture in zip(notes, _placed(found, files), strict=True):
+            yield _Card(
+                name=os.path.basename(note.path) or note.path,
+                folder=_below(common, os.path.dirname(note.path)),
+                path=note.path,
+                address=self._address(note.path),
+                group=_NONE if note.unknown else str(note.best),
+                breed=classes[note.best],
+                unknown=note.unknown,
+                probability=note.probability,
+                certainty=_certainty(note.probability),
+                second=classes[note.second],
+                second_certainty=_certainty(note.second_probability),
+                thumbnail=picture if isinstance(picture, _Picture) else None,
+                missing=str(picture) if isinstance(picture, PhotoError) else "",
+            )
+
+    def _failure(self, note: _Note) -> tuple[str, str, str]:
+        return note.path, self._address(note.path), note.error
+
+    def _address(self, path: str) -> str:
+        """Return where a photo is, seen from the page, or "" if nothing is there."""
+        return link(path, self._path) if os.path.isfile(path) else ""
+
+
+class _Files:
+    """The folder beside a page for its thumbnails; only what is not there yet is ever written.
+
+    A file's name follows from its bytes: what has that name and those bytes is used, and what has the
+    name and other bytes is not ours, and stays. If the page comes to nothing, what was made goes too.
+    """
+
+    def __init__(self, page: Path) -> None:
+        self.folder = self.of(page)
+        self.used = False
+        self._made: list[Path] = []
+
+    @staticmethod
+    def of(page: Path) -> Path:
+        """Return the folder that belongs to a page."""
+        return page.with_name(f"{page.stem}_files")
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        for path in self._made:
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):  # it is not empty: others' files are in it
+            self.folder.rmdir()
+
+    def place(self, thumbnail: Thumbnail) -> str:
+        """Return the address of a thumbnail that is now in the folder, or in the address itself."""
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}.jpg"
+        try:
+            with open(path, "xb") as file:
+                self._made.append(path)
+                file.write(thumbnail.data)
+        except FileExistsError:
+            if not _holds(path, thumbnail.data):
+                return thumbnail.src
+        self.used = True
+        return quote(os.fsencode(f"{self.folder.name}/{path.name}"))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read(str(path)) == data
+    except PhotoError:
+        return False
+
+
+def _placed(found: Iterator[Thumbnail | PhotoError], files: _Files) -> Iterator[_Picture | PhotoError]:
+    """Yield thumbnails with their addresses: all in the page, or, from `EMBEDDED_BYTES` on, all files."""
+    first: list[Thumbnail | PhotoError] = []
+    size = 0
+    for thumbnail in found:
+        first.append(thumbnail)
+        size += len(thumbnail.data) if isinstance(thumbnail, Thumbnail) else 0
+        if size > EMBEDDED_BYTES:
+            break
+    for thumbnail in chain(first, found):
+        if isinstance(thumbnail, PhotoError):
+            yield thumbnail
+        else:
+            src = files.place(thumbnail) if size > EMBEDDED_BYTES else thumbnail.src
+            yield _Picture(src, thumbnail.width, thumbnail.height)
+
+
+def _note(answer: Answer) -> _Note:
+    if answer.probabilities is None:
+        return _Note(answer.path, answer.key, answer.error)
+    best, second = (int(i) for i in np.argsort(-answer.probabilities, kind="stable")[:2])
+    shares = (float(answer.probabilities[i]) for i in (best, second))
+    return _Note(answer.path, answer.key, "", answer.unknown, best, next(shares), second, next(shares))
+
+
+def _groups(notes: list[_Note], classes: list[str]) -> list[tuple[str, str, int]]:
+    """Return the breeds that were answered, the most frequent first: group, name, photos."""
+    counts = Counter(note.best for note in notes if not note.unknown)
+    return [(str(best), classes[best], count) for best, count in counts.most_common()]
+
+
+def _common_folder(paths: Iterable[str]) -> str:
+    """Return the folder that all paths are in, so that names can leave it out, or "" if there is none."""
+    try:
+        return os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # none at all, or some from the root and some not
+        return ""
+
+
+def _below(common: str, folder: str) -> str:
+    """Return a folder as seen from one above it, "" for that one itself."""
+    found = os.path.relpath(folder, common) if common else folder
+    return "" if found == "." else found
+
+
+def _certainty(share: float) -> str:
+    """Return a probability as people read it; what is not quite certain is never called so."""
+    number = f"{share * 100:.1f}"
+    number = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(number, number)
+    return f"{number}\N{NARROW NO-BREAK SPACE}%"
+
+
+def _weights(recipe: Recipe) -> str:
+    """Return the network of a recipe and its weights in words."""
+    names = {"imagenet": "ImageNet weights", "random": "random weights"}
+    return f"{recipe.backbone} with {names.get(recipe.weights, f'the weights {recipe.weights}')}"
