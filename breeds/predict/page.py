@@ -250,7 +250,8 @@ def _note(answer: Answer) -> _Note:
 def _groups(notes: list[_Note], classes: list[str]) -> list[tuple[str, str, int]]:
     """Return the breeds that were answered, the most frequent first: group, name, photos."""
     counts = Counter(note.best for note in notes if not note.unknown)
-    return [(str(best), classes[best], count) for best, count in counts.most_common()]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], classes[item[0]]))
+    return [(str(best), classes[best], count) for best, count in ordered]
 
 
 def _common_folder(paths: Iterable[str]) -> str:

@@ -41,17 +41,22 @@
     find("nothing").hidden = left > 0;
   }
 
+  function change() {
+    show();
+    if (photos.getBoundingClientRect().top < 0) find("shown").scrollIntoView();
+  }
+
   // The two ends push each other along.
-  least.addEventListener("input", () => { most.value = Math.max(most.valueAsNumber, least.valueAsNumber); show(); });
-  most.addEventListener("input", () => { least.value = Math.min(most.valueAsNumber, least.valueAsNumber); show(); });
-  for (const choice of [order, ...groups]) choice.addEventListener("change", show);
+  least.addEventListener("input", () => { most.value = Math.max(most.valueAsNumber, least.valueAsNumber); change(); });
+  most.addEventListener("input", () => { least.value = Math.min(most.valueAsNumber, least.valueAsNumber); change(); });
+  for (const choice of [order, ...groups]) choice.addEventListener("change", change);
   find("all").addEventListener("click", () => {
     [least.value, most.value] = [0, 100];
     groups[0].checked = true;
-    show();
+    change();
     groups[0].focus();
   });
   for (const choice of groups) choice.disabled = false;
   find("tools").hidden = false;
-  show();
+  addEventListener("pageshow", show); // who comes back from a photo finds what was chosen
 })();

@@ -1,0 +1,361 @@
+"""The page of the answers: what it says is what the CSV says, and what is hostile is text on it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_refused
+from PIL import Image
+from test_predict import made_up_store, read_csv, script
+
+from breeds.heads.model import Model, load_model, save_model
+from breeds.photos import key_of
+from breeds.predict import Answer, predict
+from breeds.predict.cache import FeatureCache
+from breeds.predict.page import AnswersPage
+from breeds.recipe import Recipe
+from breeds.store import Store
+from breeds.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
+
+MODEL = Path("models/photos.safetensors")
+HOSTILE_CLASSES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "bytes \udcff{{ 7 * 7 }}"]
+HOSTILE_NAMES = [
+    'it\'s "quoted" & <b>.jpg',
+    "new\nline.jpg",
+    "😀 #?%41.jpg",
+    "\udcff\udcfe.jpg",
+    "javascript:alert(3).jpg",
+    "\u202egpj.jpg",
+]
+
+
+@pytest.fixture
+def place(photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos, a stranger, and a model whose store and cache are all that answering needs."""
+    model = train(Store.open(made_up_store(photos, tmp_path / "features/photos.h5", random_recipe)), C=1.0)
+    monkeypatch.chdir(tmp_path)
+    stranger = Path("stranger.jpg")
+    stranger.write_bytes(min(photos.rglob("*.jpg")).read_bytes() + b"!")
+    with FeatureCache(Path("models")) as cache:
+        far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
+        cache.add(random_recipe, key_of(stranger.read_bytes()), far)
+    save_model(model, MODEL)
+    return tmp_path
+
+
+@dataclass
+class Card:
+    """What a card of a page says."""
+
+    group: str
+    certainty: str
+    text: str
+    address: str
+    src: str
+    alt: str
+
+
+def cards_of(page: Path) -> list[Card]:
+    """Read the cards of a page."""
+    found = []
+    for tag, inside in re.findall(r'<li class="card answer([^>]*)>(.*?)</li>', page.read_text(), re.DOTALL):
+        values = dict(re.findall(r'(data-group|data-certainty|href|src|alt)="([^"]*)"', tag + inside))
+        values = {name: unescape(value) for name, value in values.items()}
+        shown = unescape(re.sub(r"<[^>]*>", "", inside))
+        found.append(
+            Card(
+                values["data-group"],
+                values["data-certainty"],
+                re.sub(r"\s+", " ", shown).strip(),
+                values.get("href", ""),
+                values.get("src", ""),
+                values.get("alt", ""),
+            )
+        )
+    return found
+
+
+def text_of(page: Path) -> str:
+    """Read what a page says, without its script and style."""
+    body = re.sub(r"<(script|style)>.*?</\1>", "", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", "", body)))
+
+
+def write_page(model: Model, paths: list[str], page: Path = Path("page.html")) -> None:
+    """Write a page of the answers for `paths`, in this process."""
+    answers = AnswersPage(page)
+    list(answers.watch(predict(model, paths, None, Path("models"))))
+    answers.write(model, MODEL)
+
+
+# what it says
+
+
+def test_the_page_says_what_the_csv_says(place: Path) -> None:
+    Path("empty.jpg").touch()
+    Path("text.jpg").write_text("text")
+    command = ("photos", "stranger.jpg", "empty.jpg", "text.jpg", "-")
+    result = script(*command, "--top-k=2", "--out=out.csv", "--html=page.html", stdin="gone.jpg\n")
+    assert result.returncode == 1
+    assert "wrote out.csv and page.html" in result.stderr
+    frame = read_csv()
+    answered, failed = frame[frame.error == ""], frame[frame.error != ""]
+    cards = cards_of(Path("page.html"))
+    assert len(answered) == len(cards) == 13
+    assert [card.certainty for card in cards] == [f"{float(p):.6f}" for p in answered.probability]
+    for row, card in zip(answered.itertuples(), cards, strict=True):
+        first, second = f"{float(row.probability) * 100:.1f}", f"{float(row.probability_2) * 100:.1f}"
+        first, second = {"100.0": "> 99.9"}.get(first, first), {"0.0": "< 0.1"}.get(second, second)
+        begin = f"None of these guess {row.guess}" if row.breed == "unknown" else row.breed
+        name, folder = os.path.basename(row.path), os.path.dirname(row.path)
+        inside = f" in {folder}" if folder else ""
+        assert card.text == f"{begin} {first} % then {row.breed_2} {second} % {name}{inside}"
+        assert unquote(card.address) == row.path
+        assert card.alt == name
+    text = text_of(Path("page.html"))
+    assert "16 photos, 13 answers" in text
+    assert "1 photo seems to be of none of these breeds. 3 photos have no answer" in text
+    for row in failed.itertuples():
+        assert f"{row.path} {row.error}" in text
+    counts = answered.breed[answered.breed != "unknown"].value_counts()
+    for breed, count in counts.items():
+        assert f" {breed} {count} " in text
+    assert "all 13 " in text
+    assert "none of these 1 " in text
+    assert "The weights are random: these answers say nothing about real dogs." in text
+    assert f"The model was trained on {train_count()} of these photos" in text
+
+
+def train_count() -> int:
+    """How many photos the model was trained on, all of which are in the folder."""
+    return len(load_model(MODEL).seen)
+
+
+@pytest.mark.parametrize("form", ["json", "kaggle"])
+def test_it_stands_beside_every_format(place: Path, form: str) -> None:
+    photo = str(min(Path("photos").rglob("*.jpg")))
+    shutil.copy(photo, "copy.jpg")
+    plain = script("-", f"--format={form}", stdin=f"{photo}\ncopy.jpg\n{photo}\n")
+    result = script("-", f"--format={form}", "--html=page.html", stdin=f"{photo}\ncopy.jpg\n{photo}\n")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == plain.stdout
+    assert [unquote(card.address) for card in cards_of(Path("page.html"))] == [photo, "copy.jpg", photo]
+
+
+def test_it_says_that_a_breed_is_always_named_where_it_is(place: Path) -> None:
+    script("stranger.jpg", "--no-unknown", "--html=page.html")
+    (card,) = cards_of(Path("page.html"))
+    assert card.group != "none"
+    assert "a breed is named for every photo" in text_of(Path("page.html"))
+
+
+def test_without_any_photo_or_any_answer_there_is_a_page_that_says_so(place: Path) -> None:
+    Path("nothing").mkdir()
+    assert script("nothing", "--html=page.html").returncode == 0
+    assert "0 photos, 0 answers There was no photo in what was named." in text_of(Path("page.html"))
+    Path("nothing/empty.jpg").touch()
+    assert script("nothing", "--html=page.html").returncode == 1
+    assert "1 photo, 0 answers 1 photo has no answer" in text_of(Path("page.html"))
+    assert not cards_of(Path("page.html"))
+
+
+def test_a_photo_that_is_gone_or_changed_meanwhile_is_a_tile_with_its_name(place: Path) -> None:
+    photos = sorted(map(str, Path("photos").rglob("*.jpg")))[:3]
+    model = load_model(MODEL)
+    page = AnswersPage(Path("page.html"))
+    list(page.watch(predict(model, photos, None, None)))
+    os.unlink(photos[0])
+    shutil.copy(photos[2], photos[1])
+    page.write(model, MODEL)
+    gone, changed, there = cards_of(Path("page.html"))
+    assert gone.text.startswith(f"{os.path.basename(photos[0])}no such file ")
+    assert changed.text.startswith(f"{os.path.basename(photos[1])}changed since ")
+    assert (gone.src, changed.src) == ("", "")
+    assert (gone.address, unquote(changed.address), unquote(there.address)) == ("", *photos[1:])
+    assert there.src.startswith("data:image/jpeg;base64,")
+
+
+# hostile names
+
+
+def hostile(place: Path) -> list[str]:
+    """Give classes and photos hostile names; return the photos' paths."""
+    model = load_model(MODEL)
+    model.classes = HOSTILE_CLASSES
+    save_model(model, MODEL)
+    photo = min(Path("photos").rglob("*.jpg"))
+    Path("hostile").mkdir()
+    for name in HOSTILE_NAMES:
+        shutil.copy(photo, Path("hostile", name))
+    Path("hostile", "<img src=x onerror=alert(4)>.jpg").touch()
+    return [f"hostile/{name}" for name in sorted(HOSTILE_NAMES)]
+
+
+def test_hostile_names_are_text(place: Path) -> None:
+    paths = hostile(place)
+    assert script("hostile", "--html=page.html", "--out=out.csv").returncode == 1
+    html = Path("page.html").read_text(encoding="utf-8")
+    assert html.count("<script") == 1
+    assert not re.search(r"<img(?! class=\"picture\" src=\"data:image/jpeg;base64,)|<b>\.", html)
+    assert not re.search(r"\s(on\w+|style)=", re.sub(r"&[^;]+;.*?&[^;]+;", "", html))
+    cards = cards_of(Path("page.html"))
+    assert sorted(os.fsencode(unquote(card.address, errors="surrogateescape")) for card in cards) == sorted(
+        os.fsencode(path) for path in paths
+    )
+    assert all(card.address.startswith("hostile/") for card in cards)
+    classes = {name.replace("\udcff", "\N{REPLACEMENT CHARACTER}") for name in HOSTILE_CLASSES}
+    assert all(any(card.text.startswith(name) for name in classes) for card in cards)
+    assert "hostile/<img src=x onerror=alert(4)>.jpg empty file (0 bytes)" in text_of(Path("page.html"))
+
+
+# where it is written
+
+
+@pytest.mark.parametrize("page", ["file/page.html", "photos", "/proc/page.html", "taken.html"])
+def test_a_page_that_cannot_be_written_is_found_before_any_work(place: Path, page: str) -> None:
+    Path("file").touch()
+    Path("taken_files").touch()
+    before = sorted(os.listdir())
+    assert_refused(script("photos", "--html", page), "Cannot write", page.split(".")[0])
+    assert sorted(os.listdir()) == sorted([*before, "poison"])
+
+
+def test_one_file_for_page_and_answers_is_refused(place: Path) -> None:
+    assert_refused(script("photos", "--out=answers", "--html=./answers"), "--html and --out", "answers")
+    assert not Path("answers").exists()
+
+
+def test_few_pictures_are_in_the_page(place: Path) -> None:
+    before = {*os.listdir(), "poison", "page.html"}
+    assert script("photos", "--html=page.html").returncode == 0
+    assert {*os.listdir()} == before
+    assert all(card.src.startswith("data:image/jpeg;base64,") for card in cards_of(Path("page.html")))
+    assert "This page is one file" in text_of(Path("page.html"))
+
+
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few pictures are embedded that those of a test are too many."""
+    monkeypatch.setattr("breeds.predict.page.EMBEDDED_BYTES", 10_000)
+
+
+def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
+    place: Path, few_are_many: None
+) -> None:
+    photos = sorted(map(str, Path("photos").rglob("*.jpg")))
+    page = Path("sub folder/page's 1%.html")
+    write_page(load_model(MODEL), [*photos, photos[0]], page)
+    cards = cards_of(page)
+    files = [page.parent / unquote(card.src) for card in cards]
+    folder = page.parent / "page's 1%_files"
+    assert len(files) == 13
+    assert {*files} == {*folder.iterdir()}
+    assert len({*files}) == 12
+    for file in files:
+        assert max(Image.open(file).size) <= 160
+    assert "the folder page's 1%_files beside it" in text_of(page)
+    before = {file: file.stat().st_ino for file in files}
+    write_page(load_model(MODEL), photos[:3] * 4, page)
+    assert {file: file.stat().st_ino for file in folder.iterdir()} == before
+    assert os.listdir(page.parent) == [folder.name, page.name] or sorted(os.listdir(page.parent)) == sorted(
+        [folder.name, page.name]
+    )
+
+
+def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path, few_are_many: None) -> None:
+    photos = sorted(map(str, Path("photos").rglob("*.jpg")))
+    write_page(load_model(MODEL), photos)
+    names = [card.src for card in cards_of(Path("page.html"))]
+    other = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(other, "png")
+    Path(names[0]).write_bytes(other.getvalue())
+    Path(names[1]).unlink()
+    Path(names[1]).symlink_to("/nowhere/at all")
+    Path(names[2]).unlink()
+    os.mkfifo(names[2])
+    Path("page_files/mine.txt").write_text("mine")
+    write_page(load_model(MODEL), photos)
+    cards = cards_of(Path("page.html"))
+    assert [card.src.startswith("data:") for card in cards] == [True] * 3 + [False] * 9
+    assert Path(names[0]).read_bytes() == other.getvalue()
+    assert os.readlink(names[1]) == "/nowhere/at all"
+    assert Path(names[2]).is_fifo()
+    assert Path("page_files/mine.txt").read_text() == "mine"
+
+
+def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
+    place: Path, few_are_many: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from breeds.pages.thumbs import thumbnails
+
+    def stopped(photos: Iterator[tuple[str, str]]) -> Iterator[object]:
+        found = thumbnails(photos)
+        for _ in range(8):
+            yield next(found)
+        assert len(os.listdir("page_files")) > 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("breeds.predict.page.thumbnails", stopped)
+    before = sorted(os.listdir())
+    photos = sorted(map(str, Path("photos").rglob("*.jpg")))
+    with pytest.raises(KeyboardInterrupt):
+        write_page(load_model(MODEL), photos)
+    assert sorted(os.listdir()) == before
+    Path("page_files").mkdir()
+    Path("page_files/mine.txt").write_text("mine")
+    Path("page.html").write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        write_page(load_model(MODEL), photos)
+    assert os.listdir("page_files") == ["mine.txt"]
+    assert Path("page.html").read_text() == "old"
+
+
+def test_ctrl_c_among_the_answers_leaves_no_page(place: Path) -> None:
+    photo = min(Path("photos").rglob("*.jpg"))
+    command = [sys.executable, f"{ROOT}/predict.py", "-", "--html", "page.html"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(f"{photo}\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith("path,")
+        assert str(photo) in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert not list(Path().glob("*page*"))
+
+
+def test_an_answer_costs_the_page_some_hundred_bytes(tmp_path: Path) -> None:
+    """The 120 probabilities of an answer are a kilobyte: they are not kept."""
+    page = AnswersPage(tmp_path / "page.html")
+    rng = np.random.default_rng(0)
+    answers = (
+        Answer(f"photos/{n:06d}.jpg", rng.dirichlet(np.ones(120)), key=hashlib.sha256(b"%d" % n).hexdigest())
+        for n in range(4000)
+    )
+    tracemalloc.start()
+    for _ in page.watch(answers):
+        pass
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept / 4000 < 600
