@@ -202,7 +202,8 @@ class _Files:
 
     def place(self, thumbnail: Thumbnail) -> str:
         """Return the address of a thumbnail that is now in the folder, or in the address itself."""
-        self.folder.mkdir(exist_ok=True)
+        if not self.used:
+            self.folder.mkdir(exist_ok=True)
         path = self.folder / f"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}.jpg"
         try:
             with open(path, "xb") as file:
