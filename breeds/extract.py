@@ -97,16 +97,26 @@ class Asked:
         BreedsError
             If the backbone does not take this size, or the engine this precision.
         """
+        size, precision = self.input_size(), recipe_precision(self.engine, self.precision)
+        return Recipe(
+            self.backbone, weights.name, weights.sha256, size, self.resize, precision, view=self.view
+        )
+
+    def input_size(self) -> int:
+        """Return the width and height of the network's input, in pixels.
+
+        Raises
+        ------
+        BreedsError
+            If the backbone does not take the size asked for.
+        """
         backbone = BACKBONES[self.backbone]
         size = self.size or backbone.size
         if not backbone.smallest <= size <= LARGEST_SIZE:
             raise BreedsError(
                 f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
             )
-        precision = recipe_precision(self.engine, self.precision)
-        return Recipe(
-            backbone.name, weights.name, weights.sha256, size, self.resize, precision, view=self.view
-        )
+        return size
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import Listing, decode, find_photos, key_of, memory, parse_views, picture, read
+from breeds.photos import Listing, decode, find_photos, key_of, look, memory, parse_views, picture, read
 
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -898,6 +898,16 @@ def test_a_picture_is_upright_and_keeps_nothing_of_the_metadata(orientation: int
     wanted = decode(photo, 32).astype(float)
     assert np.abs(np.asarray(shown.resize((32, 32)), dtype=float) - wanted).mean() < 12
     assert b"where I live" not in encoded(shown, "JPEG") + encoded(shown, "PNG")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_look_says_how_large_the_photo_itself_is_upright(form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    shown, width, height = look(encoded(PICTURE, form, exif=exif), 8)  # so small that JPEG is reduced
+    assert (width, height) == (PICTURE.size if orientation < 5 else PICTURE.size[::-1])
+    assert shown.size == ((8, 6) if orientation < 5 else (6, 8))
 
 
 @pytest.mark.parametrize("data", [b"", JPEG[: len(JPEG) // 2], b"GIF89a", claims_30000_squared("PNG")])

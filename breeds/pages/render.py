@@ -151,7 +151,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _breakable(name: str) -> Any:
-    """Return a name that may go on in the next line after an underscore."""
+    """Return a name or a path that may go on in the next line after an underscore or a stroke."""
     from markupsafe import Markup, escape
 
-    return Markup("_<wbr>").join(escape(part) for part in printable(name).split("_"))
+    return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(printable(name)))))  # no entity has either

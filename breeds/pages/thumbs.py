@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from breeds.engines.pipeline import KeyAndPath, run_ahead
 from breeds.engines.processes import cores
 from breeds.errors import PhotoError
@@ -51,6 +54,15 @@ class Thumbnail:
         with Image.open(io.BytesIO(self.data)) as image:
             image.thumbnail((longest, longest))
             return Thumbnail.of(image)
+
+    @staticmethod
+    def of_pixels(pixels: NDArray[np.uint8], longest: int = LONGEST) -> Thumbnail:
+        """Return pixels, uint8 (height, width, 3), such as `breeds.photos.decode` gives, as a picture."""
+        from PIL import Image
+
+        image = Image.fromarray(pixels)
+        image.thumbnail((longest, longest))
+        return Thumbnail.of(image)
 
     @staticmethod
     def of(image: Image.Image) -> Thumbnail:

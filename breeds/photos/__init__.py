@@ -1,6 +1,6 @@
 """Photos: find them, identify them by their bytes, and decode one safely to pixels."""
 
-from breeds.photos.decode import ORIGINAL, RESIZES, decode, key_of, parse_views, picture, read
+from breeds.photos.decode import ORIGINAL, RESIZES, decode, key_of, look, parse_views, picture, read
 from breeds.photos.find import Listing, Photo, find_photos, walk_photos
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "decode",
     "find_photos",
     "key_of",
+    "look",
     "parse_views",
     "picture",
     "read",

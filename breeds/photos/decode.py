@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from contextlib import closing
 from importlib import import_module
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Those that make its width its height.
+_SIDEWAYS = {_UPRIGHT[number] for number in (5, 6, 7, 8)}
 
 
 def read(path: str) -> bytes:
@@ -120,23 +122,36 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
     return _opened_safely(data, size, view, square)
 
 
+class Look(NamedTuple):
+    """A picture to look at, and the width and height of the photo itself, upright, in pixels."""
+
+    picture: Image.Image
+    width: int
+    height: int
+
+
 def picture(data: bytes, longest: int) -> Image.Image:
+    """Return the picture of `look`, without the photo's size."""
+    return look(data, longest).picture
+
+
+def look(data: bytes, longest: int) -> Look:
     """Decode a photo's bytes to look at: upright, in its own shape, within the same limits as `decode`.
 
     A JPEG is decoded no larger than it has to be, which is several times as fast; so this is no way to
-    pixels for a network.
+    pixels for a network. Yet all of its bytes are decoded: what fails in `decode` fails here.
 
     Parameters
     ----------
     data
         The whole file's bytes.
     longest
-        What its longer side has at most, in pixels; a smaller photo stays as it is.
+        What the picture's longer side has at most, in pixels; a smaller photo stays as it is.
 
     Returns
     -------
-    PIL.Image.Image
-        RGB, the first frame of an animation, with transparency laid over white.
+    Look
+        The picture is RGB, the first frame of an animation, with transparency laid over white.
 
     Raises
     ------
@@ -144,14 +159,19 @@ def picture(data: bytes, longest: int) -> Image.Image:
         As `decode` does.
     """
 
-    def reduced(image: ImageFile.ImageFile) -> Image.Image:
-        image.draft(None, (2 * longest, 2 * longest))  # halves, quarters or eighths, and only of JPEG
+    def reduced(image: ImageFile.ImageFile) -> Look:
+        full = image.size
+        # Halves, quarters or eighths, and only of JPEG; other formats may turn themselves as they load.
+        drafted = image.draft(None, (2 * longest, 2 * longest)) is not None
         image.load()
+        width, height = full if drafted else image.size
+        if _turn(image) in _SIDEWAYS:
+            width, height = height, width
         shown = _rgb(_upright(image))
         shown.thumbnail((longest, longest))
         result = shown.copy()  # the photo itself is closed
         result.info.clear()  # what else the file says of itself would be saved with the picture
-        return result
+        return Look(result, width, height)
 
     return _opened_safely(data, longest, ORIGINAL, reduced)
 
