@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
+from breeds.errors import BreedsError
 
 if TYPE_CHECKING:
-    from breeds.extract import Summary
+    from breeds.extract import Asked, Selection, Summary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,11 +60,14 @@ def parser() -> argparse.ArgumentParser:
         help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
+    add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
+        help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
+        "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
     return result
 
 
 def main() -> int:
-    """Run the extraction and say what was done."""
+    """Run the extraction, or the preview, and say what was done."""
     arguments = parser().parse_args()
     from breeds.extract import Asked, Selection, extract
     from breeds.photos import ORIGINAL, parse_views
@@ -71,6 +77,8 @@ def main() -> int:
     decided = {
         name: chosen[name] for name in ("weights", "backbone", "resize", "size", "precision", "engine")
     }
+    if arguments.preview:
+        return show_preview(arguments, selection, Asked(**decided))
     store = arguments.store or cli.FEATURES / f"{cli.name_of(arguments.data)}.h5"
     codes = []
     for view in [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]:
@@ -81,6 +89,42 @@ def main() -> int:
         )
     print("next: python train_head.py")
     return max(codes)
+
+
+def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Asked) -> int:
+    """Write the page, say where it is and what comes next; 1 if photos cannot be read."""
+    from breeds.preview import preview
+
+    if arguments.trust_mtime:
+        raise BreedsError("--trust-mtime leaves photos unread and --preview reads each; use one of the two.")
+    page = arguments.preview
+    if page is True:
+        page = cli.REPORTS / f"{cli.name_of(arguments.data)}-preview.html"
+    following = next_command(arguments)
+    summary = preview(selection, page, asked, arguments.views, following, arguments.workers)
+    for path, reason in summary.quarantined:
+        print(f"cannot be read: {path}: {reason}", file=sys.stderr)
+    before = (
+        f"remove one of each pair with two answers ({summary.conflicts}), then " if summary.conflicts else ""
+    )
+    if len(summary.quarantined) == summary.photos:
+        before, following = "", "none of them can be read, so name other photos"
+    classes = "1 class" if summary.classes == 1 else f"{summary.classes} classes"
+    print(
+        f"{page}: {summary.photos} photos, {classes}, looked at in {summary.seconds:.1f} s; "
+        f"next: {before}{following}"
+    )
+    return 1 if summary.quarantined else 0
+
+
+def next_command(arguments: argparse.Namespace) -> str:
+    """Return the command that extracts what the preview showed."""
+    given = [
+        (f"--{name.replace('_', '-')}", ",".join(value) if name == "classes" else str(value))
+        for name, value in vars(arguments).items()
+        if name not in ("data", "preview") and value != parser().get_default(name)
+    ]
+    return shlex.join(["python", "extract_features.py", str(arguments.data), *chain(*given)])
 
 
 def show(summary: Summary) -> int:

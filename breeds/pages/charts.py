@@ -366,6 +366,49 @@ def confusion(matrix: NDArray[np.intp], classes: Sequence[str]) -> Chart:
     return Chart("confusion", "Which breeds are taken for which", words, draw)
 
 
+def sizes(width: NDArray[np.int32], height: NDArray[np.int32], network: int) -> Chart:
+    """Chart the widths and heights of photos, int32 (n,), beside the network's input.
+
+    Photos of about the same size are one dot, the larger the more there are.
+    """
+    points, counts = np.unique(_rounded(np.stack([width, height], axis=1)), axis=0, return_counts=True)
+    low, high = min(points.min(), network) / 1.25, max(points.max(), network) * 1.25
+
+    def draw(colours: Colours) -> Figure:
+        figure, axes = _axes(colours, (5.2, 4.8))
+        axes.plot([low, high], [low, high], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
+        axes.scatter(
+            *points.T, s=12 + 260 * counts / counts.sum(), color=colours.accent, alpha=0.6, linewidths=0
+        )
+        axes.scatter(
+            network, network, s=60, marker="s", facecolors="none", edgecolors=colours.ink, linewidths=1.5
+        )
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            _pixel_ticks(axis, is_wide=high > 30 * low)
+        _label(axes, colours, "width in pixels", "height in pixels")
+        return figure
+
+    words = (
+        f"Widths and heights of {len(width):,} photos: widths from {width.min()} to {width.max()} pixels, "
+        f"heights from {height.min()} to {height.max()}; the network takes {network}×{network}."
+    )
+    return Chart("sizes", "Width and height", words, draw)
+
+
+def _rounded(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Round to steps of a thirtieth of a doubling: 2.3 %, less than a dot is wide."""
+    return np.exp2(np.round(np.log2(pixels) * 30) / 30).round().astype(np.int64)
+
+
+def _pixel_ticks(axis: Any, is_wide: bool) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_wide else (1, 2, 3, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_locator(NullLocator())
+
+
 def _map_of(colour: str) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -1,0 +1,208 @@
+"""What the page of a preview shows: which photos of many, and the numbers beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from breeds.errors import PhotoError
+from breeds.pages import charts
+from breeds.pages.thumbs import Thumbnail
+from breeds.photos import ORIGINAL, decode, read
+from breeds.preview.found import SMALL, Class, Found
+from breeds.preview.seen import Seen
+from breeds.preview.tiles import Cut, Tile, Tiles, cut
+from breeds.store.columns import Rows
+
+#: Classes that the page shows at most; up to `FEW_CLASSES` these have longer rows.
+MOST_CLASSES, FEW_CLASSES = 400, 20
+#: Photos in rows at most: of each of few classes and of many, of very few classes together, of all.
+OF_FEW, OF_MANY, TOGETHER, ALTOGETHER = 8, 5, 48, 600
+#: Photos of a finding, groups of copies, members of a group, and photos that cannot be read.
+MOST_TILES, MOST_GROUPS, MOST_MEMBERS, MOST_BAD = 24, 30, 6, 200
+#: Sizes in the table, and views of an example.
+MOST_SIZES, MOST_VIEWS = 8, 8
+#: The examples are those less wide for their height than which are these shares of the photos.
+EXAMPLES = (0.02, 0.5, 0.98)
+#: Longest side of the examples' pictures, in pixels.
+LARGE = 320
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class and photos of it; its bar is `width` percent long, the part that cannot be read more."""
+
+    number: int
+    of: Class
+    width: float
+    unreadable_width: float
+    photos: Cut[Tile]
+
+
+@dataclass(frozen=True)
+class Square:
+    """What the network is given of a photo in one view, or why it is not."""
+
+    view: str
+    name: str
+    thumbnail: Thumbnail | None = None
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Photos that are one and the same, byte for byte; `photo` is the first of them."""
+
+    photo: Tile
+    members: Cut[Tile]
+
+
+def values(
+    seen: Seen, found: Found, tiles: Tiles, size: int, resize: str, views: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the template shows of photos: tiles, groups, rows, sizes and examples."""
+    good = seen.good
+    chosen = [_evenly(rows, _of_each(found)) for rows in _rows_of_classes(seen, found)]
+    extremes = _extremes(seen)
+    odd, small = cut(found.odd.tolist(), MOST_TILES), cut(found.small.tolist(), MOST_TILES)
+    conflicts, copies = cut(found.conflicts, MOST_GROUPS), cut(found.copies, MOST_GROUPS)
+    tiles.make(
+        [row for photos in chosen for row in photos]
+        + [*extremes.values(), *odd.shown, *small.shown]
+        + [int(group[0]) for group in (*conflicts.shown, *copies.shown)]
+    )
+    bad = cut(list(seen.bad.items()), MOST_BAD)
+    return {
+        "rows": _rows(found, chosen, tiles),
+        "parts": Counter(part for part in seen.split if part),
+        "sizes": _sizes(seen),
+        "shapes": _shapes(seen),
+        "chart": charts.sizes(seen.width[good], seen.height[good], size) if len(good) else None,
+        "extremes": [(name, tiles.tile(row)) for name, row in extremes.items()],
+        "examples": list(_examples(seen, tiles, size, resize, views[:MOST_VIEWS])),
+        "many": len(found.classes) > FEW_CLASSES,
+        "more_views": max(0, len(views) - MOST_VIEWS),
+        "bad": Cut([tiles.tile(row) for row, _ in bad.shown], bad.more),
+        "odd": Cut([tiles.tile(row) for row in odd.shown], odd.more),
+        "small": Cut([tiles.tile(row) for row in small.shown], small.more),
+        "conflicts": Cut([_group(rows, tiles) for rows in conflicts.shown], conflicts.more),
+        "few": cut(found.few, MOST_CLASSES),
+        "clean": _clean(seen, found),
+        "copies": Cut([_group(rows, tiles) for rows in copies.shown], copies.more),
+    }
+
+
+def _of_each(found: Found) -> int:
+    """Return how many photos of a class are shown."""
+    shown = min(len(found.classes), MOST_CLASSES)
+    if shown > FEW_CLASSES:
+        return min(OF_MANY, ALTOGETHER // shown)
+    return OF_FEW * max(1, TOGETHER // (OF_FEW * shown))  # whole rows of them
+
+
+def _rows_of_classes(seen: Seen, found: Found) -> Iterator[Rows]:
+    """Yield the usable photos of every class that is shown."""
+    codes = {name: code for code, name in enumerate(seen.label.names)}
+    good = seen.good
+    for one in found.classes[:MOST_CLASSES]:
+        yield good[seen.label.codes[good] == codes[one.name]]
+
+
+def _evenly(rows: Rows, most: int) -> list[int]:
+    """Return at most so many rows, evenly spaced from the first to the last."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.intp)
+    chosen: list[int] = rows[places].tolist()
+    return chosen
+
+
+def _rows(found: Found, chosen: Sequence[Sequence[int]], tiles: Tiles) -> Cut[Row]:
+    longest = max(one.usable + one.unreadable for one in found.classes)
+    rows = [
+        Row(
+            number=number,
+            of=one,
+            width=round(100 * one.usable / longest, 2),
+            unreadable_width=round(100 * one.unreadable / longest, 2),
+            photos=Cut([tiles.tile(row) for row in photos], one.usable - len(photos)),
+        )
+        for number, (one, photos) in enumerate(zip(found.classes, chosen, strict=False))
+    ]
+    return Cut(rows, len(found.classes) - len(rows))
+
+
+def _group(rows: Rows, tiles: Tiles) -> Group:
+    members = cut(rows.tolist(), MOST_MEMBERS)
+    return Group(tiles.tile(int(rows[0])), Cut([tiles.tile(row) for row in members.shown], members.more))
+
+
+def _extremes(seen: Seen) -> dict[str, int]:
+    """Return the rows of the smallest, the largest and the most elongated photo, if there is any."""
+    good = seen.good
+    if not len(good):
+        return {}
+    area = seen.width[good].astype(np.int64) * seen.height[good]
+    return {
+        "smallest": int(good[area.argmin()]),
+        "largest": int(good[area.argmax()]),
+        "most elongated": int(good[seen.elongation(good).argmax()]),
+    }
+
+
+def _sizes(seen: Seen) -> Cut[tuple[str, int, float]]:
+    """Return the most common sizes: width × height, how many photos, and their bar in percent."""
+    good = seen.good
+    pairs = np.stack([seen.width[good], seen.height[good]], axis=1)
+    sizes, counts = np.unique(pairs, axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_SIZES]
+    shown = [
+        (f"{width}×{height}", count, round(100 * count / int(counts.max()), 2))
+        for (width, height), count in zip(sizes[order].tolist(), counts[order].tolist(), strict=True)
+    ]
+    return Cut(shown, len(sizes) - len(shown))
+
+
+def _shapes(seen: Seen) -> list[tuple[str, int]]:
+    """Return how many photos are wider than high, higher than wide, and neither."""
+    good = seen.good
+    wider = np.sign(seen.width[good] - seen.height[good])
+    signs = {"wider than high": 1, "higher than wide": -1, "square": 0}
+    return [(what, int((wider == sign).sum())) for what, sign in signs.items()]
+
+
+def _examples(
+    seen: Seen, tiles: Tiles, size: int, resize: str, views: Sequence[str]
+) -> Iterator[tuple[Tile, list[Square]]]:
+    """Yield a tall photo, a common one and a wide one, each with the squares that become of it."""
+    good = seen.good
+    enough = good[seen.shorter(good) >= SMALL * size]  # in a tiny photo there is little to see
+    good = enough if len(enough) else good
+    by_shape = good[np.argsort(seen.width[good] / seen.height[good], kind="stable")].tolist()
+    places = [round(share * (len(by_shape) - 1)) for share in EXAMPLES if by_shape]
+    rows = [by_shape[place] for place in sorted(set(places))]
+    for row, picture in zip(rows, tiles.pictures(rows, LARGE), strict=True):
+        photo = tiles.tile(row, picture)
+        yield photo, [_square(tiles.path(row), photo.name, size, resize, v) for v in (ORIGINAL, *views)]
+
+
+def _square(path: str, name: str, size: int, resize: str, view: str) -> Square:
+    try:
+        return Square(view, name, Thumbnail.of_pixels(decode(read(path), size, resize, view), LARGE))
+    except PhotoError as error:
+        return Square(view, name, missing=str(error))
+
+
+def _clean(seen: Seen, found: Found) -> list[str]:
+    """Name what was looked for and not found."""
+    looked_for = {
+        "photos that cannot be read": seen.bad,
+        "the same photo with two answers": found.conflicts,
+        "duplicates": range(found.duplicates),
+        "classes with too few photos": found.few,
+        "odd shapes": found.odd,
+        "very small photos": found.small,
+    }
+    return [what for what, there in looked_for.items() if not len(there)]
