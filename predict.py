@@ -96,7 +96,8 @@ def main() -> int:
         print(f"no picture for {path}: {reason}", file=sys.stderr)
     if page:
         page.write(model, model_path, views)
-    written = " and ".join(str(path) for path in (arguments.out, arguments.html) if path)
+    outputs = (arguments.out, arguments.html, arguments.explain)
+    written = " and ".join(str(path) for path in outputs if path)
     seconds = time.perf_counter() - started
     print(f"{total} photos = {total - len(failed)} answers + {len(failed)} without; {seconds:.1f} s"
           f"{f'; wrote {written}' if written else ''}", file=sys.stderr)  # fmt: skip
