@@ -29,18 +29,23 @@ def take(tab: Page, page: Path, target: Path, steps: str = "") -> None:
     print(f"wrote {target.relative_to(ROOT)}, {target.stat().st_size // 1024} kB")
 
 
+def newest(folder: Path, pattern: str) -> Path | None:
+    """Return the page that was written last, if there is one."""
+    return max(folder.glob(pattern), key=lambda page: page.stat().st_mtime, default=None)
+
+
 def main() -> int:
     """Take the pictures; 2 if there is no browser or no page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     pages = {
-        "report": (next((ROOT / "reports").glob("photos-*.html"), None), _CLICK),
-        "preview": (ROOT / "reports" / "photos-preview.html", ""),
-        "answers": (next((ROOT / "demo").glob("photos-*.html"), None), ""),
+        "report": (newest(ROOT / "reports", "photos-*[!w].html"), _CLICK),
+        "preview": (newest(ROOT / "reports", "photos-*-preview.html"), ""),
+        "answers": (newest(ROOT / "demo", "photos-*.html"), ""),
     }
     if chromium is None:
         print("error: There is no Chromium; install it: apt-get install chromium.", file=sys.stderr)
         return 2
-    if any(page is None or not page.is_file() for page, _ in pages.values()):
+    if any(page is None for page, _ in pages.values()):
         print("error: The demo's pages are not there; run make demo first.", file=sys.stderr)
         return 2
     folder = ROOT / "docs" / "pictures"

@@ -30,11 +30,13 @@ def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: 
     name = f"{cli.name_of(Path(data))}-{Path(weights).name.split('.')[0]}"
     store, model = cli.FEATURES / f"{name}.h5", cli.MODELS / f"{name}.safetensors"
     report, table = cli.REPORTS / f"{name}.json", folder / f"{name}.csv"
+    preview, answers = cli.REPORTS / f"{name}-preview.html", table.with_suffix(".html")
     scripts = (
+        ("extract_features.py", data, "--preview", preview),
         ("extract_features.py", data, "--store", store, "--weights", weights),
         ("train_head.py", "--store", store, "--model", model),
         ("evaluate.py", "--store", store, "--model", model, "--json", report),
-        ("predict.py", unseen, "--model", model, "--out", table, "--top-k", "3"),
+        ("predict.py", unseen, "--model", model, "--out", table, "--top-k", "3", "--html", answers),
     )
     for script in scripts:
         command = [str(part) for part in script]
@@ -43,7 +45,14 @@ def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: 
         if code:
             return code
     _show(table)
-    print(f"\nLook next at {table} (answers), {report} (all numbers), {unseen} (the photos);\n{again}")
+    print("\nLook at the pages, in any browser:")
+    for page, what in (
+        (preview, "the photos, before any work"),
+        (report.with_suffix(".html"), "how good it is, and where it errs"),
+        (answers, f"the answers for {unseen}"),
+    ):
+        print(f"  {page}: {what}")
+    print(f"The same for programs: {report}, {table};\n{again}")
     return 0
 
 
