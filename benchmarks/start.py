@@ -36,6 +36,10 @@ def main() -> None:
                 raise RuntimeError(done.stderr)
             return {"wall": time.perf_counter() - started}
 
+        def page(name: str, *command: str) -> dict[str, float]:
+            """Run a command that writes a page, and say how large that is."""
+            return run(*command) | {"page": Path(folder, name).stat().st_size / 1e6}
+
         def predict_uncached() -> dict[str, float]:
             Path(folder, "models/features.sqlite").unlink(missing_ok=True)
             return run("predict.py", "one.jpg")
@@ -55,13 +59,28 @@ def main() -> None:
             "train_head.py --head dense": lambda: run(
                 "train_head.py", "--head", "dense", "--model", "d.safetensors"
             ),
-            "evaluate.py": lambda: run("evaluate.py"),
+            "evaluate.py --no-html": lambda: run("evaluate.py", "--no-html"),
+            "evaluate.py, with its page": lambda: page("reports/p.html", "evaluate.py"),
+            "extract_features.py --preview": lambda: page(
+                "preview.html", "extract_features.py", photos, "--preview", "preview.html"
+            ),
+            "predict.py PHOTOS --html (cached)": lambda: page(
+                "answers.html", "predict.py", photos, "--out", "answers.csv", "--html", "answers.html"
+            ),
             "extract_features.py, nothing new": lambda: run(*extraction),
             "extract_features.py --trust-mtime": lambda: run(*extraction, "--trust-mtime"),
         }
         found = rounds(commands, arguments.rounds)
-    rows = [[name, f"{median(n['wall']):.2f}", f"{min(n['wall']):.2f}"] for name, n in found.items()]
-    show(["", "median s", "fastest s"], rows)
+    rows = [
+        [
+            name,
+            f"{median(n['wall']):.2f}",
+            f"{min(n['wall']):.2f}",
+            f"{n['page'][-1]:.1f}" if "page" in n else "",
+        ]
+        for name, n in found.items()
+    ]
+    show(["", "median s", "fastest s", "page, MB"], rows)
 
 
 if __name__ == "__main__":
