@@ -557,9 +557,11 @@ def test_a_kill_at_any_moment_loses_nothing_committed_also_beside_another_writer
             said[name] = "".join(writer.stdout.readline() for _ in range(1 + 2 * kill))
         for writer in writers.values():
             writer.kill()
+        for name, writer in writers.items():  # before anything is read: who is not dead yet has its lock
+            said[name] += writer.communicate()[0]
         with FeatureCache(tmp_path) as cache:
-            for name, writer in writers.items():
-                last = int((said[name] + writer.communicate()[0]).split()[-1])
+            for name in writers:
+                last = int(said[name].split()[-1])
                 keys = {key_of(f"{name} {n}".encode()): n for n in range(last + 1)}
                 found = cache.get(random_recipe, keys)
                 assert {key: feature[9] for key, feature in found.items()} == keys
