@@ -527,8 +527,10 @@ from itertools import count
 from pathlib import Path
 import numpy as np
 from breeds.photos import key_of
+from breeds.predict import cache as module
 from breeds.predict.cache import FeatureCache
 from breeds.recipe import Recipe
+module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything
 cache, recipe, name = FeatureCache(Path(sys.argv[1])), Recipe.from_json(sys.argv[2]), sys.argv[3]
 for n in count():
     cache.add(recipe, key_of(f"{name} {n}".encode()), np.full(2048, n, dtype=np.float32))
