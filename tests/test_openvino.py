@@ -28,7 +28,8 @@ from breeds.predict import predict
 from breeds.recipe import Recipe
 from breeds.store import Store
 
-pytestmark = pytest.mark.slow
+# The warning is Keras's own, on saving.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
 
 
 @pytest.fixture(scope="module")

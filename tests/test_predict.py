@@ -527,8 +527,10 @@ from itertools import count
 from pathlib import Path
 import numpy as np
 from breeds.photos import key_of
+from breeds.predict import cache as module
 from breeds.predict.cache import FeatureCache
 from breeds.recipe import Recipe
+module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything
 cache, recipe, name = FeatureCache(Path(sys.argv[1])), Recipe.from_json(sys.argv[2]), sys.argv[3]
 for n in count():
     cache.add(recipe, key_of(f"{name} {n}".encode()), np.full(2048, n, dtype=np.float32))
@@ -557,9 +559,11 @@ def test_a_kill_at_any_moment_loses_nothing_committed_also_beside_another_writer
             said[name] = "".join(writer.stdout.readline() for _ in range(1 + 2 * kill))
         for writer in writers.values():
             writer.kill()
+        for name, writer in writers.items():  # before anything is read: who is not dead yet has its lock
+            said[name] += writer.communicate()[0]
         with FeatureCache(tmp_path) as cache:
-            for name, writer in writers.items():
-                last = int((said[name] + writer.communicate()[0]).split()[-1])
+            for name in writers:
+                last = int(said[name].split()[-1])
                 keys = {key_of(f"{name} {n}".encode()): n for n in range(last + 1)}
                 found = cache.get(random_recipe, keys)
                 assert {key: feature[9] for key, feature in found.items()} == keys
