@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
         "reports/MODEL.json)")  # fmt: skip
     add("--no-html", action="store_true", default=False, help="write no page")
     add("--figures", metavar="DIR", type=Path,
-        help="also write the charts and the confusion matrix there, as PNG and SVG")  # fmt: skip
+        help="also write the charts and the confusion matrix there, as PNG and SVG "
+        "(default: no)")  # fmt: skip
     add("--cv", metavar="FxR", type=cli.folds_and_repeats,
         help="also cross-validate the head: F folds, R times, such as 5x2 (default: no)")  # fmt: skip
     add("--against", metavar="MODEL", type=Path,

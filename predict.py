@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         help="csv, one JSON object a line, or Kaggle's submission format")  # fmt: skip
     add("--html", metavar="FILE", type=Path,
         help="write a page of the answers too: every photo with its breed, to filter and to sort; the "
-             "pictures of more than some 400 photos are in a folder beside it")  # fmt: skip
+             "pictures of more than some 400 photos are in a folder beside it (default: no)")  # fmt: skip
     add("--top-k", metavar="K", type=cli.positive, default=1, help="how many breeds to name for each photo")
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add("--explain", metavar="DIR", type=Path,
         help="save in this folder a picture of where the network looked for each photo, and a table of them "
              "with the nearest training photos; the network runs for every photo, also for those whose "
-             "features are known")  # fmt: skip
+             "features are known (default: no)")  # fmt: skip
     add("--no-unknown", action="store_true", default=False,
         help="always name a breed, also for photos that seem to be of none")  # fmt: skip
     add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
