@@ -206,7 +206,7 @@ def _opened_safely(
         contents = limits.look(data)
         watched = limits.Watched(data, contents, stop)
         image = _opened(watched, data[:16])
-        watched.opened = True
+        watched.opened()
         if image.width * image.height > MAX_PIXELS:
             shape = f"{image.width}×{image.height}"
             raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")

@@ -59,10 +59,13 @@ class Contents:
         Whether it is a JPEG that comes in more than one scan.
     scans
         Where its scans begin, but for the first.
+    bounded
+        Whether all of it is known to be within the limits, so that opening it needs no watch.
     """
 
     metadata: int = 0
     several_scans: bool = False
+    bounded: bool = False
     scans: list[int] = field(default_factory=list)
 
 
@@ -85,29 +88,30 @@ class Watched(io.BytesIO):
         self._scans = contents.scans[::-1]
         self._stop = stop
         self._until = time.thread_time() + MAX_SECONDS
-        #: What may still be read until the photo is open.
-        self.allowance = MAX_METADATA
-        self.opened = False
+        self._allowance = MAX_METADATA
+        # Methods of the instance, as Pillow reads a JPEG's header byte by byte, and a call costs time.
+        if not contents.bounded:
+            self.read = self._read_metadata  # type: ignore[method-assign]
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read as `io.BytesIO` does.
+    def opened(self) -> None:
+        """Say that what is read from now on is pixels."""
+        self.read = self._read_pixels  # type: ignore[method-assign]
 
-        Raises
-        ------
-        PhotoError
-            If the photo has had its time, or its share of metadata, or all is to end.
-        """
+    def _read_metadata(self, size: int | None = -1, /) -> bytes:
+        """Read as `io.BytesIO` does, until the photo has had its share of metadata."""
+        if size is not None and size >= 0:  # WebP's library takes all at once, and makes no objects
+            self._allowance -= max(size, _READ)
+            if self._allowance < 0:
+                raise _too_much_metadata()
+        return super().read(size)
+
+    def _read_pixels(self, size: int | None = -1, /) -> bytes:
+        """Read as `io.BytesIO` does, until the photo has had its time, or all is to end."""
         if self._stop is not None and self._stop.is_set():
             raise PhotoError("stopped")
         if time.thread_time() > self._until:
             raise PhotoError(f"decoding takes over the limit of {MAX_SECONDS} seconds")
-        if size is None or size < 0:
-            return super().read()
-        if not self.opened:
-            self.allowance -= max(_READ, size)
-            if self.allowance < 0:
-                raise _too_much_metadata()
-        elif self._scans:
+        if self._scans and size is not None and size > 0:
             at = self.tell()
             while self._scans and self._scans[-1] <= at:
                 self._scans.pop()
@@ -129,7 +133,7 @@ def look(data: bytes) -> Contents:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return Contents(metadata=_png(data))
     if data[:2] in (b"II", b"MM"):
-        _check_numbers(data)
+        return Contents(_check_numbers(data), bounded=True)
     return Contents()
 
 
@@ -141,6 +145,8 @@ def check_exif(image: Image.Image) -> None:
     PhotoError
         If it is more than it may be.
     """
+    if image.format in ("JPEG", "MPO"):
+        return  # as `look` has done
     exif = image.info.get("exif")
     if exif is None and "Raw profile type exif" in image.info:
         text = str(image.info["Raw profile type exif"])
@@ -193,10 +199,12 @@ def _too_much_metadata() -> PhotoError:
 
 def _jpeg(data: bytes) -> Contents:
     """Look through a JPEG's segments; through its scans only if there are several."""
-    at, bands, pixels, several = 2, 0, 0, False
+    at, bands, pixels, several, metadata = 2, 0, 0, False, 0
     exif: list[bytes] = []
     scans: list[int] = []
     while marker := _MARKER.search(data, at):
+        if not scans:  # Pillow reads it byte by byte
+            metadata += _READ * (marker.end() - at)
         kind, at = marker[1][0], marker.end()
         if kind in _ALONE:
             continue
@@ -208,6 +216,7 @@ def _jpeg(data: bytes) -> Contents:
             pixels, several = width * height, kind in _PROGRESSIVE
         elif kind == _APP1 and not scans and data.startswith(b"Exif\0\0", at + 2):
             exif.append(data[at + 8 : at + length])
+            metadata += length
         elif kind == _SCAN:
             several = several or data[at + 2 : at + 3] < bytes([bands])
             if not several:
@@ -215,10 +224,14 @@ def _jpeg(data: bytes) -> Contents:
             scans.append(at)
             if len(scans) > MAX_SCANS or len(scans) * pixels > LARGE_SCANS * MAX_PIXELS:
                 raise PhotoError(f"it goes over its pixels too often: {len(scans)} scans or more")
+        elif not scans:
+            metadata += length
+        if metadata > MAX_METADATA:
+            raise _too_much_metadata()
         at += length
     if exif:
         _check_numbers(b"".join(exif))
-    return Contents(several_scans=several, scans=scans[1:])
+    return Contents(metadata, several, True, scans[1:])
 
 
 def _png(data: bytes) -> int:
@@ -240,8 +253,8 @@ def _png(data: bytes) -> int:
     return total
 
 
-def _check_numbers(data: bytes) -> None:
-    """Check the directory that a TIFF or EXIF begins with, and those it points to.
+def _check_numbers(data: bytes) -> int:
+    """Check the directory that a TIFF or EXIF begins with, and those it points to; return their bytes.
 
     Raises
     ------
@@ -257,6 +270,7 @@ def _check_numbers(data: bytes) -> None:
             raise PhotoError(f"the numbers in its metadata are over the limit of {MAX_NUMBERS // 2**20} MiB")
         if total > len(data) + MAX_METADATA:
             raise _too_much_metadata()
+    return total
 
 
 def _values(data: bytes) -> Iterator[tuple[int, bool]]:
