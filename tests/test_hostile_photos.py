@@ -196,7 +196,7 @@ def test_scans_give_the_same_pixels_one_at_a_time(count: int) -> None:
 def test_arithmetic_coding_is_decoded_as_before() -> None:
     """Its decoder wants a whole scan at once, so a piece ends where the next scan's marker does."""
     data = encoded(NOISE, "JPEG", progressive=True)
-    contents = limits.look(data)
+    contents = limits.contents_of(data)
     assert [data[at - 2 : at] for at in contents.scans] == [b"\xff\xda"] * len(contents.scans)
     assert len(contents.scans) == data.count(b"\xff\xda") - 1
 

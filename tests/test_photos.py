@@ -745,7 +745,7 @@ def test_the_largest_photos_that_are_allowed_fit_into_the_budget() -> None:
         with Image.open(io.BytesIO(data)) as image:
             image._size = (16_000, 8_000)
             assert (
-                memory.bytes_needed(image, limits.look(data), 299, "original", turned=True)
+                memory.bytes_needed(image, limits.contents_of(data), 299, "original", turned=True)
                 < memory.DECODE_BYTES
             )
 
@@ -757,8 +757,8 @@ def test_a_jpeg_of_several_scans_is_told_by_its_header(several: bool) -> None:
     exif[270] = "\xff\xda\0\1" * 20
     data = encoded(PICTURE, "JPEG", exif=exif, progressive=several)
     with Image.open(io.BytesIO(data)) as image:
-        needs = memory.bytes_needed(image, limits.look(data), 8, "original", turned=False)
-        more = memory.bytes_needed(image, limits.look(data), 8, "original", turned=True)
+        needs = memory.bytes_needed(image, limits.contents_of(data), 8, "original", turned=False)
+        more = memory.bytes_needed(image, limits.contents_of(data), 8, "original", turned=True)
     pixels = PICTURE.width * PICTURE.height
     assert more - needs == (0 if several else 4 * pixels)
 

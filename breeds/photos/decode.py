@@ -203,7 +203,7 @@ def _opened_safely(
         With the reason, whatever is wrong with the photo.
     """
     try:
-        contents = limits.look(data)
+        contents = limits.contents_of(data)
         watched = limits.Watched(data, contents, stop)
         image = _opened(watched, data[:16])
         watched.opened()

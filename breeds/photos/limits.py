@@ -120,7 +120,7 @@ class Watched(io.BytesIO):
         return super().read(size)
 
 
-def look(data: bytes) -> Contents:
+def contents_of(data: bytes) -> Contents:
     """Look through a file for what it holds beside its pixels, whatever its format.
 
     Raises
@@ -146,7 +146,7 @@ def check_exif(image: Image.Image) -> None:
         If it is more than it may be.
     """
     if image.format in ("JPEG", "MPO"):
-        return  # as `look` has done
+        return  # as `contents_of` has done
     exif = image.info.get("exif")
     if exif is None and "Raw profile type exif" in image.info:
         text = str(image.info["Raw profile type exif"])
