@@ -86,6 +86,8 @@ def gif_with(blocks: bytes) -> bytes:
 
 JPEG = encoded(NOISE, "JPEG")
 COMMENT = b"\xff\xfe\xff\xff" + bytes(65533)
+TABLES = b"\xff\xdb\xff\xfd" + bytes(65 * 1008 + 11)
+FRAMES = b"\xff\xc0\xff\xff\x08\0\x60\0\x80\3" + bytes(65533 - 6)
 EXIF = b"\xff\xe1\xff\xff" + b"Exif\0\0" + bytes(65527)
 
 HOSTILE = {
@@ -114,6 +116,10 @@ HOSTILE = {
     "comments in JPEG": lambda: (JPEG[:2] + COMMENT * 600 + JPEG[2:], "metadata are over the limit"),
     "EXIF in parts": lambda: (JPEG[:2] + EXIF * 600 + JPEG[2:], "metadata are over the limit"),
     "junk in JPEG": lambda: (JPEG[:20] + bytes(2**20) + JPEG[20:], "metadata are over the limit"),
+    "nothing but marks in JPEG": lambda: (JPEG[:20] + b"\xff" * 2**22 + JPEG[20:], "metadata are over"),
+    "tables in JPEG": lambda: (JPEG[:20] + TABLES * 500 + JPEG[20:], "metadata are over the limit"),
+    "frames in JPEG": lambda: (JPEG[:20] + FRAMES * 500 + JPEG[20:], "metadata are over the limit"),
+    "comments between scans": lambda: (comments_between_scans(10**6), "metadata are over the limit"),
     "texts in PNG": lambda: (
         png_with(*((b"zTXt", b"a%d\0\0" % i + zlib.compress(bytes(2**20))) for i in range(60))),
         "metadata are over the limit of 32 MiB",
@@ -121,6 +127,12 @@ HOSTILE = {
     "small chunks in PNG": lambda: (png_with(*[(b"abCd", b"")] * 200_000, after=True), "metadata are over"),
     "comments in GIF": lambda: (gif_with(b"!\xfe" + b"\1a" * 10**6 + b"\0"), "metadata are over the limit"),
 }
+
+
+def comments_between_scans(count: int) -> bytes:
+    data = encoded(NOISE, "JPEG", progressive=True)
+    at = data.rindex(b"\xff\xda")
+    return data[:at] + b"\xff\xfe\0\2" * count + data[at:]
 
 
 def sequential_scans(count: int) -> bytes:

@@ -31,14 +31,16 @@ MAX_METADATA = 32 * 2**20
 MAX_NUMBERS = 2 * 2**20
 
 # What a read costs, or a chunk, at least: Pillow keeps small ones as objects too.
-_READ, _CHUNK, _PIXEL_CHUNK = 64, 256, 16
+_READ, _CHUNK, _PIXEL_CHUNK, _TABLE = 64, 256, 16, 32
 # What Pillow unpacks of one compressed text at most, and how far zlib can squeeze.
 _TEXT, _SQUEEZED = 2**20, 1032
 
-# A marker of a JPEG, but for those inside of a scan.
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+# A marker of a JPEG, but for those inside of a scan; found in one go however many \xff there are.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset([0xC2, 0xC6, 0xCA, 0xCE])
+# Pillow makes objects of tables and frames, and there are few of them in honest photos.
+_TABLES = frozenset([*range(0xC0, 0xD0), 0xDB, 0xDE])
 _ALONE, _END, _SCAN, _APP1 = frozenset([0x01, 0xD8]), 0xD9, 0xDA, 0xE1
 
 # Bytes of a value of each type in TIFF and EXIF; the first three are taken as they are.
@@ -203,8 +205,8 @@ def _jpeg(data: bytes) -> Contents:
     exif: list[bytes] = []
     scans: list[int] = []
     while marker := _MARKER.search(data, at):
-        if not scans:  # Pillow reads it byte by byte
-            metadata += _READ * (marker.end() - at)
+        # Before the first scan, Pillow reads on byte by byte until there is a marker.
+        metadata += _READ * (2 if scans else marker.end() - at)
         kind, at = marker[1][0], marker.end()
         if kind in _ALONE:
             continue
@@ -216,7 +218,6 @@ def _jpeg(data: bytes) -> Contents:
             pixels, several = width * height, kind in _PROGRESSIVE
         elif kind == _APP1 and not scans and data.startswith(b"Exif\0\0", at + 2):
             exif.append(data[at + 8 : at + length])
-            metadata += length
         elif kind == _SCAN:
             several = several or data[at + 2 : at + 3] < bytes([bands])
             if not several:
@@ -224,8 +225,7 @@ def _jpeg(data: bytes) -> Contents:
             scans.append(at)
             if len(scans) > MAX_SCANS or len(scans) * pixels > LARGE_SCANS * MAX_PIXELS:
                 raise PhotoError(f"it goes over its pixels too often: {len(scans)} scans or more")
-        elif not scans:
-            metadata += length
+        metadata += length * (_TABLE if kind in _TABLES else 1)
         if metadata > MAX_METADATA:
             raise _too_much_metadata()
         at += length
