@@ -2,6 +2,7 @@
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make test   sets up, then ruff, mypy and the whole test suite: about six minutes on two cores
 # make check  ruff, mypy and the fast tests, in a good minute: what to run while working
+# make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each
 # make screenshots  the demo, then the README's pictures of its pages
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
@@ -9,7 +10,7 @@ READY := .venv/.ready
 # Two processes, whatever the machine: each runs programs that use all cores.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo dogs screenshots check test lint setup clean
+.PHONY: demo dogs fuzz screenshots check test lint setup clean
 demo: $(READY)
 	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
@@ -24,6 +25,10 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+SECONDS ?= 600
+fuzz: $(READY)
+	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
 
 lint: $(READY)
 	.venv/bin/ruff check .

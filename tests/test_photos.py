@@ -21,7 +21,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import Listing, decode, find_photos, key_of, look, memory, parse_views, picture, read
+from breeds.photos import (
+    Listing,
+    decode,
+    find_photos,
+    key_of,
+    limits,
+    look,
+    memory,
+    parse_views,
+    picture,
+    read,
+)
 
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -733,7 +744,10 @@ def test_the_largest_photos_that_are_allowed_fit_into_the_budget() -> None:
         data = encoded(PICTURE.convert(mode), "JPEG", **options)
         with Image.open(io.BytesIO(data)) as image:
             image._size = (16_000, 8_000)
-            assert memory.bytes_needed(image, data, 299, "original", turned=True) < memory.DECODE_BYTES
+            assert (
+                memory.bytes_needed(image, limits.contents_of(data), 299, "original", turned=True)
+                < memory.DECODE_BYTES
+            )
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -743,8 +757,8 @@ def test_a_jpeg_of_several_scans_is_told_by_its_header(several: bool) -> None:
     exif[270] = "\xff\xda\0\1" * 20
     data = encoded(PICTURE, "JPEG", exif=exif, progressive=several)
     with Image.open(io.BytesIO(data)) as image:
-        needs = memory.bytes_needed(image, data, 8, "original", turned=False)
-        more = memory.bytes_needed(image, data, 8, "original", turned=True)
+        needs = memory.bytes_needed(image, limits.contents_of(data), 8, "original", turned=False)
+        more = memory.bytes_needed(image, limits.contents_of(data), 8, "original", turned=True)
     pixels = PICTURE.width * PICTURE.height
     assert more - needs == (0 if several else 4 * pixels)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,6 +127,32 @@ def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:
             os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(BreedsError, match="killed; is there enough memory"):
             list(features)
+
+
+def slow_bitmap(number: int, side: int = 4000) -> bytes:
+    """A bitmap that Pillow unpacks pixel by pixel, for ten seconds and more."""
+    body = (b"\1\0\1\1" * (side // 2) + b"\0\0") * side
+    header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(body), 0, 0, 256, 0)
+    start = struct.pack("<IHHI", 54 + 1024 + len(body), 0, 0, 54 + 1024)
+    return b"BM" + start + header + bytes(range(256)) * 4 + body + bytes([number])
+
+
+@pytest.mark.parametrize("outruns", [False, True], ids=["threads", "processes"])
+def test_who_leaves_does_not_wait_for_what_is_being_decoded(outruns: bool, tmp_path: Path) -> None:
+    photos = []
+    for number, data in enumerate([png(1), *map(slow_bitmap, range(3))]):
+        (tmp_path / f"{number}").write_bytes(data)
+        photos.append((key_of(data), str(tmp_path / f"{number}")))
+
+    class One(Batches):
+        def stream(self, pixels):
+            yield from (photo.mean(keepdims=True).ravel() for photo in pixels)
+
+    with pytest.raises(KeyboardInterrupt), Pipeline(lambda: One(outruns), workers=2) as started:
+        next(started.features(photos, RECIPE))
+        left = time.perf_counter()
+        raise KeyboardInterrupt
+    assert time.perf_counter() - left < 5
 
 
 UNGUARDED = """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
 from types import TracebackType
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.engines import Engine, FeatureAndMap
-from breeds.engines.processes import process_pool
+from breeds.engines.processes import kill, process_pool
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
@@ -46,7 +47,8 @@ class Pipeline:
         self._workers = workers
         self._engine: Engine | None = None
         self._threads = ThreadPoolExecutor(workers)
-        self._processes: Executor | None = None
+        self._processes: ProcessPoolExecutor | None = None
+        self._stop = threading.Event()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -54,6 +56,10 @@ class Pipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:  # such as Ctrl-C: nobody wants what is being decoded, which may take a minute
+            self._stop.set()
+            if self._processes is not None:
+                kill(self._processes)
         for pool in (self._processes, self._threads):
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
@@ -118,7 +124,8 @@ class Pipeline:
                 photo, error = waiting.popleft()
                 yield photo, error  # type: ignore[misc]
 
-        photos, load = iter(photos), partial(load_pixels, recipe)
+        photos = iter(photos)
+        load = partial(load_pixels, recipe, stop=self._stop)
         ahead = max(AHEAD, AHEAD_EACH * self._workers)
         while block := list(islice(photos, ahead)):  # until a photo can be decoded: that needs an engine
             prepared = run_ahead(self._threads, load, block, ahead)
@@ -127,6 +134,8 @@ class Pipeline:
                     yield photo, pixels
                     continue
                 engine, pool = self._start()
+                if pool is not self._threads:  # a process is stopped by killing it
+                    load = partial(load_pixels, recipe)
                 following = chain([(photo, pixels)], prepared, run_ahead(pool, load, photos, ahead))
                 try:
                     for found in stream(engine, good(following)):
@@ -148,14 +157,16 @@ class Pipeline:
         return self._engine, self._processes or self._threads
 
 
-def load_pixels(recipe: Recipe, photo: KeyAndPath) -> Pixels | PhotoError:
+def load_pixels(
+    recipe: Recipe, photo: KeyAndPath, stop: threading.Event | None = None
+) -> Pixels | PhotoError:
     """Read and decode one photo as a recipe says, uint8 (size, size, 3), or say why not."""
     key, path = photo
     try:
         data = read(path)
         if key_of(data) != key:
             return PhotoError("changed while it was being read; run again")
-        return decode(data, recipe.size, recipe.resize, recipe.view)
+        return decode(data, recipe.size, recipe.resize, recipe.view, stop)
     except PhotoError as error:
         return error
 

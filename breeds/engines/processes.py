@@ -56,6 +56,12 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     return pool
 
 
+def kill(pool: ProcessPoolExecutor) -> None:
+    """Kill the pool's processes, whatever they are at."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
 def _begin(budget: Budget) -> None:
     """Die with the parent, where Linux can be asked to see to it, and decode quietly in its bounds."""
     use_budget(budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,18 +84,24 @@ def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator
     longest
         Longest side in pixels; smaller photos stay as they are.
     """
+    stop = threading.Event()
     with ThreadPoolExecutor(cores()) as pool:
-        for _, found in run_ahead(pool, partial(_thumbnail, longest=longest), photos, window=64):
-            yield found
+        try:
+            for _, found in run_ahead(
+                pool, partial(_thumbnail, longest=longest, stop=stop), photos, window=64
+            ):
+                yield found
+        finally:
+            stop.set()  # after Ctrl-C, nobody wants what is still being decoded
 
 
-def _thumbnail(photo: KeyAndPath, longest: int) -> Thumbnail | PhotoError:
+def _thumbnail(photo: KeyAndPath, longest: int, stop: threading.Event) -> Thumbnail | PhotoError:
     key, path = photo
     try:
         data = read(path)
         if key and key_of(data) != key:
             return PhotoError("changed since its features were computed")
-        small = picture(data, longest)
+        small = picture(data, longest, stop)
     except PhotoError as error:
         return error
     return Thumbnail.of(small)

@@ -1,7 +1,7 @@
 """Photos: find them, identify them by their bytes, and decode one safely to pixels."""
 
 from breeds.photos.decode import ORIGINAL, RESIZES, decode, key_of, look, parse_views, picture, read
-from breeds.photos.find import Listing, Photo, find_photos, walk_photos
+from breeds.photos.find import Listing, Photo, find_photos, walk_folders, walk_photos
 
 __all__ = [
     "ORIGINAL",
@@ -15,5 +15,6 @@ __all__ = [
     "parse_views",
     "picture",
     "read",
+    "walk_folders",
     "walk_photos",
 ]

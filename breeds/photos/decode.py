@@ -13,6 +13,7 @@ import os
 import random
 import stat
 import struct
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from importlib import import_module
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import memory
+from breeds.photos import limits, memory
+from breeds.photos.limits import MAX_PIXELS
 
 T = TypeVar("T")
 
@@ -32,7 +34,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 _PLUGINS = {name: f"PIL.{name.title()}ImagePlugin" for name in FORMATS if name != "MPO"}
 _PLUGINS["WEBP"] = "PIL.WebPImagePlugin"
 MAX_BYTES = 100 * 2**20
-MAX_PIXELS = 128_000_000
 #: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
 RESIZES = ("stretch", "crop", "pad")
 #: The view of a photo as it is.
@@ -83,7 +84,13 @@ def key_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL) -> NDArray[np.uint8]:
+def decode(
+    data: bytes,
+    size: int,
+    resize: str = "stretch",
+    view: str = ORIGINAL,
+    stop: threading.Event | None = None,
+) -> NDArray[np.uint8]:
     """Decode a photo's bytes to pixels.
 
     EXIF orientation is applied, the first frame of an animation taken, transparency laid over
@@ -103,6 +110,8 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
         A variant of the photo: `ORIGINAL`; ``flip``, its mirror image; ``crop1``, ``crop2`` ...,
         rotated by up to 10 degrees, zoomed by up to 1.2 and shifted, all drawn from the photo's
         key, so that a view never changes.
+    stop
+        Once another thread sets it, decoding ends soon, with a `PhotoError`.
 
     Returns
     -------
@@ -112,14 +121,15 @@ def decode(data: bytes, size: int, resize: str = "stretch", view: str = ORIGINAL
     Raises
     ------
     PhotoError
-        With the reason, if the photo is truncated, too large, or no photo of an allowed format.
+        With the reason, if the photo is truncated, no photo of an allowed format, or asks for more pixels,
+        memory, scans, metadata or time than it may (`breeds.photos.limits`).
     """
 
     def square(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         image.load()
         return np.asarray(_resized(_viewed(_rgb(_upright(image)), view, data), size, resize), np.uint8)
 
-    return _opened_safely(data, size, view, square)
+    return _opened_safely(data, size, view, square, stop)
 
 
 class Look(NamedTuple):
@@ -130,12 +140,12 @@ class Look(NamedTuple):
     height: int
 
 
-def picture(data: bytes, longest: int) -> Image.Image:
+def picture(data: bytes, longest: int, stop: threading.Event | None = None) -> Image.Image:
     """Return the picture of `look`, without the photo's size."""
-    return look(data, longest).picture
+    return look(data, longest, stop).picture
 
 
-def look(data: bytes, longest: int) -> Look:
+def look(data: bytes, longest: int, stop: threading.Event | None = None) -> Look:
     """Decode a photo's bytes to look at: upright, in its own shape, within the same limits as `decode`.
 
     A JPEG is decoded no larger than it has to be, which is several times as fast; so this is no way to
@@ -147,6 +157,8 @@ def look(data: bytes, longest: int) -> Look:
         The whole file's bytes.
     longest
         What the picture's longer side has at most, in pixels; a smaller photo stays as it is.
+    stop
+        As in `decode`.
 
     Returns
     -------
@@ -173,11 +185,17 @@ def look(data: bytes, longest: int) -> Look:
         result.info.clear()  # what else the file says of itself would be saved with the picture
         return Look(result, width, height)
 
-    return _opened_safely(data, longest, ORIGINAL, reduced)
+    return _opened_safely(data, longest, ORIGINAL, reduced, stop)
 
 
-def _opened_safely(data: bytes, size: int, view: str, function: Callable[[ImageFile.ImageFile], T]) -> T:
-    """Call `function` with the photo, opened and not loaded, within the limits of pixels and of memory.
+def _opened_safely(
+    data: bytes,
+    size: int,
+    view: str,
+    function: Callable[[ImageFile.ImageFile], T],
+    stop: threading.Event | None = None,
+) -> T:
+    """Call `function` with the photo, opened and not loaded, within all limits.
 
     Raises
     ------
@@ -185,13 +203,18 @@ def _opened_safely(data: bytes, size: int, view: str, function: Callable[[ImageF
         With the reason, whatever is wrong with the photo.
     """
     try:
-        image = _opened(data)
+        contents = limits.contents_of(data)
+        watched = limits.Watched(data, contents, stop)
+        image = _opened(watched, data[:16])
+        watched.opened()
         if image.width * image.height > MAX_PIXELS:
             shape = f"{image.width}×{image.height}"
             raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+        if image.format == "TIFF":
+            limits.check_tiff(image, data)
         # Only JPEG's metadata are known before its pixels.
         turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
-        wanted = memory.bytes_needed(image, data, size, view, turned)
+        wanted = memory.bytes_needed(image, contents, size, view, turned)
         with memory.budget().hold(wanted), closing(image):
             return function(image)
     except PhotoError:
@@ -204,24 +227,28 @@ def _opened_safely(data: bytes, size: int, view: str, function: Callable[[ImageF
         raise PhotoError(f"cannot be decoded: {reason}") from None
 
 
-def _opened(data: bytes) -> ImageFile.ImageFile:
+def _opened(file: io.BytesIO, start: bytes) -> ImageFile.ImageFile:
     """Open a photo as `Image.open` does, but for its limit of pixels, which all of a process share."""
     for name, plugin in _PLUGINS.items():
         if name not in Image.OPEN:
             import_module(plugin)
         factory, accepts = Image.OPEN[name]
-        if accepts is None or accepts(data[:16]) is not True:
+        if accepts is None or accepts(start) is not True:
             continue
         try:
-            return factory(io.BytesIO(data), "")
+            file.seek(0)
+            return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue
     raise PhotoError(f"not a photo of a known format ({', '.join(FORMATS)}), or damaged")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
+    limits.check_exif(image)
     try:
         return _UPRIGHT.get(image.getexif().get(274, 1))
+    except PhotoError:
+        raise
     except Exception:  # damaged metadata says nothing about the pixels
         return None
 

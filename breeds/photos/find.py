@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,13 +109,7 @@ def walk_photos(folder: Path, list_unreadable: bool = False) -> tuple[list[str],
         found.append(os.path.relpath(error.filename, folder))
 
     ignored = 0
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
-        if real in seen:
-            continue
-        seen.add(real)
+    for here, files in walk_folders(folder, refuse):
         relative = os.path.relpath(here, folder)
         for name in sorted(files):
             if _looks_like_photo(here, name):
@@ -123,6 +117,28 @@ def walk_photos(folder: Path, list_unreadable: bool = False) -> tuple[list[str],
             else:
                 ignored += 1
     return found, ignored
+
+
+def walk_folders(
+    folder: Path | str, refuse: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder below `folder`, itself first, and the names of the files in it.
+
+    Hidden folders are passed over; links to folders are followed, each folder once, so that links in a
+    circle end.
+
+    Parameters
+    ----------
+    refuse
+        Called with what is wrong with a folder that cannot be read; by default it is passed over.
+    """
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(here)
+        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
+        if real not in seen:
+            seen.add(real)
+            yield here, files
 
 
 def _looks_like_photo(folder: str, name: str) -> bool:

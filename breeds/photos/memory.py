@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +13,7 @@ from typing import Protocol
 from PIL import Image
 
 from breeds.errors import PhotoError
+from breeds.photos.limits import Contents, tiff_pixel_bytes, tile_pixels
 
 #: What decoding may take at once, in bytes, over all threads or processes of a run together.
 DECODE_BYTES = 3 * 2**29
@@ -23,6 +26,12 @@ _PIECE = 2**24
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 # Conversion of a stripe, and the tables of a resize for each row and column (measured, rounded up).
 _STRIPE_BYTES, _SIDE_BYTES = 32, 24
+# What a character of text takes.
+_UNPACKED = 4
+
+
+# After a photo of so many bytes, what was freed is given back to the system (a millisecond or two).
+_LARGE = 2**28
 
 
 class _Semaphore(Protocol):
@@ -73,6 +82,8 @@ class Budget:
                     taken += 1
             yield
         finally:
+            if wanted >= _LARGE:
+                _give_back()
             for _ in range(taken):
                 self._free.release()
 
@@ -91,13 +102,21 @@ def use_budget(shared: Budget) -> None:
     _budget = shared
 
 
-def bytes_needed(image: Image.Image, data: bytes, size: int, view: str, turned: bool) -> int:
+def _give_back() -> None:
+    """Give freed memory back to the system: glibc keeps what each thread has freed for that thread."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def bytes_needed(image: Image.Image, contents: Contents, size: int, view: str, turned: bool) -> int:
     """Return about how many bytes the decode rule takes at its peak, from the header alone.
 
     Parameters
     ----------
-    image, data
-        The photo, opened and not loaded, and its bytes.
+    image, contents
+        The photo, opened and not loaded, and what else is in its file.
     size
         Width and height of the result, in pixels.
     view
@@ -107,7 +126,7 @@ def bytes_needed(image: Image.Image, data: bytes, size: int, view: str, turned: 
     """
     pixels = image.width * image.height
     stored = _STORED.get(image.mode, 4)
-    steps = [stored + _library_bytes(image, data)]
+    steps = [stored + _library_bytes(image, contents)]
     if turned:
         steps.append(2 * stored)
     if image.mode != "RGB" or "transparency" in image.info:
@@ -116,26 +135,16 @@ def bytes_needed(image: Image.Image, data: bytes, size: int, view: str, turned: 
         steps.append(8 if view == "flip" else 12)
     sides = image.width + image.height
     stripe = min(pixels, max(STRIPE_PIXELS, sides)) * _STRIPE_BYTES
-    return pixels * max(steps) + stripe + sides * (4 * size + _SIDE_BYTES)
+    needed = pixels * max(steps) + stripe + sides * (4 * size + _SIDE_BYTES) + _UNPACKED * contents.metadata
+    if image.format == "TIFF":  # its last tiles may lie beyond the photo
+        needed += tile_pixels(image) * tiff_pixel_bytes(image)
+    return needed
 
 
-def _library_bytes(image: Image.Image, data: bytes) -> int:
+def _library_bytes(image: Image.Image, contents: Contents) -> int:
     """Return what the format's library takes for a pixel beside what Pillow stores (measured)."""
     if image.format in ("JPEG", "MPO"):  # all coefficients, 16 bits each, if they come in several scans
-        bands = len(image.getbands())
-        several = "progressive" in image.info or _bands_of_first_scan(data) < bands
-        return 2 * bands if several else 0
+        return 2 * len(image.getbands()) if contents.several_scans else 0
     if image.format == "WEBP":  # two canvases, what predicts, and a copy
         return 15
-    return 4 if image.format == "TIFF" else 1  # TIFF: a strip, which may be the whole photo
-
-
-def _bands_of_first_scan(data: bytes) -> int:
-    """Return how many bands the first scan of a JPEG holds, 0 where none is found."""
-    at = 2
-    while data[at : at + 1] == b"\xff":
-        marker = data[at + 1 : at + 2]
-        if marker == b"\xda":
-            return int.from_bytes(data[at + 4 : at + 5], "big")
-        at += 1 if marker == b"\xff" else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0
+    return tiff_pixel_bytes(image) if image.format == "TIFF" else 1  # a strip, which may be the whole photo

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from breeds.errors import BreedsError
-from breeds.photos import walk_photos
+from breeds.photos import walk_folders, walk_photos
 
 # A line of a list that is longer is no path, but a stream of something else.
 _LONGEST_LINE = 2**16
@@ -51,10 +51,27 @@ def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str 
 def _matches(name: str) -> list[str]:
     if name == "-" or os.path.exists(name):
         return [name]
-    found = sorted(glob.glob(name, recursive=True))
+    found = sorted(set(_expand(name)))
     if not found:
         raise BreedsError(f"No such file or folder: {name}; nothing was predicted.")
     return found
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    """Yield what a pattern fits, as `glob.iglob` does, but that ``**`` enters each folder once.
+
+    Two links that lead back to their own folder would else make paths without end.
+    """
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    at = parts.index("**")
+    head, tail = os.sep.join([*parts[:at], ""]), os.sep.join(parts[at + 1 :]) or "*"
+    for base in glob.iglob(head) if head else [os.curdir + os.sep]:
+        for folder, _ in walk_folders(base):
+            inside = tail if folder == os.curdir + os.sep else os.path.join(glob.escape(folder), tail)
+            yield from _expand(inside if head else inside.removeprefix(os.curdir + os.sep))
 
 
 def _lines(stdin: Iterable[str]) -> Iterator[str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from array import array
 from collections.abc import Iterator
@@ -98,18 +99,22 @@ def see(listing: Listing, workers: int) -> Seen:
 
 def _looks(listing: Listing, workers: int) -> Iterator[tuple[str, int, int, str]]:
     """Yield key, width, height and reason of every photo, in order."""
+    stop = threading.Event()
 
     def one(photo: Photo) -> tuple[str, int, int, str]:
         key = ""
         try:
             data = read(listing.full_path(photo))
             key = key_of(data)
-            shown = look(data, _LONGEST)
+            shown = look(data, _LONGEST, stop)
         except PhotoError as error:
             return key, 0, 0, str(error)
         return key, shown.width, shown.height, ""
 
     photos = tqdm(listing.photos, desc="looking", unit=" photos", disable=None, leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
-        for _, seen in run_ahead(pool, one, photos, window=64):
-            yield seen
+        try:
+            for _, seen in run_ahead(pool, one, photos, window=64):
+                yield seen
+        finally:
+            stop.set()  # after Ctrl-C, nobody wants what is still being decoded
