@@ -3,6 +3,15 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
+    import os.path
+    import signal
+    import sys
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import os.path
 from dataclasses import asdict
@@ -10,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
+from breeds.text import say
 
 if TYPE_CHECKING:
     from breeds.heads.model import Model
@@ -73,15 +83,18 @@ def main() -> int:
     page = None if arguments.no_html else json_path.with_suffix(".html")
     from breeds.errors import BreedsError
     from breeds.evaluate import answer_test_photos, compare_models, measure, terminal, write_json
-    from breeds.files import check_writable
+    from breeds.evaluate.figures import check_figures, write_figures
     from breeds.heads.model import load_model
+    from breeds.outputs import PAGE, REPORT, check_output
     from breeds.store import Store
 
     if page == json_path:
         raise BreedsError(f"--json {json_path} is the name of the page beside it; name a .json file.")
-    for path in (json_path, page, arguments.figures and arguments.figures / "confusion.png"):
-        if path:
-            check_writable(path)
+    check_output(json_path, REPORT)
+    if page:
+        check_output(page, PAGE)
+    if arguments.figures:
+        check_figures(arguments.figures)
     model = load_model(model_path)
     store = Store.open_beside(arguments.store or trained_on(model, model_path))
     if arguments.against:
@@ -90,24 +103,23 @@ def main() -> int:
         other_store = store if same else Store.open_beside(trained_on(other, arguments.against))
     tested = answer_test_photos(store, model)
     numbers = measure(tested) | {"model": str(model_path)}
-    text = [terminal.as_text(numbers)]
+    text = terminal.as_lines(numbers)
     if arguments.cv:
         from breeds.evaluate.crossval import cross_validate
 
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
-        text.append(terminal.cross_validation_text(numbers["cross_validation"]))
+        text += ["", terminal.cross_validation_text(numbers["cross_validation"])]
     if arguments.against:
         numbers["against"] = compare_models(store, model, other_store, other)
-        text.append(f"against {arguments.against}: {numbers['against']['in_words']}")
+        text += ["", f"against {arguments.against}: {numbers['against']['in_words']}"]
     if arguments.doubts:
         from breeds.evaluate.doubts import find_doubts, find_near_duplicates
 
         doubts, pairs = find_doubts(store), find_near_duplicates(store)
         numbers["doubts"] = [asdict(doubt) for doubt in doubts]
         numbers["near_duplicates"] = [asdict(pair) for pair in pairs]
-        text.append(terminal.doubts_text(doubts, pairs))
+        text += ["", *terminal.doubts_lines(doubts, pairs)]
     write_json(numbers, json_path)
-    print("\n\n".join(text))
     written = [str(json_path)]
     if page:
         from breeds.evaluate.page import write_report
@@ -115,12 +127,10 @@ def main() -> int:
         write_report(numbers, tested, page)
         written.append(str(page))
     if arguments.figures:
-        from breeds.evaluate.figures import write_figures
-
         written.append(
             f"{len(write_figures(numbers, tested, arguments.figures))} files in {arguments.figures}"
         )
-    print(f"wrote {', '.join(written)}; next: python predict.py PHOTOS")
+    say(*text, f"wrote {', '.join(written)}; next: python predict.py PHOTOS")
     return 0
 
 

@@ -6,6 +6,15 @@ Only what is missing is computed. Then: train_head.py.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
+    import os.path
+    import signal
+    import sys
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import os
 import shlex
@@ -16,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from breeds import cli
 from breeds.errors import BreedsError
+from breeds.text import say
 
 if TYPE_CHECKING:
     from breeds.extract import Asked, Selection, Summary
@@ -56,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "with VNNI, less than twice on others")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
-    add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
+    add("--workers", metavar="N", type=cli.workers, default=os.cpu_count() or 2,
         help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
@@ -79,6 +89,8 @@ def main() -> int:
     }
     if arguments.preview:
         return show_preview(arguments, selection, Asked(**decided))
+    if arguments.store:
+        cli.check_no_view(arguments.store)
     store = arguments.store or cli.FEATURES / f"{cli.name_of(arguments.data)}.h5"
     codes = []
     for view in [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]:
@@ -87,7 +99,7 @@ def main() -> int:
         codes.append(
             show(extract(selection, target, asked, arguments.workers, arguments.trust_mtime, plain=store))
         )
-    print("next: python train_head.py")
+    say("next: python train_head.py")
     return max(codes)
 
 
@@ -103,14 +115,14 @@ def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Ask
     following = next_command(arguments)
     summary = preview(selection, page, asked, arguments.views, following, arguments.workers)
     for path, reason in summary.quarantined:
-        print(f"cannot be read: {path}: {reason}", file=sys.stderr)
+        say(f"cannot be read: {path}: {reason}", file=sys.stderr)
     before = (
         f"remove one of each pair with two answers ({summary.conflicts}), then " if summary.conflicts else ""
     )
     if len(summary.quarantined) == summary.photos:
         before, following = "", "none of them can be read, so name other photos"
     classes = "1 class" if summary.classes == 1 else f"{summary.classes} classes"
-    print(
+    say(
         f"{page}: {summary.photos} photos, {classes}, looked at in {summary.seconds:.1f} s; "
         f"next: {before}{following}"
     )
@@ -130,18 +142,18 @@ def next_command(arguments: argparse.Namespace) -> str:
 def show(summary: Summary) -> int:
     """Say what an extraction did; 1 if photos were set aside."""
     for shard in summary.damaged:
-        print(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
+        say(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
     for path, reason in summary.quarantined:
-        print(f"quarantined {path}: {reason}", file=sys.stderr)
+        say(f"quarantined {path}: {reason}", file=sys.stderr)
     extra = [f"{summary.ignored} other files passed over"] if summary.ignored else []
     extra += [f"{summary.missing} ids of labels.csv have no photo here"] if summary.missing else []
     extra += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
-    print(
+    say(
         f"{summary.photos} photos = {summary.features} features ({summary.new} new, "
         f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"
-        f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s\n"
-        f"recipe: {summary.recipe}\n"
-        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}"
+        f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s",
+        f"recipe: {summary.recipe}",
+        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}",
     )
     return 1 if summary.quarantined else 0
 

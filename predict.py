@@ -3,6 +3,15 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
+    import os.path
+    import signal
+    import sys
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import os
 import sys
@@ -11,6 +20,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from breeds import cli
+from breeds.text import say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
              "features are known (default: no)")  # fmt: skip
     add("--no-unknown", action="store_true", default=False,
         help="always name a breed, also for photos that seem to be of none")  # fmt: skip
-    add("--workers", metavar="N", type=cli.positive, default=os.cpu_count() or 2,
+    add("--workers", metavar="N", type=cli.workers, default=os.cpu_count() or 2,
         help="threads that read and decode photos")  # fmt: skip
     add("--no-cache", action="store_true", default=False,
         help="neither use nor keep features in the model's folder, in features.sqlite")  # fmt: skip
@@ -53,27 +63,29 @@ def main() -> int:
     """Predict, and list what could not be read."""
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
-    from breeds.files import check_writable
     from breeds.heads.model import load_model
+    from breeds.outputs import ANSWERS, check_apart, check_output
     from breeds.photos import parse_views
     from breeds.predict import predict
     from breeds.predict.answers import write_answers
     from breeds.predict.evidence import Explainer
     from breeds.predict.inputs import list_inputs
     from breeds.predict.page import AnswersPage
-    from breeds.predict.pictures import PictureFolder
+    from breeds.predict.pictures import TABLE, PictureFolder
 
     started = time.perf_counter()
     if arguments.out:
-        check_writable(arguments.out)
+        check_output(arguments.out, ANSWERS, arguments.paths)
+    table = arguments.explain / TABLE if arguments.explain else None
+    check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
     pictures = PictureFolder(arguments.explain) if arguments.explain else None
-    page = AnswersPage(arguments.html, arguments.out) if arguments.html else None
+    page = AnswersPage(arguments.html, arguments.paths) if arguments.html else None
     paths = list_inputs(arguments.paths, sys.stdin or ())
     model = load_model(model_path)
     if arguments.no_unknown:
         model.unknown = None
     if model.recipe.weights == "random":
-        print("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
+        say("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     views = parse_views(arguments.tta) if arguments.tta else []
     cache = None if arguments.no_cache else model_path.parent
     how = arguments.weights, arguments.engine, arguments.workers
@@ -90,16 +102,16 @@ def main() -> int:
             answers, model.classes, arguments.out, arguments.format, arguments.top_k
         )
     for answer in failed:
-        print(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
+        say(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
     without = pictures.failed if pictures else []
     for path, reason in without:
-        print(f"no picture for {path}: {reason}", file=sys.stderr)
+        say(f"no picture for {path}: {reason}", file=sys.stderr)
     if page:
         page.write(model, model_path, views)
     outputs = (arguments.out, arguments.html, arguments.explain)
     written = " and ".join(str(path) for path in outputs if path)
     seconds = time.perf_counter() - started
-    print(f"{total} photos = {total - len(failed)} answers + {len(failed)} without; {seconds:.1f} s"
+    say(f"{total} photos = {total - len(failed)} answers + {len(failed)} without; {seconds:.1f} s"
           f"{f'; wrote {written}' if written else ''}", file=sys.stderr)  # fmt: skip
     return 1 if failed or without else 0
 

@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
+    import os.path
+    import signal
+    import sys
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
+from breeds.text import say
 
 if TYPE_CHECKING:
     from breeds.heads.model import Model
@@ -28,9 +38,9 @@ def parser() -> argparse.ArgumentParser:
         help="the model to write (default: models/STORE.safetensors)")  # fmt: skip
     add("--head", choices=("logistic", "dense"), default="logistic",
         help="logistic regression, or a small neural network trained by Keras")  # fmt: skip
-    add("--C", metavar="X", type=cli.positive_float,
-        help="inverse regularisation strength of logistic regression (default: chosen by "
-        "cross-validation)")  # fmt: skip
+    add("--C", metavar="X", type=cli.strength,
+        help="inverse regularisation strength of logistic regression, from 1e-12 to 1e12 (default: chosen "
+        "by cross-validation)")  # fmt: skip
     add("--seed", metavar="N", type=cli.natural, default=0, help="decides the split and everything random")
     add("--val", metavar="SHARE", type=lambda text: cli.share(text, 0.7), default=0.0,
         help="share of the photos for validation, beside the fifth for testing")  # fmt: skip
@@ -52,10 +62,10 @@ def compare(store: Store, seed: int) -> int:
     """Print the table of heads; nothing is written."""
     from breeds.evaluate.crossval import compare_heads
 
-    print(f"{'head':24} log loss  accuracy  95 % interval     seconds")
+    say(f"{'head':24} log loss  accuracy  95 % interval     seconds")
     for row in compare_heads(store, seed):
         low, high = row["accuracy_interval"]
-        print(f"{row['head']:24} {row['log_loss']:8.4f}  {row['accuracy']:8.2%}  "
+        say(f"{row['head']:24} {row['log_loss']:8.4f}  {row['accuracy']:8.2%}  "
               f"{low:.2%} to {high:.2%} {row['seconds']:8.1f}")  # fmt: skip
     return 0
 
@@ -80,8 +90,8 @@ def main() -> int:
     name = "-".join(path.stem for path in paths)
     model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
     from breeds.errors import BreedsError
-    from breeds.files import check_writable
     from breeds.heads.model import save_model
+    from breeds.outputs import MODEL, PIPELINE, check_apart, check_output
     from breeds.store import Store
     from breeds.train import train
 
@@ -94,50 +104,55 @@ def main() -> int:
     store = Store.open_beside(paths)
     if arguments.compare:
         return compare(store, arguments.seed)
-    check_writable(model_path)
+    check_output(model_path, MODEL)
+    pipeline = model_path.with_suffix(".joblib") if arguments.export else None
+    if pipeline:
+        check_apart({"--model": model_path, "--export": pipeline})
+        check_output(pipeline, PIPELINE)
     views = open_views(store) if arguments.views else []
     model = train(
         store, arguments.head, arguments.C, arguments.seed, arguments.val,
         arguments.balanced, arguments.keep, views,
     )  # fmt: skip
     save_model(model, model_path)
-    show(model)
-    if arguments.export:
+    if pipeline:
         from breeds.heads.export import export_joblib
 
-        export_joblib(model, model_path.with_suffix(".joblib"))
-        print(f"wrote {model_path.with_suffix('.joblib')} (scikit-learn; Breeds never loads it)")
-    print(f"wrote {model_path}; next: python evaluate.py")
+        export_joblib(model, pipeline)
+    show(model)
+    if pipeline:
+        say(f"wrote {pipeline} (scikit-learn; Breeds never loads it)")
+    say(f"wrote {model_path}; next: python evaluate.py")
     return 0
 
 
 def show(model: Model) -> None:
     """Say how a model came about."""
     record = model.record
-    print(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
+    say(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
           f"validation, {record['n_test']} kept for testing")  # fmt: skip
     if record["views"]:
-        print(f"trained on these views too: {', '.join(record['views'])}")
+        say(f"trained on these views too: {', '.join(record['views'])}")
     for name in ("unlabelled", "duplicates"):
         if record[name]:
-            print(f"{record[name]} {name} left out")
+            say(f"{record[name]} {name} left out")
     if model.kind == "logistic":
-        print(f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; "
+        say(f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; "
               f"temperature {model.temperature:.3g}")  # fmt: skip
     else:
-        print(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
+        say(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
     if record.get("C_at_edge"):
-        print("this C is at the edge of the grid: a better one may lie beyond; try with --C")
+        say("this C is at the edge of the grid: a better one may lie beyond; try with --C")
     if model.unknown is None:
-        print("photos of none of the classes are not refused: a class has a single photo for training")
+        say("photos of none of the classes are not refused: a class has a single photo for training")
     if record["few"]:
         names = ", ".join(f"{label} ({count})" for label, count in record["few"].items())
-        print(f"few training photos, so numbers about these classes say little: {names}")
-    print(f"on the training photos themselves: accuracy {record['train_accuracy']:.1%}, "
+        say(f"few training photos, so numbers about these classes say little: {names}")
+    say(f"on the training photos themselves: accuracy {record['train_accuracy']:.1%}, "
           f"log loss {record['train_log_loss']:.4f}")  # fmt: skip
     for recipe, _ in model.parts:
-        print(f"weights {recipe.weights} ({recipe.weights_sha256[:12]})")
-    print(f"{record['seconds']:.1f} s")
+        say(f"weights {recipe.weights} ({recipe.weights_sha256[:12]})")
+    say(f"{record['seconds']:.1f} s")
 
 
 if __name__ == "__main__":

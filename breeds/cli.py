@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import glob
 import io
-import math
 import os
 import re
 import signal
@@ -18,9 +18,12 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
+from breeds.text import say, stdout_errors, visible
 
 N = TypeVar("N", int, float)
 
+_MOST_WORKERS = 1024
+_NO_MEMORY = "There is not enough memory for this, or a limit (ulimit) is too low; free some, or raise it."
 _VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
 
 FEATURES = Path("features")
@@ -33,33 +36,83 @@ def run(main: Callable[[], int]) -> NoReturn:
     # The imports make hundreds of thousands of objects and no garbage; by default Python looks for it
     # after each 700 of them, which costs them a tenth of their time.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # while Python was loading, Ctrl-C just ended it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
+    _open_closed_streams()
     # Pillow warns of odd metadata in photos that decode well; nobody can act on it.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    if sys.warnoptions:  # -W error is meant for our own code: what the libraries warn of is theirs to mend
+        warnings.filterwarnings("ignore", module=r"(?!breeds|__main__)")
     # Names of files may be no Unicode: that is never a reason to stop.
     for stream, how in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=how)
     try:
         code = main()
-        sys.stdout.flush()
-    except BreedsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        with stdout_errors():
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nstopped; what was finished is kept, and the same command goes on from there",
-              file=sys.stderr)  # fmt: skip
-        code = 130
+        say("", "stopped; what was finished is kept, and the same command goes on from there",
+            file=sys.stderr)  # fmt: skip
+        _leave(130)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except ModuleNotFoundError as error:
-        if (error.name or "breeds").startswith("breeds"):
-            raise
-        print(f"error: The package {error.name} is not installed; run `make setup`, then "
-              f"`source .venv/bin/activate`.", file=sys.stderr)  # fmt: skip
+    except (BreedsError, OSError, MemoryError, ImportError, RuntimeError) as error:
+        say(f"error: {_sentence(error)}", file=sys.stderr)
         code = 2
+    finally:
+        _give_up_unwritten()
     sys.exit(code)
+
+
+def _sentence(error: Exception) -> str:
+    """Return what to tell of an error, or raise it again where it is a defect of ours."""
+    match error:
+        case BreedsError():
+            return str(error)
+        case ModuleNotFoundError() if not (error.name or "breeds").startswith("breeds"):
+            return (
+                f"The package {error.name} is not installed; run `make setup`, then "
+                f"`source .venv/bin/activate`."
+            )
+        case OSError():
+            where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+            return f"{where}{error.strerror or error}; mend that and run again."
+        case MemoryError():
+            return _NO_MEMORY
+        case ImportError() if not (error.name or "").startswith("breeds"):
+            return f"A library cannot be loaded ({error}); is there enough memory, and is `make setup` done?"
+        case RuntimeError() if "can't start new thread" in str(error):
+            return _NO_MEMORY
+    raise error
+
+
+def _open_closed_streams() -> None:
+    """Open streams that are closed, as by ``2>&-``: the next file would get their number, and our text."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:  # what is opened gets the lowest free number; to write on a closed stdout fails
+            os.open(os.devnull, os.O_RDWR if name == "stderr" else os.O_RDONLY)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+
+
+def _give_up_unwritten() -> None:
+    """Let go of what cannot be written, or Python would complain of it when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _leave(code: int) -> NoReturn:
+    """End now, whatever threads still compute; what is to be done at the end is done before."""
+    _give_up_unwritten()
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -77,7 +130,7 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     found = [
         path
         for path in folder.glob(pattern)
-        if not path.name.startswith(".") and not _VIEW_NAME.search(path.stem)
+        if not path.name.startswith(".") and not _VIEW_NAME.search(path.stem) and os.path.isfile(path)
     ]
     if not found:
         raise BreedsError(f"There is no {folder / pattern} yet; run {made_by} first, or name a file.")
@@ -86,7 +139,21 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
 
 def name_of(data: Path) -> str:
     """Return what to call the outputs made from a folder of photos or a manifest."""
-    return (data.stem if data.is_file() else data.resolve().name) or "photos"
+    name = (data.stem if os.path.isfile(data) else os.path.basename(os.path.realpath(data))) or "photos"
+    return _VIEW_NAME.sub(r"-\1", name)  # as photos themselves, not a view of others
+
+
+def check_no_view(store: Path) -> None:
+    """Refuse the name of a view's store for photos as they are.
+
+    Raises
+    ------
+    BreedsError
+        If it is one.
+    """
+    view = _VIEW_NAME.search(store.stem)
+    if view:
+        raise BreedsError(f"--store {store}: stores of views end in {view[0]}; choose another name.")
 
 
 def view_store(store: Path, view: str) -> Path:
@@ -102,7 +169,7 @@ def view_stores(store: Path) -> list[Path]:
 
 def say_using(path: Path) -> Path:
     """Say on stderr which file is taken as nobody named one, and return it."""
-    print(f"using {path}", file=sys.stderr)
+    say(f"using {path}", file=sys.stderr)
     return path
 
 
@@ -119,7 +186,14 @@ class _Help(argparse.HelpFormatter):
 
 def parser(about: str | None) -> argparse.ArgumentParser:
     """Return the parser of a front, described by its docstring."""
-    return argparse.ArgumentParser(description=about, formatter_class=_Help)
+    return _Parser(description=about, formatter_class=_Help)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells mistakes on the command line, such as names of files taken for options, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible(message))
 
 
 def positive(text: str) -> int:
@@ -132,9 +206,14 @@ def natural(text: str) -> int:
     return _number(text, int, lambda n: n >= 0, "a whole number from 0 up")
 
 
-def positive_float(text: str) -> float:
-    """Read a number above 0, for argparse."""
-    return _number(text, float, lambda x: 0 < x < math.inf, "a number above 0")
+def workers(text: str) -> int:
+    """Read how many threads to work with, for argparse."""
+    return _number(text, int, lambda n: 1 <= n <= _MOST_WORKERS, f"a whole number from 1 to {_MOST_WORKERS}")
+
+
+def strength(text: str) -> float:
+    """Read C, for argparse: below and above no head is another, and single precision overflows."""
+    return _number(text, float, lambda x: 1e-12 <= x <= 1e12, "a number from 1e-12 to 1e12")
 
 
 def share(text: str, below: float = 1.0) -> float:
@@ -153,11 +232,11 @@ def cache_size(text: str) -> int:
 
 def folds_and_repeats(text: str) -> tuple[int, int]:
     """Read folds and repeats such as ``5x2``, for argparse."""
-    folds, cross, repeats = text.partition("x")
-    numbers = [int(part) if part.isdigit() else 0 for part in (folds, repeats if cross else "1")]
-    if numbers[0] < 2 or numbers[1] < 1:
+    match = re.fullmatch("([0-9]{1,9})(?:x([0-9]{1,9}))?", text)
+    folds, repeats = (int(match[1]), int(match[2] or 1)) if match else (0, 0)
+    if folds < 2 or repeats < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not folds x repeats, such as 5x2")
-    return numbers[0], numbers[1]
+    return folds, repeats
 
 
 def _number(text: str, kind: type[N], fits: Callable[[N], bool], wanted: str) -> N:

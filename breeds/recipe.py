@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 
 #: Version of the decode rule of `breeds.photos`; a change of any pixel needs a new one.
@@ -62,4 +63,7 @@ class Recipe:
             raise ValueError("not a recipe of this version of Breeds")
         if not all(type(values[name]) is kind for name, kind in kinds.items()):
             raise ValueError("a recipe with values of the wrong kind")
+        digests = [values["weights_sha256"], *filter(None, [values["calibration"]])]
+        if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+            raise ValueError("a recipe whose digests are none")
         return Recipe(**values)

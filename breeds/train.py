@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
-from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
+from breeds.heads.unknown import JUDGED_ON, UNKNOWN, Detector, fit_detector
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions
@@ -59,8 +59,20 @@ def labelled(store: Store, seed: int, val: float) -> Labelled:
         )
     keys, labels, given = ([column[row] for row in rows] for column in (table.key, table.label, table.split))
     part = split_keys(keys, labels, seed, val, given)
+    _refuse_unknown(store, labels)
     total = sum(map(bool, table.label))
     return Labelled(np.array(rows), keys, labels, part, len(table) - total, total - len(rows))
+
+
+def _refuse_unknown(store: Store, labels: Sequence[str]) -> None:
+    """Refuse a class that answers could not be told from a refusal by."""
+    taken = next((label for label in set(labels) if label.strip().casefold() == UNKNOWN), None)
+    if taken is not None:
+        raise BreedsError(
+            f"{store.path} has a class called {taken}, as photos of none of the classes are answered; rename "
+            f"the folder or the label and extract again, which computes no photo again, or leave the class "
+            f"out with --classes."
+        )
 
 
 def train(

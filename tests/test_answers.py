@@ -60,12 +60,15 @@ def test_a_carriage_return_never_begins_a_row() -> None:
     assert safe_cell("c\r=2+3.jpg") == r"c\r=2+3.jpg"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n"])
+STARTS = ["=", "+", "-", "@", "\t", "\n", " =", "\u3000+", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\u200b ="]
+
+
+@pytest.mark.parametrize("start", STARTS)
 def test_a_formula_gets_a_quote_before_it(start: str) -> None:
     assert safe_cell(f"{start}1+1") == f"'{start}1+1"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n"])
+@pytest.mark.parametrize("start", STARTS)
 def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
     evil = f'{start}HYPERLINK("http://x")'
     answers = [Answer(evil, np.array([0.9, 0.1])), Answer("b.jpg", None, evil)]
@@ -77,7 +80,7 @@ def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
         assert not any(cell.startswith(start) for cell in kaggle)
 
 
-@pytest.mark.parametrize("text", ["pug", "a-b", "2=3", "Hund, groß", "'quoted'", "", " =1"])
+@pytest.mark.parametrize("text", ["pug", "a-b", "2=3", "Hund, groß", "'quoted'", "", " a=1", "１"])
 def test_other_cells_are_left_alone(text: str) -> None:
     assert safe_cell(text) == text
 
@@ -94,6 +97,16 @@ def test_a_name_that_is_not_utf8_does_not_stop_the_run(tmp_path: Path, form: str
     text = written(tmp_path, Answer(os.fsdecode(b"caf\xe9.jpg"), PUG.probabilities), PUG, form=form)
     assert "caf\ufffd" in text
     assert len(text.splitlines()) == (2 if form == "json" else 3)
+
+
+@pytest.mark.parametrize("control", ["\x1b", "\x9b", "\x7f", "\u2028"])
+def test_no_control_reaches_whoever_shows_the_file(tmp_path: Path, control: str) -> None:
+    answer = Answer(f"a{control}b.jpg", None, f"{control}[2J")
+    for form in FORMATS:
+        assert control not in written(tmp_path, answer, form=form, classes=[f"a{control}", "b"])
+    assert json.loads(written(tmp_path, answer, form="json"))["path"] == f"a{control}b.jpg", (
+        "JSON loses nothing"
+    )
 
 
 def refuse(constant: str) -> None:

@@ -13,6 +13,7 @@ from breeds.engines.network import Network
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
+from breeds.text import say
 
 
 class Abilities(NamedTuple):
@@ -54,7 +55,7 @@ def choose_engine(engine: str) -> str:
             raise BreedsError(
                 f"OpenVINO does not load here ({reason}); use --engine keras, with --precision fp32."
             ) from None
-        print(f"OpenVINO does not load here ({reason}); using the slower Keras engine", file=sys.stderr)
+        say(f"OpenVINO does not load here ({reason}); using the slower Keras engine", file=sys.stderr)
         return "keras"
     return "openvino"
 
@@ -139,9 +140,7 @@ def open_engine(
                 raise BreedsError(
                     f"OpenVINO fails on this machine ({reason}); use --engine keras, with --precision fp32."
                 ) from None
-            print(
-                f"OpenVINO fails on this machine ({reason}); using the slower Keras engine", file=sys.stderr
-            )
+            say(f"OpenVINO fails on this machine ({reason}); using the slower Keras engine", file=sys.stderr)
     from breeds.engines.keras import KerasEngine
 
     return KerasEngine(recipe, weights(), maps)

@@ -33,6 +33,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
 from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
+from breeds.text import say
 
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"
@@ -117,7 +118,7 @@ def cached_network(digest: str) -> Network | None:
 
 @cache
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    say(text, file=sys.stderr)
 
 
 def _find(name: str) -> Path | None:

@@ -65,7 +65,7 @@ def kill(pool: ProcessPoolExecutor) -> None:
 def _begin(budget: Budget) -> None:
     """Die with the parent, where Linux can be asked to see to it, and decode quietly in its bounds."""
     use_budget(budget)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.simplefilter("ignore")  # of what libraries warn in here nobody can mend anything
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

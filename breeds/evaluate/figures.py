@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from breeds.evaluate import Tested
+from breeds.outputs import CHART, check_output
 from breeds.pages import charts
+
+#: What charts are called that `write_figures` may write.
+NAMES = ("confusion", "reliability", "coverage", "photos-per-class", "search", "refusal")
 
 
 def write_figures(numbers: dict[str, Any], tested: Tested, folder: Path) -> list[Path]:
@@ -21,6 +25,19 @@ def write_figures(numbers: dict[str, Any], tested: Tested, folder: Path) -> list
     """
     matrix = charts.confusion(np.array(numbers["confusion"]), tested.model.classes)
     return [file for chart in (matrix, *draw_charts(numbers, tested)[0]) for file in chart.save(folder)]
+
+
+def check_figures(folder: Path) -> None:
+    """Make sure, before any work, that `write_figures` can write into `folder` and replaces only its own.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot, or would replace something else.
+    """
+    for name in NAMES:
+        for kind in charts.FILES:
+            check_output(folder / f"{name}.{kind}", CHART)
 
 
 def draw_charts(numbers: dict[str, Any], tested: Tested) -> tuple[list[charts.Chart], list[str]]:

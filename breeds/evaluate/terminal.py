@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from breeds.text import visible
+
 if TYPE_CHECKING:
     from breeds.evaluate.doubts import Doubt, NearDuplicate
 
@@ -16,16 +18,20 @@ FEW = 10
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """Lay a report out for a terminal."""
+    """Lay a report out as text."""
+    return "\n".join(as_lines(report))
+
+
+def as_lines(report: dict[str, Any]) -> list[str]:
+    """Lay a report out for a terminal, line by line: names are part of a line, whatever is in them."""
     lines = _scores(report)
     lines.append(f"photos     {report['n_test']} for testing, none of the {_trained(report)}")
     lines.append(f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})")
     lines += _few(report)
     if report["unknown"]:
-        lines.append(_unknown(report["unknown"]))
+        lines += _unknown(report["unknown"])
     lines += _coverage(report)
-    lines += ["", *_class_table(report), "", *_confused(report), report["caveat"]]
-    return "\n".join(lines)
+    return [*lines, "", *_class_table(report), "", *_confused(report), report["caveat"]]
 
 
 def cross_validation_text(numbers: dict[str, Any]) -> str:
@@ -41,7 +47,7 @@ def cross_validation_text(numbers: dict[str, Any]) -> str:
     )
 
 
-def doubts_text(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> str:
+def doubts_lines(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> list[str]:
     """List doubtful labels and near duplicates, one on each line."""
     lines = [f"{len(doubts)} doubtful labels, the most doubtful first:"]
     lines += [
@@ -53,7 +59,7 @@ def doubts_text(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> str:
     lines += [
         f"  {p.path} ({p.label}) and {p.other_path} ({p.other_label}): {p.similarity:.3f}" for p in pairs
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _interval(bounds: list[float] | None, form: str) -> str:
@@ -99,14 +105,14 @@ def _few(report: dict[str, Any]) -> list[str]:
     return [f"few        photos for testing, so little is known of: {', '.join(few[:10])}{more}"]
 
 
-def _unknown(unknown: dict[str, Any]) -> str:
+def _unknown(unknown: dict[str, Any]) -> list[str]:
     kept = f"unknown    keeps {unknown['kept']:.1%} of these photos, aim {unknown['kept_aimed_at']:.0%}  "
     kept += _interval(unknown["kept_interval"], ".1%")
-    kept += "\n           (the aim is for photos of other framing, size and light too)"
+    lines = [kept, "           (the aim is for photos of other framing, size and light too)"]
     if unknown["accuracy_of_kept"] is None:
-        return kept
+        return lines
     interval = _interval(unknown["accuracy_of_kept_interval"], ".1%")
-    return f"{kept}\n           accuracy of the kept {unknown['accuracy_of_kept']:.1%}  {interval}"
+    return [*lines, f"           accuracy of the kept {unknown['accuracy_of_kept']:.1%}  {interval}"]
 
 
 def _coverage(report: dict[str, Any]) -> list[str]:
@@ -118,9 +124,10 @@ def _coverage(report: dict[str, Any]) -> list[str]:
 
 
 def _class_table(report: dict[str, Any]) -> list[str]:
-    width = max(5, *(len(name) for name in report["classes"]))
+    rows = [(visible(name), scores) for name, scores in report["per_class"].items()]
+    width = max(5, *(len(name) for name, _ in rows))
     lines = [f"{'class':{width}}  precision  recall     f1  photos"]
-    for name, scores in report["per_class"].items():
+    for name, scores in rows:
         lines.append(
             f"{name:{width}}  {scores['precision']:9.3f}  {scores['recall']:6.3f}  "
             f"{scores['f1']:5.3f}  {scores['support']:6d}"

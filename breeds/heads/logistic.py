@@ -171,13 +171,13 @@ def search_C(
             tried[C] = _judge(paths, solutions, targets, counted)
         return tried[C].loss
 
-    with (
-        threadpool_limits(1),
-        ThreadPoolExecutor(min(cores(), len(paths))) as pool,
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message=_HARMLESS)
-        best = _lowest(grid, loss_at)
+    pool = ThreadPoolExecutor(min(cores(), len(paths)))
+    try:
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_HARMLESS)
+            best = _lowest(grid, loss_at)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever stops this does not wait for the fits
     found = tried[best]
     return Search(
         best,

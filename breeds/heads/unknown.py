@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+#: What an answer for a photo of none of the classes is called; so no class may be.
+UNKNOWN = "unknown"
 #: Share of the identity in the covariance, and directions in which it is not taken as round. For classes
 #: of one breed a round one does as well; where classes hold several, it lets half of the strangers in.
 SHRINKAGE, RANK = 0.98, 16

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.files import write_aside
-from breeds.pages.render import percent, printable
+from breeds.pages.render import percent
+from breeds.text import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -28,6 +29,8 @@ _SIZE = (4.2, 3.0)
 #: More classes than this do not have their names written beside bars.
 _NAMED = 30
 _DPI = 300
+#: The kinds of file that a chart is written as.
+FILES = ("png", "svg")
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -93,13 +96,14 @@ class Chart:
             If they cannot be written.
         """
         files = []
-        for kind in ("png", "svg"):
+        for kind in FILES:
             files.append(folder / f"{self.name}.{kind}")
             with _settings("path", self.name), write_aside(files[-1]) as aside:
-                about: dict[str, Any] = {"Title": printable(self.title)}
-                self.draw(PAPER).savefig(
-                    aside, format=kind, dpi=_DPI, metadata=about | ({"Date": None} if kind == "svg" else {})
+                by: dict[str, Any] = (
+                    {"Creator": "Breeds", "Date": None} if kind == "svg" else {"Software": "Breeds"}
                 )
+                about = {"Title": printable(self.title)} | by
+                self.draw(PAPER).savefig(aside, format=kind, dpi=_DPI, metadata=about)
         return files
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from breeds import __version__
 from breeds.files import write_aside
+from breeds.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,19 +67,6 @@ def write_page(template: str, path: Path, script: str = "", **values: Any) -> in
     with write_aside(path) as aside:
         page.dump(os.fspath(aside), encoding="utf-8")  # piece by piece: never all of it in memory
         return aside.stat().st_size
-
-
-def printable(text: str) -> str:
-    r"""Return text that HTML and XML can hold, with marks for bytes that are no Unicode and for controls.
-
-    Examples
-    --------
-    >>> ascii(printable("caf\udce9 \x07"))
-    "'caf\\ufffd \\ufffd'"
-    """
-    return re.sub(
-        "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\N{REPLACEMENT CHARACTER}", text
-    )
 
 
 def link(target: str | os.PathLike[str], page: Path) -> str:

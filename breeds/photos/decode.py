@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import random
+import re
 import stat
 import struct
 import threading
@@ -325,7 +326,7 @@ def parse_views(text: str) -> list[str]:
         name, _, count = part.partition(":")
         if part == "flip":
             views.append("flip")
-        elif name == "crops" and count.isdigit() and 1 <= int(count) <= 32:
+        elif name == "crops" and re.fullmatch("[0-9]{1,2}", count) and 1 <= int(count) <= 32:
             views += [f"crop{number}" for number in range(1, int(count) + 1)]
         else:
             raise BreedsError(f"{part!r} in {text!r} names no view; use flip, crops:N, or both with a comma.")

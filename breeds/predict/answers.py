@@ -7,19 +7,25 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from breeds.files import write_aside
+from breeds.heads.unknown import UNKNOWN
 from breeds.predict import Answer
+from breeds.text import printable, stdout_errors, visible
 
-UNKNOWN = "unknown"
 FORMATS = ("csv", "json", "kaggle")
-# A spreadsheet takes a cell that starts so for a formula, and runs it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+#: Makes a cell of a text.
+Cell = Callable[[str], str]
+# A spreadsheet takes a cell that starts so for a formula, and runs it: some look for the sign behind
+# blanks, and take its wide form for it.
+_FORMULA = re.compile("[\t\r\n]|[\\s\u200b-\u200f\u2060]*[=+@\uff1d\uff0b\uff0d\uff20-]")
+# What JSON leaves as it is and a terminal may obey.
+_NOT_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def safe_cell(text: str) -> str:
@@ -27,8 +33,12 @@ def safe_cell(text: str) -> str:
 
     Carriage returns, at which some readers begin a new row, are written as ``\r``.
     """
-    text = _printable(text).replace("\r", "\\r")
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    text = printable(text.replace("\r", "\\r"))
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _terminal_cell(text: str) -> str:
+    return visible(safe_cell(text))
 
 
 def write_answers(
@@ -57,12 +67,17 @@ def write_answers(
         if out is not None:
             aside = stack.enter_context(write_aside(out))
             file = stack.enter_context(open(aside, "w", encoding="utf-8", newline=""))
-        row = {"csv": _csv, "json": _json, "kaggle": _kaggle}[form](classes, file, top_k)
+        # On a terminal a cell is part of one line, as a name could else begin another.
+        cell = _terminal_cell if out is None and file.isatty() else safe_cell
+        writing = stdout_errors if out is None else nullcontext
+        with writing():
+            row = {"csv": _csv, "json": _json, "kaggle": _kaggle}[form](classes, file, top_k, cell)
         total, failed = 0, []
         for answer in answers:
-            row(answer)
-            if out is None:
-                file.flush()  # whoever reads this may be waiting for it
+            with writing():
+                row(answer)
+                if out is None:
+                    file.flush()  # whoever reads this may be waiting for it
             total += 1
             if answer.probabilities is None:
                 failed.append(answer)
@@ -83,53 +98,54 @@ def _breed(answer: Answer, classes: list[str]) -> tuple[str, str]:
     return (UNKNOWN if answer.unknown else guess), guess
 
 
-def _csv(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
+def _csv(classes: list[str], file: TextIO, top_k: int, cell: Cell) -> Callable[[Answer], object]:
     top_k = min(top_k, len(classes))
     writer = csv.writer(file, lineterminator="\n")
     more = [name for k in range(2, top_k + 1) for name in (f"breed_{k}", f"probability_{k}")]
     writer.writerow(["path", "breed", "probability", "guess", *more, "error"])
 
     def row(answer: Answer) -> None:
-        best = [(safe_cell(name), f"{p:.6f}") for name, p in _best(answer, classes, top_k)]
+        best = [(cell(name), f"{p:.6f}") for name, p in _best(answer, classes, top_k)]
         best += [("", "")] * (top_k - len(best))
-        breed, guess = map(safe_cell, _breed(answer, classes))
-        rest = [cell for pair in best[1:] for cell in pair]
-        path, error = safe_cell(answer.path), safe_cell(answer.error)
+        breed, guess = map(cell, _breed(answer, classes))
+        rest = [text for pair in best[1:] for text in pair]
+        path, error = cell(answer.path), cell(answer.error)
         writer.writerow([path, breed, best[0][1], guess, *rest, error])
 
     return row
 
 
-def _json(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
+def _json(classes: list[str], file: TextIO, top_k: int, _: Cell) -> Callable[[Answer], object]:
     def row(answer: Answer) -> None:
         best = _best(answer, classes, top_k)
         line = {
-            "path": _printable(answer.path),
+            "path": answer.path,
             "breed": _breed(answer, classes)[0] or None,
             "probability": round(best[0][1], 6) if best else None,
             "guess": best[0][0] if best else None,
             "top": [{"breed": name, "probability": round(p, 6)} for name, p in best],
             "error": answer.error or None,
         }
-        file.write(_printable(json.dumps(line, ensure_ascii=False)) + "\n")
+        file.write(_plain_json(line) + "\n")
 
     return row
 
 
-def _kaggle(classes: list[str], file: TextIO, top_k: int) -> Callable[[Answer], object]:
+def _kaggle(classes: list[str], file: TextIO, top_k: int, cell: Cell) -> Callable[[Answer], object]:
     """Kaggle wants every class for every id: a photo without an answer gets equal shares."""
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["id", *map(safe_cell, classes)])
+    writer.writerow(["id", *map(cell, classes)])
 
     def row(answer: Answer) -> None:
         shares = answer.probabilities
         if shares is None:
             shares = np.full(len(classes), 1 / len(classes))
-        writer.writerow([safe_cell(Path(answer.path).stem), *(f"{p:.8f}" for p in shares)])
+        writer.writerow([cell(Path(answer.path).stem), *(f"{p:.8f}" for p in shares)])
 
     return row
 
 
-def _printable(text: str) -> str:
-    """Return text as valid Unicode, with marks for bytes of a name that are none."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+def _plain_json(line: dict[str, Any]) -> str:
+    """Return a line of JSON with marks for bytes of a name that are no Unicode, and controls written out."""
+    text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", json.dumps(line, ensure_ascii=False))
+    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

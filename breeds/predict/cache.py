@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from breeds.engines.backbones import BACKBONES
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
+from breeds.text import say
 
 #: How large the cache may become unless told otherwise, in bytes: some 110,000 photos of Xception.
 CACHE_BYTES = 10**9
@@ -168,8 +169,7 @@ class FeatureCache:
             with suppress(sqlite3.Error):
                 self._database.close()
             self._database = None
-        text = "".join(letter if letter.isprintable() else "?" for letter in str(error))
-        reason = text if isinstance(error, BreedsError) else f"{self._path}: {text}"
+        reason = str(error) if isinstance(error, BreedsError) else f"{self._path}: {error}"
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
             aside = self._path.with_suffix(".damaged")
             with suppress(OSError):
@@ -177,7 +177,7 @@ class FeatureCache:
                 reason += f"; set aside as {aside}"
             with suppress(OSError):  # it belongs to the damaged file, and must not meet the next one
                 _journal(self._path).unlink()
-        print(f"features of this run are not kept: {reason}", file=sys.stderr)
+        say(f"features of this run are not kept: {reason}", file=sys.stderr)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from breeds.heads.explain import Explanation, explain_with, open_maps
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.store import Store
+from breeds.text import say
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,4 @@ class Explainer:
 
     def _do_without(self, reason: str) -> None:
         self._neighbours = None
-        print(f"the nearest training photos are left out: {reason}", file=sys.stderr)
+        say(f"the nearest training photos are left out: {reason}", file=sys.stderr)

@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import PhotoError
 from breeds.files import check_writable
 from breeds.heads.model import Model
+from breeds.outputs import PAGE, check_output
 from breeds.pages.render import link, write_page
 from breeds.pages.thumbs import Thumbnail, thumbnails
 from breeds.photos import read
@@ -79,19 +80,17 @@ class AnswersPage:
     ----------
     path
         The page. Pictures that are too many to be in it go into a folder beside it, ``NAME_files``.
-    other
-        A file that the same run writes, or None.
+    inputs
+        What the same run reads.
 
     Raises
     ------
     BreedsError
-        At once, if page or folder cannot be written, or the page is that other file.
+        At once, if page or folder cannot be written, or something else is where the page would be.
     """
 
-    def __init__(self, path: Path, other: Path | None = None) -> None:
-        check_writable(path)
-        if other is not None and os.path.realpath(path) == os.path.realpath(other):
-            raise BreedsError(f"--html and --out both name {path}; name two files.")
+    def __init__(self, path: Path, inputs: Iterable[str] = ()) -> None:
+        check_output(path, PAGE, inputs)
         check_writable(_Files.of(path) / "picture.jpg")
         self._path = path
         self._notes: list[_Note] = []

@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from breeds.errors import PhotoError
-from breeds.files import check_writable, write_aside
+from breeds.files import write_aside
 from breeds.heads.explain import EXACT, GRADIENT
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST
+from breeds.heads.unknown import UNKNOWN
+from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.pages.card import card
 from breeds.pages.overlay import overlay
 from breeds.photos import key_of, picture, read
 from breeds.predict import Answer
-from breeds.predict.answers import UNKNOWN, safe_cell
+from breeds.predict.answers import safe_cell
 from breeds.predict.evidence import Evidence
 
 TABLE = "explanations.csv"
@@ -54,7 +56,7 @@ class PictureFolder:
     """
 
     def __init__(self, folder: Path) -> None:
-        check_writable(folder / TABLE)
+        check_output(folder / TABLE, EXPLANATIONS)
         self._folder = folder
         self.failed: list[tuple[str, str]] = []
 
@@ -94,8 +96,10 @@ class PictureFolder:
         shown = _enlarged(picture(data, _LONGEST))
         drawn = _drawn(shown, shares, answer.unknown, evidence, model)
         name = picture_name(answer.path, answer.key)
+        if not replaceable(self._folder / name, PICTURE):
+            raise PhotoError(f"{name} is there and is not {PICTURE.name}")
         with write_aside(self._folder / name) as aside:
-            drawn.save(aside, "JPEG", quality=90, subsampling=0)
+            drawn.save(aside, "JPEG", quality=90, subsampling=0, comment=b"Breeds")
         return name
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from breeds.errors import BreedsError
 from breeds.extract import Asked, Selection
-from breeds.files import check_writable
+from breeds.outputs import PAGE, check_output
 from breeds.pages.render import write_page
 from breeds.photos import parse_views
 from breeds.preview.found import ELONGATED, find
@@ -77,7 +77,7 @@ def preview(
     started = time.perf_counter()
     if page.suffix.lower() not in (".html", ".htm"):  # the next argument may have been meant otherwise
         raise BreedsError(f"--preview {page}: the page's name has to end in .html; name another file.")
-    check_writable(page)
+    check_output(page, PAGE)
     size, shown = asked.input_size(), parse_views(views or EXAMPLE_VIEWS)
     listing = selection.find()
     seen = see(listing, workers)

@@ -7,6 +7,7 @@ from pathlib import Path
 from breeds import cli
 from breeds.sample import write_holiday, write_samples
 from breeds.sample.drawing import BREEDS
+from breeds.text import say
 
 
 def main() -> int:
@@ -22,7 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     photos = write_samples(arguments.folder / "photos", arguments.per_breed, arguments.seed)
     holiday = write_holiday(arguments.folder / "holiday", seed=arguments.seed)
-    print(f"{photos} photos of {len(BREEDS)} drawn breeds in {arguments.folder / 'photos'}, "
+    say(f"{photos} photos of {len(BREEDS)} drawn breeds in {arguments.folder / 'photos'}, "
           f"{holiday} more in {arguments.folder / 'holiday'}")  # fmt: skip
     return 0
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
 from breeds import cli
 from breeds.store import Store, verify
 from breeds.store.shards import list_shards, shard_folder
+from breeds.text import say
 
 
 def main() -> int:
     """Run one of the two commands and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m breeds.store", description=__doc__)
+    parser = cli.parser(__doc__)
+    parser.prog = "python -m breeds.store"
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("info", "say what a store holds"),
@@ -29,15 +30,15 @@ def info(path: Path) -> int:
     """Print what the store at `path` holds."""
     store = Store.open(path)
     table = store.table
-    print(f"{path}: {len(table)} photos of {table.root}, {len(table.key.first_rows())} of them different")
-    print(f"recipe   {store.recipe}")
-    print(f"         {store.recipe.digest}")
-    print(f"engine   {store.engine}, written {store.created}, "
+    say(f"{path}: {len(table)} photos of {table.root}, {len(table.key.first_rows())} of them different")
+    say(f"recipe   {store.recipe}")
+    say(f"         {store.recipe.digest}")
+    say(f"engine   {store.engine}, written {store.created}, "
           f"{len(list_shards(shard_folder(path)))} shards beside it")  # fmt: skip
     for label, count in sorted(Counter(table.label).items()):
-        print(f"{count:8d} {label or '(no label)'}")
+        say(f"{count:8d} {label or '(no label)'}")
     for name, reason in table.quarantine:
-        print(f"quarantined {name}: {reason}")
+        say(f"quarantined {name}: {reason}")
     return 0
 
 
@@ -45,10 +46,10 @@ def check(path: Path) -> int:
     """Check the store at `path`; 1 if anything is damaged."""
     problems = list(verify(path))
     for problem in problems:
-        print(problem)
+        say(problem)
     if not problems:
         shards = len(list_shards(shard_folder(path)))
-        print(f"{path}: {len(Store.open(path).table)} features and {shards} shards match their checksums")
+        say(f"{path}: {len(Store.open(path).table)} features and {shards} shards match their checksums")
     return 1 if problems else 0
 
 

@@ -12,6 +12,8 @@ from typing import Self, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from breeds.text import as_bytes
+
 Rows = NDArray[np.intp]
 #: A packed key: the 32 bytes of a SHA-256 digest.
 PACKED = np.dtype("S32")
@@ -114,7 +116,7 @@ class Texts(Column):
     @staticmethod
     def of(texts: Iterable[str]) -> Texts:
         """Pack texts as UTF-8; bytes that are no UTF-8, as in odd file names, stay themselves."""
-        return texts if isinstance(texts, Texts) else Texts.of_bytes(map(os.fsencode, texts))
+        return texts if isinstance(texts, Texts) else Texts.of_bytes(map(as_bytes, texts))
 
     @staticmethod
     def of_bytes(texts: Iterable[bytes]) -> Texts:
@@ -135,7 +137,7 @@ class Texts(Column):
 
     def find(self, text: str) -> int:
         """Return the row of `text`, -1 if there is none, where the rows are in the order of their bytes."""
-        wanted = os.fsencode(text)
+        wanted = as_bytes(text)
         row = bisect_left(range(len(self)), wanted, key=self.encoded)
         return row if row < len(self) and self.encoded(row) == wanted else -1
 

@@ -24,6 +24,7 @@ from breeds import __version__
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 from breeds.store.columns import PACKED, Keys, Rows
+from breeds.text import as_bytes
 
 # Rows of a chunk of features, and of a column; and rows that are compared at a time.
 _BLOCK_ROWS, _COLUMN_ROWS, _BLOCK = 64, 1024, 65536
@@ -219,11 +220,11 @@ def read_text(file: h5py.File, name: str, rows: int | None = None) -> Iterator[b
 
 def write_text(file: h5py.File | h5py.Group, name: str, values: Sequence[str]) -> None:
     """Write a column of text as UTF-8, padded to the longest, a block of rows in memory at a time."""
-    longest = max((len(os.fsencode(value)) for value in values), default=0) or 1
+    longest = max((len(as_bytes(value)) for value in values), default=0) or 1
     dtype = h5py.string_dtype("utf-8", longest)
     checked = {"chunks": (min(len(values), _COLUMN_ROWS),), "fletcher32": True} if len(values) else {}
     column = file.create_dataset(name, shape=(len(values),), dtype=dtype, **checked)
-    texts = map(os.fsencode, values)
+    texts = map(as_bytes, values)
     for start in range(0, len(values), _COLUMN_ROWS):
         block = list(islice(texts, _COLUMN_ROWS))
         column[start : start + len(block)] = np.array(block, dtype=dtype)
@@ -301,7 +302,7 @@ def write_provenance(file: h5py.File, recipe: Recipe, engine: str) -> None:
 
 def write_attribute(file: h5py.File, name: str, text: str) -> None:
     """Record one fact about `file`."""
-    data = os.fsencode(text)
+    data = as_bytes(text)
     file.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, len(data))))
 
 

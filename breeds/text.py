@@ -1,0 +1,99 @@
+"""Text from strangers, as people and programs may safely be shown it; and how people are told anything.
+
+Names of files and classes, and whatever a store or a model says of itself, may hold anything: codes that a
+terminal obeys, line breaks that begin a line which nobody wrote, marks that turn letters around.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from breeds.errors import BreedsError
+
+# Controls of the second kind, separators of lines, and what is no character at all.
+_NEVER = "\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff"
+# Turns of direction: in a line of ours they reach beyond their name; a page keeps them inside of it.
+_TURNS = "\u202a-\u202e\u2066-\u2069"
+_IN_A_LINE = re.compile(f"[\x00-\x1f{_NEVER}{_TURNS}]")
+_IN_LINES = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_NEVER}]")
+
+
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Tell people something: the only way in which Breeds writes on a terminal.
+
+    Each of `lines` is one line there, whatever is in it. A message on stderr that cannot be written is
+    given up; what was to be told on stdout was asked for.
+
+    Raises
+    ------
+    BreedsError
+        If stdout cannot be written.
+    """
+    if file is not None and file is sys.stderr:
+        with suppress(OSError):
+            print(*map(visible, lines), sep="\n", file=file)
+        return
+    with stdout_errors():
+        print(*map(visible, lines), sep="\n", file=file)
+
+
+@contextmanager
+def stdout_errors() -> Iterator[None]:
+    """Make one sentence of what goes wrong in writing to stdout; a reader that has gone is no error.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BreedsError(
+            f"Cannot write to standard output: {error.strerror}; what was written to files is there."
+        ) from None
+
+
+def visible(text: str) -> str:
+    r"""Return text as one line that does nothing but show it: controls are written out.
+
+    Examples
+    --------
+    >>> print(visible("caf\udce9\n\x1b[2J"))
+    caf\udce9\n\x1b[2J
+    """
+    return _IN_A_LINE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def as_bytes(text: str) -> bytes:
+    r"""Return text as UTF-8, names of files as the bytes that they are; not every locale can do that.
+
+    Examples
+    --------
+    >>> as_bytes("60×60"), as_bytes("caf\udce9")
+    (b'60\xc3\x9760', b'caf\xe9')
+    """
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    r"""Return text that any file can hold, with marks for controls and for bytes that are no Unicode.
+
+    Tabs and line breaks stay.
+
+    Examples
+    --------
+    >>> ascii(printable("caf\udce9 \x07"))
+    "'caf\\ufffd \\ufffd'"
+    """
+    return _IN_LINES.sub("\N{REPLACEMENT CHARACTER}", text)
