@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from breeds.engines import Engine, FeatureAndMap
 from breeds.engines.processes import process_pool
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
 
@@ -154,7 +154,7 @@ def load_pixels(recipe: Recipe, photo: KeyAndPath) -> Pixels | PhotoError:
     try:
         data = read(path)
         if key_of(data) != key:
-            return PhotoError("changed while it was being read; run again")
+            return GoneError("changed while it was being read; run again")
         return decode(data, recipe.size, recipe.resize, recipe.view)
     except PhotoError as error:
         return error
