@@ -59,7 +59,7 @@ def run_store(photos: str) -> None:
         store = Store.open(path)
         table, peak = tracemalloc.get_traced_memory()
         index = FeatureIndex(store.recipe)
-        index.add_file(path, store.table.key)
+        index.add_file(path, store.table.key, store.features_sha256)
         both = tracemalloc.get_traced_memory()[0]
     each = [number / len(store.table) for number in (table, peak, both - table)]
     report(table=each[0], opening=each[1], index=each[2])

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ N = TypeVar("N", int, float)
 _MOST_WORKERS = 1024
 _NO_MEMORY = "There is not enough memory for this, or a limit (ulimit) is too low; free some, or raise it."
 _VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
+
+# Seconds by which the clock of a file server may be ahead of ours; and the last date there is a name for.
+_CLOCKS_DIFFER, _LAST_DATE = 60, 253_402_000_000
 
 FEATURES = Path("features")
 MODELS = Path("models")
@@ -134,7 +138,15 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     ]
     if not found:
         raise BreedsError(f"There is no {folder / pattern} yet; run {made_by} first, or name a file.")
-    return say_using(max(found, key=lambda path: path.stat().st_mtime_ns))
+    dated = {path: path.stat().st_mtime for path in found}
+    latest = time.time() + _CLOCKS_DIFFER
+    past = [path for path in found if dated[path] <= latest]
+    for path in found:
+        if past and dated[path] > latest:  # written while a clock was wrong, it would be the newest for years
+            when = time.strftime("%Y-%m-%d", time.localtime(min(dated[path], _LAST_DATE)))
+            print(f"{path} is dated {when}, which is still to come, so it is not taken for the newest",
+                  file=sys.stderr)  # fmt: skip
+    return say_using(max(past or found, key=dated.__getitem__))
 
 
 def name_of(data: Path) -> str:

@@ -15,3 +15,7 @@ class PhotoError(Exception):
 
     It never stops a run.
     """
+
+
+class GoneError(PhotoError):
+    """A photo's file is not there any more, cannot be read, or is another photo now; a copy of it may do."""

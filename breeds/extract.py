@@ -18,7 +18,7 @@ from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
 from breeds.engines.choose import open_engine, recipe_precision
 from breeds.engines.pipeline import Pipeline, run_ahead
 from breeds.engines.weights import Weights, get_weights
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import check_writable, hold
 from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
 from breeds.recipe import Recipe
@@ -33,7 +33,7 @@ from breeds.store import (
     shard_folder,
 )
 from breeds.store.calibration import calibrated
-from breeds.store.columns import PACKED, Keys, Names, Texts
+from breeds.store.columns import PACKED, Keys, Names, Rows, Texts
 
 #: A store takes photos of another folder than its own if so large a share of the smaller set is common.
 SAME_PHOTOS = 0.5
@@ -121,7 +121,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Summary:
-    """What an extraction did: ``photos == features + len(quarantined)``, always."""
+    """What an extraction did: ``photos == features + len(quarantined)``, always.
+
+    `damaged` are shards that were set aside, `mended` says what was wrong with the store as it was: nothing
+    was taken from it then.
+    """
 
     store: Path
     recipe: Recipe
@@ -134,6 +138,7 @@ class Summary:
     missing: int
     quarantined: list[tuple[str, str]]
     damaged: list[Path]
+    mended: str
     seconds: float
 
 
@@ -196,7 +201,7 @@ def extract(
         ) as pipeline:
             table, new = _extract_missing(table, index, shard_folder(store), pipeline)
         _refuse_nothing_left(table)
-        changed = old is None or old.table != table
+        changed = old is None or bool(old.damage()) or old.table != table
         if changed:
             assemble(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(
@@ -211,6 +216,7 @@ def extract(
         missing=listing.missing,
         quarantined=table.quarantine,
         damaged=index.damaged,
+        mended=old.damage() if old else "",
         seconds=time.perf_counter() - started,
     )
 
@@ -238,12 +244,14 @@ def _open_old(store: Path, recipe: Recipe) -> Store | None:
 def _index(recipe: Recipe, old: Store | None, store: Path, table: Table) -> FeatureIndex:
     """Return where the features at hand are: in the store, and in its shards if that is not enough.
 
-    Photos that could not be decoded were looked for in the shards then, and are not again.
+    Nothing is taken from a store whose features do not match their checksum. Photos that could not be
+    decoded were looked for in the shards then, and are not again.
     """
     index = FeatureIndex(recipe)
     if old is not None:
         check_recipe(store, old.recipe, recipe)
-        index.add_file(store, old.table.key)
+        if not old.damage():
+            index.add_file(store, old.table.key, old.features_sha256)
     known_bad = np.isin(table.key.packed, old.table.bad_keys.packed) if old else False
     if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
         index.add_shards(shard_folder(store))
@@ -301,26 +309,54 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
 def _extract_missing(
     table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline
 ) -> tuple[Table, int]:
-    """Compute and commit what `index` lacks; return the table without what cannot be decoded."""
+    """Compute and commit what `index` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
     rows = rows[index.lacks(table.key.take(rows))]
     if not len(rows):
         return table, 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-    photos = ((table.key[row], os.path.join(table.root, table.path[row])) for row in rows)
     progress = tqdm(total=len(rows), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
+    with progress:
+        wanted = len(rows)
+        while len(rows):
+            gone = _compute(table, rows, writer, pipeline, bad, progress)
+            rows = _twins(table, gone)
+    return _set_aside(table, bad), wanted - len(bad)
+
+
+def _compute(
+    table: Table, rows: Rows, writer: ShardWriter, pipeline: Pipeline, bad: dict[str, str], progress: tqdm
+) -> list[int]:
+    """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
+
+    Returns
+    -------
+    list of int
+        The rows of those whose files were removed or changed meanwhile.
+    """
+    gone = []
+    photos = ((table.key[row], os.path.join(table.root, table.path[row])) for row in rows)
     try:
-        with progress:
-            for row, ((key, _), feature) in zip(rows, pipeline.features(photos, index.recipe), strict=True):
-                if isinstance(feature, PhotoError):
-                    bad[key] = str(feature)
-                else:
-                    writer.add(key, table.path[row], feature, pipeline.name)
-                progress.update()
+        for row, ((key, _), feature) in zip(rows, pipeline.features(photos, writer.recipe), strict=True):
+            bad.pop(key, None)
+            if isinstance(feature, PhotoError):
+                bad[key] = str(feature)
+                gone += [int(row)] if isinstance(feature, GoneError) else []
+                writer.commit_if_due(pipeline.name)
+            else:
+                writer.add(key, table.path[row], feature, pipeline.name)
+            progress.update()
     finally:
         writer.commit(pipeline.name)
-    return _set_aside(table, bad), len(rows) - len(bad)
+    return gone
+
+
+def _twins(table: Table, gone: list[int]) -> Rows:
+    """Return, for each of these rows, the next one with the same photo, byte for byte, if there is one."""
+    packed = table.key.packed
+    later = (row + 1 + np.flatnonzero(packed[row + 1 :] == packed[row])[:1] for row in gone)
+    return np.concatenate([np.zeros(0, dtype=np.intp), *later])
 
 
 def _set_aside(table: Table, bad: dict[str, str]) -> Table:

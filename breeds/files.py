@@ -1,17 +1,23 @@
-"""Files that are whole or not there at all: write aside, fsync, rename; and one writer at a time."""
+"""Files that are whole or not there at all: write aside, fsync, rename; one writer at a time.
+
+And one way to read them, whoever put them there: regular files only, without ever waiting for one, of a
+size that its kind can have.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 import secrets
 import socket
-import sys
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 
 from breeds.errors import BreedsError
@@ -19,6 +25,67 @@ from breeds.errors import BreedsError
 # A temporary file of ours: the name of what it will be, and a number drawn for it alone.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _LONGEST_NAME = 255
+# What a lock file says of its holder, and all that is ever repeated from one.
+_HOLDER = re.compile(r"process \d+ on [\w.-]{1,255} since [\d:\- ]{19}")
+# Nothing is waited for, such as the other end of a pipe.
+_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class UnfitError(OSError):
+    """What a path leads to is not to be read, whatever it holds: its `strerror` says why."""
+
+
+def open_regular(path: str | Path, most: int) -> BufferedReader:
+    """Open a regular file for reading; what is checked is what is open, whatever becomes of its name.
+
+    Parameters
+    ----------
+    most
+        How many bytes a file of this kind can have.
+
+    Raises
+    ------
+    UnfitError
+        If it is no regular file (a pipe, a device, a folder), or has more bytes.
+    OSError
+        If it is not there, or cannot be opened.
+    """
+    _check_regular(os.stat(path), most)  # opening some devices does something already
+    handle = os.open(path, os.O_RDONLY | _AT_ONCE)
+    try:
+        _check_regular(os.fstat(handle), most)
+        return open(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """Read all of a regular file, as `open_regular` opens it.
+
+    Raises
+    ------
+    UnfitError
+        As `open_regular` does, and if the file grows meanwhile.
+    OSError
+        If it is not there, or cannot be read.
+    """
+    with open_regular(path, most) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:  # as files of the system's say, such as /proc/kmsg, which wait, or lose what is read
+            return b""
+        data = file.read(size + 1)
+        if len(data) > size:
+            raise UnfitError(errno.EFBIG, "it grew while it was being read")
+        return data
+
+
+def _check_regular(status: os.stat_result, most: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnfitError(errno.EINVAL, "not a regular file")
+    if status.st_size > most:
+        mebibytes = f"{status.st_size / 2**20:.0f} MiB is over the limit of {most // 2**20} MiB"
+        raise UnfitError(errno.EFBIG, mebibytes)
 
 
 def cache_folder() -> Path:
@@ -151,28 +218,23 @@ def remove_leftovers(folder: Path) -> None:
 def hold(path: Path, what: str) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; the system frees it if the process dies.
 
+    A lock file that was there before is removed, never written: it may be another name of somebody's file.
+
     Raises
     ------
     BreedsError
-        If another process holds it; the text names `what` and that process.
+        If another process holds it (the text names `what` and that process), or it is a link.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _lock(path)
-    except BlockingIOError:
-        holder = ""
-        with suppress(OSError):  # it may be letting go just now
-            holder = path.read_text(errors="replace").strip()
-        holder = holder or "another process"
+    except _HeldError as holder:
         raise BreedsError(f"{what} is being written by {holder}; wait for it, or stop it.") from None
     except OSError as error:
         raise BreedsError(f"Cannot write {path}: {error.strerror}.") from None
     try:
-        command = " ".join(sys.argv)[:200]
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        text = f"process {os.getpid()} on {socket.gethostname()} since {started} ({command})\n"
+        text = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
         try:
-            os.ftruncate(handle, 0)
             os.pwrite(handle, text.encode(errors="replace"), 0)
         except OSError as error:
             raise BreedsError(f"Cannot write {path}: {error.strerror}.") from None
@@ -182,19 +244,48 @@ def hold(path: Path, what: str) -> Iterator[None]:
         os.close(handle)
 
 
+class _HeldError(Exception):
+    """Another process holds a lock: the text says which."""
+
+
 def _lock(path: Path) -> int:
-    """Lock `path`, making sure that the file locked is the one that the name stands for.
+    """Create and lock `path`, making sure that the file locked is the one that the name stands for.
 
     The holder removes the file before letting go, so a lock won on a removed file is no lock.
     """
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle, created = _open_lock(path)
+        kept = False
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise UnfitError(errno.EINVAL, "it is not a regular file; remove it")
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+                if os.path.samestat(os.fstat(handle), os.lstat(path)):
+                    if created:
+                        kept = True
+                        return handle
+                    path.unlink()  # its holder was killed
+        except BlockingIOError:
+            raise _HeldError(_holder(handle)) from None
+        finally:
+            if not kept:
+                os.close(handle)
+
+
+def _open_lock(path: Path) -> tuple[int, bool]:
+    """Open a lock file, and say whether it was created just now; a link is never followed."""
+    how = os.O_RDWR | os.O_NOFOLLOW | _AT_ONCE
+    while True:
+        with suppress(FileExistsError):
+            return os.open(path, how | os.O_CREAT | os.O_EXCL, 0o644), True
+        if path.is_symlink():
+            raise UnfitError(errno.ELOOP, "it is a link, which no lock of ours is; remove it")
+        with suppress(FileNotFoundError):
+            return os.open(path, how), False
+
+
+def _holder(handle: int) -> str:
+    """Return what a lock file says of its holder, if it says it as we do."""
+    text = os.pread(handle, 400, 0).decode(errors="replace").strip()
+    return text if _HOLDER.fullmatch(text) else "another process"

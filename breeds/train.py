@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
@@ -176,10 +177,27 @@ class _Data:
         return np.tile(column, 1 + len(self.views))
 
 
+def check_width(store: Store, features: NDArray[np.float32]) -> None:
+    """Refuse features, float32 (n, width), of another width than the store's networks give.
+
+    Raises
+    ------
+    BreedsError
+        If it is another; nothing can be said of networks that this version does not know.
+    """
+    widths = [BACKBONES[r.backbone].width if r.backbone in BACKBONES else 0 for r, _ in store.parts()]
+    if all(widths) and sum(widths) != features.shape[1]:
+        raise BreedsError(
+            f"{store.path} has {features.shape[1]} features a photo, and its recipe ({store.recipe}) gives "
+            f"{sum(widths)}; extract again, into another --store."
+        )
+
+
 def _training_data(store: Store, photos: Labelled, head: str, seed: int, views: Sequence[Store]) -> _Data:
     """Read what a head is fitted to; the dense head takes the photos for validation along."""
     for_fit = np.isin(photos.part, ("train", "val") if head == "dense" else ("train",))
     features = store.features(photos.rows[for_fit])
+    check_width(store, features)
     if (features == features[0]).all():
         raise BreedsError(
             f"All training photos in {store.path} have the same features, so nothing tells the classes "

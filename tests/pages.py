@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
+from breeds.engines.backbones import XCEPTION
 from breeds.photos import key_of
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
@@ -33,6 +35,8 @@ def store_with_photos(
     folder: Path, classes: Sequence[str], each: int, recipe: Recipe, width: int = 64, spread: float = 0.45
 ) -> Path:
     """A store of made-up features whose photos lie in `folder`, named by their class's number."""
+    if width != XCEPTION.width:  # no network that Breeds knows gives so few
+        recipe = replace(recipe, backbone="made up")
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(classes), width)) * spread
     root, store = folder / "photos", folder / "features" / "made.h5"

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and
 
 # extract_features.py with shards of four rows. STAND_IN puts in the network's place an engine that
 # takes that many seconds for a photo, and with HOLD makes that file before the seventh and waits for
-# a signal; OPENING is a file to make before the engine is opened; DIE_AT kills the process before so
-# many steps of writing.
+# a signal; OPENING is a file to make before the engine is opened; WAIT_FOR one before which nothing is
+# decoded; DIE_AT kills the process before so many steps of writing.
 # Without arguments it reads runs to make, one on each line, and forks for each: that saves the start.
 SCRIPT = """
 import json, os, signal, sys, time
@@ -58,7 +58,16 @@ def counted(step):
 
 def run():
     global left
-    breeds.store.shards.SHARD_ROWS = 4
+    breeds.store.shards.SHARD_ROWS = int(os.environ.get("SHARD_ROWS", 4))
+    breeds.store.shards.SHARD_SECONDS = float(os.environ.get("SHARD_SECONDS", 10))
+    if "WAIT_FOR" in os.environ:  # until that is there, nothing is decoded
+        import breeds.engines.pipeline as pipeline
+        load = pipeline.load_pixels
+        def late(*arguments):
+            while not os.path.exists(os.environ["WAIT_FOR"]):
+                time.sleep(0.01)
+            return load(*arguments)
+        pipeline.load_pixels = late
     if "STAND_IN" in os.environ:
         breeds.extract.open_engine = lambda *_, **__: StandIn()
     open_engine = breeds.extract.open_engine
@@ -272,6 +281,42 @@ def test_killed_ten_times_at_random_moments_with_the_real_engine(drawn_photos: P
     assert "quarantined" in run(photos, store)
     assert before.items() <= committed(store).items()
     assert_whole(store, like)
+
+
+def test_kills_before_a_shard_is_full_do_not_stop_progress(photos: Path, tmp_path: Path) -> None:
+    """Each run is killed long before 128 photos, and keeps what has waited for some time."""
+    like, store = tmp_path / "like" / "s.h5", tmp_path / "killed" / "s.h5"
+    before: dict[str, bytes] = {}
+    for _ in range(4):
+        process = start(photos, store, STAND_IN=0.3, SHARD_ROWS=128, SHARD_SECONDS=0.2)
+        known = len(before)
+        wait_for(process, lambda known=known: len(committed(store)) > known)
+        process.kill()
+        assert finish(process)[0] == -signal.SIGKILL
+        assert before.items() <= committed(store).items()
+        assert len(committed(store)) > len(before)
+        before = committed(store)
+    run(photos, like, STAND_IN=0)
+    out = run(photos, store, STAND_IN=0)
+    assert "12 photos = 12 features" in out
+    assert "(12 new" not in out
+    assert_whole(store, like)
+
+
+def test_a_photo_removed_in_mid_run_has_its_twins_feature(photos: Path, tmp_path: Path) -> None:
+    first = min(photos.rglob("*.jpg"))
+    twin = first.with_name("zz twin.jpg")
+    shutil.copyfile(first, twin)
+    store = tmp_path / "features" / "s.h5"
+    os.mkfifo(photos / "pipe.jpg")
+    process = start(photos, store, STAND_IN=0, WAIT_FOR=tmp_path / "go")
+    wait_for(process, store.with_name(".s.lock").exists)  # by now every photo has its key
+    first.unlink()
+    (tmp_path / "go").touch()
+    code, out, err = finish(process)
+    assert code == 1, err
+    assert "14 photos = 13 features (12 new, 1 reused) + 1 quarantined" in out
+    assert "quarantined pipe.jpg: not a regular file" in err
 
 
 # Ctrl-C, and the polite kill

@@ -51,7 +51,7 @@ def test_planted_wrong_labels_are_found(make_store) -> None:
     wrong = [3, 50, 100]
     labels = [("abc"[("abc".index(x) + 1) % 3] if i in wrong else x) for i, x in enumerate(store.table.label)]
     index = FeatureIndex(store.recipe)
-    index.add_file(path, store.table.key)
+    index.add_file(path, store.table.key, store.features_sha256)
     table = Table(**{**vars(store.table), "label": labels})
     assemble(path, table, index, "made up")
     doubts = find_doubts(Store.open(path))

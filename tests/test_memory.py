@@ -85,7 +85,7 @@ def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tm
         store = Store.open(path)
         table, peak = tracemalloc.get_traced_memory()
         index = FeatureIndex(store.recipe)
-        index.add_file(path, store.table.key)
+        index.add_file(path, store.table.key, store.features_sha256)
         both, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

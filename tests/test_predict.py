@@ -673,7 +673,7 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
     right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
     store = Store.open(Path("features/photos.h5"))
     index = FeatureIndex(random_recipe)
-    index.add_file(store.path, store.table.key)
+    index.add_file(store.path, store.table.key, store.features_sha256)
     reverse = store.table.take(range(len(store.table))[::-1])
     answers = predict(model, paths, None, None)
     found = [next(answers)]

@@ -85,8 +85,9 @@ def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
 
 def test_the_recipe_and_the_versions_are_attributes(store: Path, random_recipe: Recipe) -> None:
     with h5py.File(store) as f:
-        assert Recipe.from_json(f.attrs["recipe"]) == random_recipe
-        assert f.attrs["recipe_sha256"].decode() == random_recipe.digest
+        recipe = dataclasses.replace(random_recipe, backbone="made up")
+        assert Recipe.from_json(f.attrs["recipe"]) == recipe
+        assert f.attrs["recipe_sha256"].decode() == recipe.digest
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
         assert f.attrs["features_sha256"].decode() == hashlib.sha256(f["features"][:].tobytes()).hexdigest()
 
@@ -137,6 +138,7 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex
     return Store.open(path), index, features
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.integers(0, 59), min_size=1, max_size=80))
 def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -> None:
     store, index, features = sixty
@@ -188,6 +190,7 @@ def test_columns_are_as_lists_are(rows: list[tuple[bytes, str, str]], data) -> N
     assert (part.key, part.size.tolist()) == ([lists[0][row] for row in chosen], chosen)
 
 
+@settings(deadline=None)
 @given(blocks=st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=12))
 def test_the_index_knows_the_first_place_of_every_key(blocks: list[list[int]]) -> None:
     index, first = FeatureIndex(RECIPE), {}
@@ -576,12 +579,14 @@ def test_a_truncated_store_is_refused(
         Store.open(path)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -1e38])
 def test_features_that_are_not_finite_are_refused_by_name(store: Path, value: float) -> None:
-    with h5py.File(store, "r+") as f:
+    with h5py.File(store, "r+") as f:  # as if it had been written so
         f["features"][3, 5] = value
+        f.attrs["features_sha256"] = np.bytes_(hashlib.sha256(f["features"][:].tobytes()).hexdigest())
+        del f.attrs["table_sha256"]
     for rows in (None, np.array([4, 3])):
-        with pytest.raises(BreedsError, match=r"not finite numbers, first those of samoyed/0003\.jpg"):
+        with pytest.raises(BreedsError, match=r"not finite numbers, .* first those of samoyed/0003\.jpg"):
             Store.open(store).features(rows)
     assert np.isfinite(Store.open(store).features(np.array([0, 4]))).all()
 
@@ -590,8 +595,8 @@ def test_a_flipped_byte_of_a_feature_is_noticed(store: Path) -> None:
     flip(store, Store.open(store).features()[2].tobytes())
     with pytest.raises(BreedsError, match="damaged"):
         Store.open(store).features()
-    with pytest.raises(BreedsError, match="damaged"):
-        list(verify(store))
+    (problem,) = verify(store)
+    assert problem.startswith(f"{store}: its features cannot be read")
 
 
 def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
@@ -607,7 +612,8 @@ def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
 def test_info_and_verify_say_what_a_store_holds(store: Path, tmp_path: Path, random_recipe: Recipe) -> None:
     info = run_script("-m breeds.store", "info", store, cwd=tmp_path)
     assert info.returncode == 0
-    for part in (str(store), "5 photos", str(random_recipe), random_recipe.digest, "3 beagle", "2 samoyed"):
+    recipe = dataclasses.replace(random_recipe, backbone="made up")
+    for part in (str(store), "5 photos", str(recipe), recipe.digest, "3 beagle", "2 samoyed"):
         assert part in info.stdout
     whole = run_script("-m breeds.store", "verify", store, cwd=tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")

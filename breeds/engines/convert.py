@@ -38,6 +38,8 @@ from breeds.text import say
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"
 _FILES = ("network.xml", "network.bin")
+# No network has more bytes.
+_LARGEST = 2**28
 #: How many photos int8 is calibrated on.
 CALIBRATION_PHOTOS = 150
 
@@ -160,7 +162,11 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
         aside = Path(tempfile.mkdtemp(prefix="breeds-"))
         atexit.register(shutil.rmtree, aside, ignore_errors=True)
     try:
-        _in_own_process(maker, aside, *arguments)
+        try:
+            _in_own_process(maker, aside, *arguments)
+        except RuntimeError:  # OpenVINO does not say why, where it was the disk
+            _check_room(aside)
+            raise
         if aside.parent != folder:
             return aside / _FILES[0]
         final = folder / f"{name}-{digest_of(aside / _FILES[0])}"
@@ -175,12 +181,19 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
         return final / _FILES[0]
     except OSError as error:
         raise BreedsError(
-            f"The network cannot be written to {folder} ({error.strerror or error}); make room there, or "
-            f"let $BREEDS_CACHE name another folder."
+            f"The network cannot be written to {aside.parent} ({error.strerror or error}); make room there, "
+            f"or let $BREEDS_CACHE name another folder."
         ) from None
     finally:
         if aside.parent == folder:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_room(folder: Path) -> None:
+    """Raise OSError if a network cannot be written into `folder`; nothing is written to find out."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, _LARGEST)
 
 
 def _sweep(folder: Path) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from breeds.engines import FeatureAndMap, unmapped
 from breeds.engines.backbones import BACKBONES
 from breeds.engines.quiet import quiet
-from breeds.engines.weights import Weights
+from breeds.engines.weights import Weights, check_unchanged
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 
@@ -188,6 +188,9 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     model = _architecture(recipe.backbone, recipe.size, recipe.precision)
     if weights.path is not None:
         _load(model, weights.path)
+        check_unchanged(
+            weights, BACKBONES[recipe.backbone]
+        )  # Keras reads by name, and what has it now may be another file
         return model
     # Always of one size, so that random weights are the same at every size; and of a small one, as
     # calibration keeps every layer's output for all its photos: 5 GB for Xception at 299 pixels.

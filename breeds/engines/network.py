@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from breeds.files import write_aside
+from breeds.files import UnfitError, open_regular, read_regular, write_aside
 
 Bytes = NDArray[np.uint8]
+#: How many bytes a file of a network, or of a model with several, can have.
+MOST_BYTES = 2**29
 _NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
 
 
@@ -48,14 +52,14 @@ class Network:
     def read(xml: Path) -> Network:
         """Read the network that OpenVINO wrote: `xml`, with the numbers beside it."""
         files = (xml, xml.with_suffix(".bin"))
-        return Network(*(np.frombuffer(path.read_bytes(), dtype=np.uint8) for path in files))
+        return Network(*(np.frombuffer(read_regular(path, MOST_BYTES), dtype=np.uint8) for path in files))
 
 
 def digest_of(xml: Path) -> str:
     """Return the digest of the network that OpenVINO wrote, without holding it: fp32 is four times int8."""
     parts = []
     for path in (xml, xml.with_suffix(".bin")):
-        with open(path, "rb") as file:
+        with open_regular(path, MOST_BYTES) as file:
             parts.append(hashlib.file_digest(file, "sha256").digest())
     return _joint(parts)
 
@@ -110,10 +114,25 @@ def load_network(folder: Path, digest: str) -> Network | None:
     OSError
         If it is there and cannot be read just now.
     """
-    path = network_file(folder, digest)
     try:
-        with open(path, "rb"), safe_open(path, framework="numpy") as file:
-            network = Network(file.get_tensor("xml"), file.get_tensor("bin"))
-    except (FileNotFoundError, SafetensorError):
+        arrays, _ = read_safetensors(network_file(folder, digest))
+        network = Network(arrays["xml"], arrays["bin"])
+    except (FileNotFoundError, UnfitError, SafetensorError, ValueError, LookupError, AttributeError):
         return None
     return network if network.digest == digest else None
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read all arrays of a safetensors file, and its metadata, out of bytes that were read once.
+
+    Raises
+    ------
+    OSError
+        As `breeds.files.read_regular` does.
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+        If it is damaged, or something else.
+    """
+    data = read_regular(path, MOST_BYTES)
+    arrays = load(data)  # checks the header, and gives all but the metadata in it
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return arrays, dict(header.get("__metadata__") or {})

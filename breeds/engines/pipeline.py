@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from breeds.engines import Engine, FeatureAndMap
 from breeds.engines.processes import kill, process_pool
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
 
@@ -165,7 +165,7 @@ def load_pixels(
     try:
         data = read(path)
         if key_of(data) != key:
-            return PhotoError("changed while it was being read; run again")
+            return GoneError("changed while it was being read; run again")
         return decode(data, recipe.size, recipe.resize, recipe.view, stop)
     except PhotoError as error:
         return error

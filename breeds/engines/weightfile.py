@@ -25,12 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
-from breeds.files import cache_folder, write_aside
+from breeds.files import UnfitError, cache_folder, open_regular, read_regular, write_aside
+from breeds.plainhdf5 import open_on, plain_dataset
 
 #: No network that Breeds knows has so many arrays, groups and arrays, or groups within groups.
 _MOST_ARRAYS, _MOST_MEMBERS, _DEEPEST = 20_000, 60_000, 8
-#: How many files' digests are remembered.
-_MOST_FILES = 100
+#: How many bytes a file of weights can have; those of the networks here have some 100 million.
+MOST_BYTES = 2**31
+#: How many files' digests are remembered, and in how many bytes.
+_MOST_FILES, _MOST_REMEMBERED = 100, 2**20
 # A file written just now may be written again within the same tick of its clock.
 _SETTLED_NS = 2 * 10**9
 
@@ -62,13 +65,13 @@ def read_arrays(path: Path, root: str = "layers") -> Iterator[tuple[str, NDArray
     names that this layout gives them, so networks which have some (ConvNeXt) are known by content
     within each layout only.
     """
-    with h5py.File(path, "r") as file:
+    with open_regular(path, MOST_BYTES) as raw, open_on(raw) as file:
         top = _hard(file, "model_weights") if "model_weights" in file else file
         old = _names(top, "layer_names") is not None
         members = _old_layout(top) if old else _new_layout(_hard(file, root))
         found = dict(islice(members, _MOST_ARRAYS))
         # A file may name one array many times over.
-        if not found or sum(array.nbytes for array in found.values()) > os.path.getsize(path):
+        if not found or sum(array.nbytes for array in found.values()) > file.id.get_filesize():
             raise ValueError("it holds no weights of a network, or claims more than is in it")
         # Random generators of dropout are part of no answer.
         for name in sorted(name for name in found if "seed_generator" not in name):
@@ -140,11 +143,10 @@ def _names(group: h5py.Group, attribute: str) -> list[str] | None:
 
 def _plain(found: Any) -> h5py.Dataset:
     """Return a dataset of numbers whose bytes are in the file."""
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
-        raise ValueError("an array of it is not a plain dataset")
-    if found.dtype.kind not in "fiu":
+    array = plain_dataset(found, "an array of it")
+    if array.dtype.kind not in "fiu":
         raise ValueError("an array of it is not of numbers")
-    return found
+    return array
 
 
 def content_digest(path: Path, root: str = "layers") -> str:
@@ -182,20 +184,23 @@ def identify(path: Path) -> Identity:
         If it is no weights file, or damaged; the text says in what.
     """
     try:
-        status = os.stat(path)
-        mark = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+        mark = _mark(path)
         memory, place = cache_folder() / "weights.json", str(path.resolve())
         known = _remembered(memory)
         if place in known and known[place][0] == mark:
             return Identity(*known[place][1])
         found = Identity(content_digest(path), _file_digest(path, "md5"), _file_digest(path, "sha256"))
+        if _mark(path) != mark:
+            raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        if isinstance(error, UnfitError):
+            raise ValueError(error.strerror) from None
         if isinstance(error, OSError) and error.errno:
             raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
         if path.is_file() and not h5py.is_hdf5(path):
             raise ValueError("it is not an HDF5 file, or damaged") from None
         raise ValueError(" ".join(str(error).strip("'\"").split())[:200]) from None
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
+    if time.time_ns() - max(mark[1:3]) > _SETTLED_NS:
         known.pop(place, None)
         newest = dict([*known.items(), (place, [mark, list(astuple(found))])][-_MOST_FILES:])
         with suppress(BreedsError), write_aside(memory) as aside:  # it is only slower without
@@ -203,15 +208,21 @@ def identify(path: Path) -> Identity:
     return found
 
 
+def _mark(path: Path) -> list[int]:
+    """Return what differs when a file is another, or was written: size, times, inode and device."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+
+
 def _file_digest(path: Path, kind: str) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path, MOST_BYTES) as file:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _remembered(memory: Path) -> dict[str, list[Any]]:
     """Return what is known of files: their marks, and the digests that they had."""
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        known = json.loads(read_regular(memory, _MOST_REMEMBERED))
         whole = all(
             len(mark) == 5 and [len(digest) for digest in digests] == [64, 32, 64]
             for mark, digests in known.values()

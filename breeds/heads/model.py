@@ -8,17 +8,16 @@ of them, and a model file is arrays plus JSON: loading one runs no code from it.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from breeds.engines.network import Network
+from breeds.engines.network import Network, read_safetensors
 from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.heads.unknown import Detector
@@ -168,22 +167,21 @@ def load_model(path: Path) -> Model:
     BreedsError
         If it is missing, not a model of Breeds, or damaged.
     """
-    if not os.path.isfile(path):
-        raise BreedsError(f"No such model: {path}; make it with train_head.py.")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays, metadata = read_safetensors(path)
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
         model = _model(json.loads(metadata["breeds"]), arrays)
         _check(model)
         return model
+    except FileNotFoundError:
+        raise BreedsError(f"No such model: {path}; make it with train_head.py.") from None
     except (
         SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
         RecursionError,
     ) as error:  # fmt: skip
-        reason = " ".join(str(error).strip("'\"").split())[:200]
+        text = getattr(error, "strerror", None) or str(error)
+        reason = " ".join(text.strip("'\"").split())[:200]
         raise BreedsError(
             f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with train_head.py."
         ) from None

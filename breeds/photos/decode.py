@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import random
 import re
-import stat
 import struct
 import threading
 from collections.abc import Callable
@@ -24,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, GoneError, PhotoError
+from breeds.files import UnfitError, read_regular
 from breeds.photos import limits, memory
 from breeds.photos.limits import MAX_PIXELS
 
@@ -59,24 +58,19 @@ def read(path: str) -> bytes:
 
     Raises
     ------
-    PhotoError
+    GoneError
         If it is no regular file, cannot be read, is empty, or is over `MAX_BYTES`.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise PhotoError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            megabytes = status.st_size / 2**20
-            raise PhotoError(f"{megabytes:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB")
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_regular(path, MAX_BYTES)
     except FileNotFoundError:
-        raise PhotoError("no such file") from None
+        raise GoneError("no such file") from None
+    except UnfitError as error:
+        raise GoneError(error.strerror) from None
     except (OSError, ValueError) as error:
-        raise PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise GoneError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not data:
-        raise PhotoError("empty file (0 bytes)")
+        raise GoneError("empty file (0 bytes)")
     return data
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from breeds.errors import BreedsError
+from breeds.files import open_regular
 
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo"]
@@ -23,6 +26,8 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 _WNID = re.compile(r"^n\d{8}-(?=.)")
+#: How many bytes a table of labels may have: a million rows of 200 letters.
+MAX_TABLE_BYTES = 200 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +151,9 @@ def _looks_like_photo(folder: str, name: str) -> bool:
         return False
     if os.path.splitext(name)[1].lower() in EXTENSIONS:
         return True
-    path = os.path.join(folder, name)
-    if not os.path.isfile(path):
-        return False
     try:
-        with open(path, "rb") as file:
-            start = file.read(18)
+        with open_regular(os.path.join(folder, name), sys.maxsize) as file:
+            start = file.read(18) if os.fstat(file.fileno()).st_size else b""
     except OSError:
         return False
     return (
@@ -209,51 +211,63 @@ def _labelled_by_folder(data: Path) -> Listing:
 
 
 def _labelled_by(table: Path, root: Path) -> Listing:
-    columns, rows = _read_csv(table)
-    ignored, kaggle = 0, False
-    if {"path", "label"} <= columns:
-        photos = [Photo(row["path"], _WNID.sub("", row["label"]), row.get("split", "")) for row in rows]
-    elif {"id", "breed"} <= columns:
-        folder, kaggle = "train" if (root / "train").is_dir() else "", True
-        photos = [Photo(os.path.join(folder, f"{row['id']}.jpg"), row["breed"]) for row in rows]
-        ignored = len(set(os.listdir(root / folder)) - {os.path.basename(p.path) for p in photos})
-    else:
-        found = ", ".join(sorted(columns)) or "none"
-        raise BreedsError(f"{table} has columns {found}; it needs path,label[,split] or id,breed.")
-    _check_rows(photos, table)
-    listing = Listing(root, photos, ignored)
-    missing = [p.path for p in photos if not os.path.isfile(listing.full_path(p))]
+    """List the photos that a table names; memory holds those that are there, however long it is."""
+    listing, seen, total, first_missing = Listing(root), set[str](), 0, list[str]()
+    with _csv_rows(table) as (columns, rows):
+        kaggle = not {"path", "label"} <= columns
+        if kaggle and not {"id", "breed"} <= columns:
+            found = ", ".join(sorted(columns)) or "none"
+            raise BreedsError(f"{table} has columns {found}; it needs path,label[,split] or id,breed.")
+        folder = "train" if (root / "train").is_dir() else ""
+        for total, row in enumerate(rows, start=1):
+            if kaggle:
+                photo = Photo(os.path.join(folder, f"{row['id']}.jpg"), row["breed"])
+            else:
+                photo = Photo(row["path"], sys.intern(_WNID.sub("", row["label"])), row.get("split", ""))
+            _check_row(photo, f"{table}, row {total + 1}")
+            if not os.path.isfile(listing.full_path(photo)):
+                first_missing += [] if len(first_missing) == 5 else [photo.path]
+                continue
+            if photo.path in seen:
+                raise BreedsError(f"{table} names {photo.path} more than once; leave one row for each photo.")
+            seen.add(photo.path)
+            listing.photos.append(photo)
+    listing.missing = total - len(listing.photos)
     # Kaggle's table is of the whole competition, and people keep a part of its photos.
-    if missing and (not kaggle or len(missing) == len(photos)):
-        first = ", ".join(missing[:5])
-        raise BreedsError(f"{len(missing)} of {len(photos)} photos in {table} are missing: {first}.")
-    listing.missing = len(missing)
-    gone = set(missing)
-    listing.photos = [photo for photo in photos if photo.path not in gone]
+    if listing.missing and (not kaggle or not listing.photos):
+        raise BreedsError(
+            f"{listing.missing} of {total} photos in {table} are missing: {', '.join(first_missing)}."
+        )
+    if kaggle:
+        names = {os.path.basename(photo.path) for photo in listing.photos}
+        listing.ignored = len(set(os.listdir(root / folder)) - names)
     return listing
 
 
-def _read_csv(table: Path) -> tuple[set[str], list[dict[str, str]]]:
+@contextmanager
+def _csv_rows(table: Path) -> Iterator[tuple[set[str], Iterator[dict[str, str]]]]:
+    """Give a table's columns and, one after the other, its rows."""
     try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(table, MAX_TABLE_BYTES), "utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
-            columns = {name.strip() for name in reader.fieldnames or ()}
-            rows = [{str(k).strip(): str(v).strip() for k, v in row.items()} for row in reader]
+            columns = Counter(name.strip() for name in reader.fieldnames or ())
+            twice = [name for name, count in columns.items() if name and count > 1]
+            if twice:
+                raise BreedsError(f"{table} has more than one column {twice[0]!r}; leave one of them.")
+            yield (
+                set(columns),
+                ({str(name).strip(): str(cell).strip() for name, cell in row.items()} for row in reader),
+            )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BreedsError(f"Cannot read {table} as a CSV file: {error}.") from None
-    return columns, rows
+        reason = getattr(error, "strerror", None) or error
+        raise BreedsError(f"Cannot read {table} as a CSV file: {reason}.") from None
 
 
-def _check_rows(photos: list[Photo], table: Path) -> None:
-    for line, photo in enumerate(photos, start=2):
-        if not photo.path or "\0" in photo.path + photo.label:
-            raise BreedsError(f"{table}, row {line}: the path is empty, or there is a NUL character.")
-        if photo.split not in ("", *SPLITS):
-            known = ", ".join(SPLITS)
-            raise BreedsError(f"{table}, row {line}: split is {photo.split!r}; use one of {known}.")
-    twice = [path for path, count in Counter(photo.path for photo in photos).items() if count > 1]
-    if twice:
-        raise BreedsError(f"{table} names {twice[0]} more than once; leave one row for each photo.")
+def _check_row(photo: Photo, place: str) -> None:
+    if not photo.path or "\0" in photo.path + photo.label:
+        raise BreedsError(f"{place}: the path is empty, or there is a NUL character.")
+    if photo.split not in ("", *SPLITS):
+        raise BreedsError(f"{place}: split is {photo.split!r}; use one of {', '.join(SPLITS)}.")
 
 
 def _of_classes(

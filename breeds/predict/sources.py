@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class FeatureSource:
         self._pipeline = pipeline
         self._cache = cache
         self._store = store
+        self._opened: Store | None = None
         self._index: FeatureIndex | None = None
 
     def features(
@@ -66,15 +68,21 @@ class FeatureSource:
             self._cache.add(self._recipe, key, feature)
 
     def _from_store(self, keys: Iterable[str]) -> dict[str, Feature]:
-        """Read what the store has; one that was replaced or removed meanwhile is done without."""
+        """Read what the store has; one that is damaged, or was replaced meanwhile, is done without."""
         if self._index is None:
             self._index = self._open_store()
         cached = [key for key in keys if key in self._index]
-        try:
-            return dict(zip(cached, self._index.read(cached), strict=True)) if cached else {}
-        except BreedsError:
-            self._index = FeatureIndex(self._recipe)
+        if not cached or self._opened is None:
             return {}
+        try:
+            damage = self._opened.damage()
+            if not damage:
+                return dict(zip(cached, self._index.read(cached), strict=True))
+            print(f"{self._store} is damaged ({damage}): its photos are computed again", file=sys.stderr)
+        except BreedsError:  # not there any more, or another
+            pass
+        self._index = FeatureIndex(self._recipe)
+        return {}
 
     def _open_store(self) -> FeatureIndex:
         index = FeatureIndex(self._recipe)
@@ -85,5 +93,6 @@ class FeatureSource:
         except BreedsError:
             return index
         if store.recipe.digest == self._recipe.digest:
-            index.add_file(self._store, store.table.key)
+            self._opened = store
+            index.add_file(self._store, store.table.key, store.features_sha256)
         return index

@@ -6,7 +6,9 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import h5py
@@ -19,12 +21,12 @@ from breeds.files import write_aside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
 from breeds.store.columns import Keys, Names, Texts, locate
-from breeds.store.shards import FeatureIndex, is_intact, list_shards, shard_folder
+from breeds.store.shards import FeatureIndex, list_shards, read_shard, shard_folder
 from breeds.store.table import Table
 
 _FORMAT = "breeds store 1"
-# Rows of features in memory at a time; 2 MB of Xception's.
-_BLOCK = 256
+#: No network gives numbers of this size, and no arithmetic of a head survives them.
+LARGEST_FEATURE = 1e9
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Store:
     features_sha256: str
     table: Table
     also: tuple[Store, ...] = ()
+    # Whether the features have been compared with their checksum: what it says of `damage`.
+    _known: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @staticmethod
     def open(path: Path) -> Store:
@@ -49,39 +53,60 @@ class Store:
             If it is missing, not a store, or damaged.
         """
         with hdf5.open_hdf5(path) as file:
-            if not hdf5.has(file, "format"):
-                raise hdf5.ForeignError("it is an HDF5 file of something else")
-            if (found := hdf5.read_attribute(file, "format")) != _FORMAT:
-                raise hdf5.ForeignError(f"its format is {found!r}, and this version reads {_FORMAT!r}")
-            engine, created, digest = (
-                hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256")
-            )
-            return Store(path, hdf5.read_recipe(file), engine, created, digest, _read_table(file))
+            return _read_store(path, file)
 
-    def features(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
-        """Return the features of `rows` (all by default), float32 (n, width).
+    def damage(self) -> str:
+        """Say what is wrong with the features, "" if they are what was written; read only the first time.
 
         Raises
         ------
         BreedsError
-            If the file is damaged, or a feature is not finite.
+            If they cannot be read just now, or the file was replaced since it was opened.
         """
-        with hdf5.open_hdf5(self.path) as file:
-            if not hdf5.holds(file, self.table.key):
-                raise BreedsError(f"{self.path} was replaced while it was being read; run the command again.")
+        if not self._known:
+            with self._opened() as file:
+                self._known.append(_damage(file, self.features_sha256))
+        return self._known[0]
+
+    def features(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+        """Return the features of `rows` (all by default), float32 (n, width).
+
+        The first time all of them are compared with their checksum.
+
+        Raises
+        ------
+        BreedsError
+            If the file is damaged, or was replaced since it was opened, or a feature is not finite or
+            absurdly large.
+        """
+        with self._opened() as file:
+            if not self._known:
+                self._known.append(_damage(file, self.features_sha256))
+            if self._known[0]:
+                raise hdf5.DamagedError(self._known[0])
             source = hdf5.features(file)
             found = hdf5.read_block(source) if rows is None else hdf5.read_rows(source, np.asarray(rows))
-        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        largest = np.maximum(found.max(axis=1, initial=0), -found.min(axis=1, initial=0))
+        bad = np.flatnonzero(~(largest < LARGEST_FEATURE))  # also what is not a number
         if len(bad):
             row = bad[0] if rows is None else rows[bad[0]]
             raise BreedsError(
-                f"{self.path} has features that are not finite numbers, first those of "
-                f"{self.table.path[row]}; extract again, into another --store, with sound weights."
+                f"{self.path} has features that are not finite numbers, or as large as none are, first those "
+                f"of {self.table.path[row]}; extract again, into another --store, with sound weights."
             )
         if not self.also:
             return found
         keys = self.table.key if rows is None else self.table.key.take(rows)
         return np.hstack([found, *(other.features_of(keys) for other in self.also)])
+
+    @contextmanager
+    def _opened(self) -> Iterator[h5py.File]:
+        """Open the file again, if it is still the same store."""
+        with hdf5.open_hdf5(self.path) as file:
+            same = hdf5.is_store_of(file, self.recipe, self.features_sha256)
+            if not (same and hdf5.holds(file, self.table.key)):
+                raise BreedsError(f"{self.path} was replaced while it was being read; run the command again.")
+            yield file
 
     def features_of(self, keys: Sequence[str]) -> NDArray[np.float32]:
         """Return the features of the photos with these keys, float32 (len(keys), width).
@@ -113,15 +138,38 @@ class Store:
         return [(store.recipe, store.table.weights_path) for store in (self, *self.also)]
 
 
+def _read_store(path: Path, file: h5py.File) -> Store:
+    """Read everything but the features; stores written before the table had a checksum have none."""
+    if not hdf5.has(file, "format"):
+        raise hdf5.ForeignError("it is an HDF5 file of something else")
+    if (found := hdf5.read_attribute(file, "format")) != _FORMAT:
+        raise hdf5.ForeignError(f"its format is {found!r}, and this version reads {_FORMAT!r}")
+    engine, created, digest = (hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256"))
+    recipe, table = hdf5.read_recipe(file), _read_table(file)
+    known = hdf5.read_attribute(file, "table_sha256") if hdf5.has(file, "table_sha256") else ""
+    if known and known != _table_digest(table, recipe, digest):
+        raise hdf5.DamagedError("the table does not match its checksum")
+    return Store(path, recipe, engine, created, digest, table)
+
+
+def _table_digest(table: Table, recipe: Recipe, features_sha256: str) -> str:
+    """Return the SHA-256 that binds a table to its recipe and to the features of its rows."""
+    return hashlib.sha256(f"{table.digest()} {recipe.to_json()} {features_sha256}".encode()).hexdigest()
+
+
+def _damage(file: h5py.File, features_sha256: str) -> str:
+    """Say what is wrong with the features in `file`, "" if nothing is."""
+    try:
+        same = hdf5.digest(hdf5.features(file)) == features_sha256
+    except hdf5.DamagedError as error:
+        return f"its features cannot be read: {error}"
+    return "" if same else "the features do not match their checksum"
+
+
 def _read_table(file: h5py.File) -> Table:
     """Read the table of a store; stores written before bad keys were remembered have none."""
     rows = len(hdf5.features(file))
-    paths, reasons = (
-        [os.fsdecode(text) for text in hdf5.read_text(file, f"quarantine_{column}")]
-        for column in ("path", "reason")
-    )
-    if len(paths) != len(reasons):
-        raise hdf5.DamagedError("quarantine_path and quarantine_reason have different lengths")
+    quarantine = _read_quarantine(file)
     return Table(
         root=hdf5.read_attribute(file, "root"),
         weights_path=hdf5.read_attribute(file, "weights_path"),
@@ -131,9 +179,19 @@ def _read_table(file: h5py.File) -> Table:
         split=Names.of(map(os.fsdecode, hdf5.read_text(file, "split", rows))),
         size=hdf5.read_numbers(file, "size", rows),
         mtime_ns=hdf5.read_numbers(file, "mtime_ns", rows),
-        quarantine=list(zip(paths, reasons, strict=True)),
+        quarantine=quarantine,
         bad_keys=hdf5.read_keys(file, "bad_key") if hdf5.has(file, "bad_key") else Keys.of([]),
     )
+
+
+def _read_quarantine(file: h5py.File) -> list[tuple[str, str]]:
+    found = []
+    columns = [hdf5.read_text(file, f"quarantine_{column}") for column in ("path", "reason")]
+    for path, reason in zip_longest(*columns):
+        if not path or not reason:  # a file may claim any number of empty ones
+            raise hdf5.DamagedError("quarantine_path and quarantine_reason do not fit each other")
+        found.append((os.fsdecode(path), os.fsdecode(reason)))
+    return found
 
 
 def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
@@ -163,11 +221,12 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
         hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
         hdf5.write_keys(file, table.bad_keys, "bad_key")
         features = hdf5.create_features(file, len(table), width)
-        for start in range(0, len(table), _BLOCK):
-            block = index.read(table.key[start : start + _BLOCK])
+        for start in range(0, len(table), hdf5.FEATURE_ROWS):
+            block = index.read(table.key[start : start + hdf5.FEATURE_ROWS])
             features[start : start + len(block)] = block
             digest.update(block.tobytes())
         hdf5.write_attribute(file, "features_sha256", digest.hexdigest())
+        hdf5.write_attribute(file, "table_sha256", _table_digest(table, index.recipe, digest.hexdigest()))
 
 
 def verify(path: Path) -> Iterator[str]:
@@ -183,15 +242,11 @@ def verify(path: Path) -> Iterator[str]:
     folder = shard_folder(path)
     for part in [*list_shards(folder), *list_networks(folder)]:
         try:
-            if not (is_intact(part) if part.suffix == ".h5" else is_whole(part)):
+            if not (read_shard(part) if part.suffix == ".h5" else is_whole(part)):
                 yield f"{part}: the bytes do not match the checksum in the name"
         except OSError as error:
             yield f"{part}: cannot be read ({error.strerror or error}), which says nothing about its bytes"
-    store = Store.open(path)
-    digest = hashlib.sha256()
-    with hdf5.open_hdf5(path) as file:
-        features = hdf5.features(file)
-        for start in range(0, len(features), _BLOCK):
-            digest.update(hdf5.read_block(features, start, start + _BLOCK).tobytes())
-    if digest.hexdigest() != store.features_sha256:
-        yield f"{path}: the features do not match their checksum"
+    with hdf5.open_hdf5(path) as file:  # once: it may be replaced meanwhile
+        damage = _damage(file, _read_store(path, file).features_sha256)
+    if damage:
+        yield f"{path}: {damage}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
 import re
 import shlex
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -22,15 +22,21 @@ from numpy.typing import NDArray
 
 from breeds import __version__
 from breeds.errors import BreedsError
+from breeds.files import UnfitError, open_regular
+from breeds.plainhdf5 import open_on, plain_dataset
 from breeds.recipe import Recipe
 from breeds.store.columns import PACKED, Keys, Rows
 from breeds.text import as_bytes
 
-# Rows of a chunk of features, and of a column; and rows that are compared at a time.
-_BLOCK_ROWS, _COLUMN_ROWS, _BLOCK = 64, 1024, 65536
-
+# Rows of a chunk of features, and of a column; rows of features in memory at a time (2 MB of Xception's),
+# and rows of keys.
+_BLOCK_ROWS, _COLUMN_ROWS, FEATURE_ROWS, _BLOCK = 64, 1024, 256, 65536
+# Bytes of a chunk of text, unless a single text is longer; and of an attribute; and of a store.
+_CHUNK_BYTES, _MOST_IN_ATTRIBUTE, _MOST_IN_STORE = 2**22, 2**20, 2**40
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# In superblocks of version 3, the first bit of this byte is set while a program has the file open to write.
+_VERSION_AT, _OPEN_AT = 8, 11
 # What the system says where a file's own bytes are at fault, not the disk or the permissions.
 _FAULTS_OF_THE_FILE = (errno.EINVAL, errno.EOVERFLOW)
 
@@ -56,19 +62,31 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         If the file is missing, cannot be read, is locked by another program, not made by Breeds, or
         damaged; the text tells these apart.
     """
-    try:
-        _check_signature(path)
+    with _named(path), _opened(path) as raw:
+        _check_start(raw)
         with _reading():
-            file = h5py.File(path, "r")
-    except FileNotFoundError:
-        raise BreedsError(f"No such store: {path}; make it with extract_features.py.") from None
+            file = open_on(raw)
+        with file:
+            yield file
+
+
+@contextmanager
+def open_bytes(path: Path, data: bytes) -> Iterator[h5py.File]:
+    """Open the HDF5 file whose bytes, read from `path`, are `data`; errors are those of `open_hdf5`."""
+    with _named(path):
+        with _reading():
+            file = h5py.File(io.BytesIO(data), "r")
+        with file:
+            yield file
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put what is wrong with a file in words that name it."""
+    try:
+        yield
     except (_PassingError, ForeignError, DamagedError) as error:
         raise _in_words(path, error) from None
-    with file:
-        try:
-            yield file
-        except (_PassingError, ForeignError, DamagedError) as error:
-            raise _in_words(path, error) from None
 
 
 def _in_words(path: Path, error: Exception) -> BreedsError:
@@ -87,19 +105,30 @@ class _PassingError(Exception):
     """A file cannot be read just now, which says nothing about its bytes."""
 
 
-def _check_signature(path: Path) -> None:
-    """Make sure that `path` is a regular file that can be read and begins as HDF5 does."""
+def _opened(path: Path) -> io.BufferedReader:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ForeignError("it is not a regular file")
-        with open(path, "rb") as file:
-            start = file.read(len(_SIGNATURE))
+        return open_regular(path, _MOST_IN_STORE)
     except FileNotFoundError:
-        raise
+        raise BreedsError(f"No such store: {path}; make it with extract_features.py.") from None
+    except UnfitError as error:
+        raise ForeignError(error.strerror) from None
     except OSError as error:
         raise _PassingError(_cannot_be_read(error)) from None
-    if start != _SIGNATURE:
+
+
+def _check_start(file: io.BufferedReader) -> None:
+    """Make sure that a file can be read, begins as HDF5 does, and is not just being written."""
+    try:
+        start = file.read(_OPEN_AT + 1) or b""  # None from a file of the system's
+    except OSError as error:
+        raise _PassingError(_cannot_be_read(error)) from None
+    if not start.startswith(_SIGNATURE):
         raise ForeignError("it is not an HDF5 file")
+    if len(start) > _OPEN_AT and start[_VERSION_AT] == 3 and start[_OPEN_AT] & 1:
+        raise _PassingError(
+            "is open in another program that may be writing it, or that program was killed; close it there "
+            "and try again, or put back a copy; nothing was changed."
+        )
 
 
 @contextmanager
@@ -182,19 +211,16 @@ def dataset(file: h5py.File, name: str, rows: int | None = None, kind: str = "")
     Raises
     ------
     DamagedError
-        If it is missing, points elsewhere, claims more than is there, has not `rows` rows, or a dtype
-        whose kind is not one of `kind`.
+        If it is missing, points elsewhere, is not plain (`breeds.plainhdf5.plain_dataset`), has not
+        `rows` rows, or a dtype whose kind is not one of `kind`.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"no dataset {name}")
-    found = file[name]
-    # Text of variable length lies in heaps whose damage HDF5 does not survive.
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.dtype.kind == "O":
-        raise ValueError(f"{name} is not a plain dataset")
+    found = plain_dataset(file[name], name)
     if kind and found.dtype.kind not in kind:
         raise ValueError(f"{name} holds {found.dtype}")
-    if found.nbytes > os.path.getsize(file.filename) or found.ndim == 0:
-        raise ValueError(f"{name} claims more data than the file holds")
+    if found.ndim == 0:
+        raise ValueError(f"{name} is a single value")
     if rows is not None and found.shape[0] != rows:
         raise ValueError(f"{name} has {found.shape[0]} rows, not {rows}")
     return found
@@ -222,7 +248,8 @@ def write_text(file: h5py.File | h5py.Group, name: str, values: Sequence[str]) -
     """Write a column of text as UTF-8, padded to the longest, a block of rows in memory at a time."""
     longest = max((len(as_bytes(value)) for value in values), default=0) or 1
     dtype = h5py.string_dtype("utf-8", longest)
-    checked = {"chunks": (min(len(values), _COLUMN_ROWS),), "fletcher32": True} if len(values) else {}
+    rows = min(len(values), _COLUMN_ROWS, max(1, _CHUNK_BYTES // longest))
+    checked = {"chunks": (rows,), "fletcher32": True} if len(values) else {}
     column = file.create_dataset(name, shape=(len(values),), dtype=dtype, **checked)
     texts = map(as_bytes, values)
     for start in range(0, len(values), _COLUMN_ROWS):
@@ -241,10 +268,13 @@ def read_keys(file: h5py.File, name: str = "key", rows: int | None = None) -> Ke
     column = dataset(file, name, rows)
     if column.dtype != np.dtype("S64") or column.ndim != 1:
         raise DamagedError(f"{name} is not a column of SHA-256 digests")
-    digits = read_block(column).tobytes()
-    if digits.translate(None, b"0123456789abcdef"):
-        raise DamagedError(f"{name} has values that are not SHA-256 digests")
-    return Keys(np.frombuffer(bytes.fromhex(digits.decode()), dtype=PACKED))
+    packed = bytearray()
+    for start in range(0, len(column), _BLOCK):  # a file may claim any number of empty ones
+        digits = read_block(column, start, start + _BLOCK).tobytes()
+        if digits.translate(None, b"0123456789abcdef"):
+            raise DamagedError(f"{name} has values that are not SHA-256 digests")
+        packed += bytes.fromhex(digits.decode())
+    return Keys(np.frombuffer(packed, dtype=PACKED))
 
 
 def write_keys(file: h5py.File, keys: Keys, name: str = "key") -> None:
@@ -279,6 +309,14 @@ def features(file: h5py.File) -> h5py.Dataset:
     if found.dtype != np.float32 or found.ndim != 2:
         raise DamagedError("features is not float32 of two dimensions")
     return found
+
+
+def digest(source: h5py.Dataset) -> str:
+    """Return the SHA-256 of all rows of features, a block of them in memory at a time."""
+    total = hashlib.sha256()
+    for start in range(0, len(source), FEATURE_ROWS):
+        total.update(np.ascontiguousarray(read_block(source, start, start + FEATURE_ROWS)).data)
+    return total.hexdigest()
 
 
 def read_rows(source: h5py.Dataset, rows: Rows) -> NDArray[Any]:
@@ -318,7 +356,7 @@ def read_attribute(file: h5py.File, name: str) -> str:
     if name not in file.attrs:
         raise ValueError(f"no attribute {name}")
     found = file.attrs.get_id(name)
-    if found.dtype.kind != "S" or found.shape != ():
+    if found.dtype.kind != "S" or found.shape != () or found.dtype.itemsize > _MOST_IN_ATTRIBUTE:
         raise ValueError(f"the attribute {name} is not a text")
     return os.fsdecode(file.attrs[name])
 
@@ -329,6 +367,13 @@ def read_recipe(file: h5py.File) -> Recipe:
         return Recipe.from_json(read_attribute(file, "recipe"))
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"its recipe cannot be read: {error}") from None
+
+
+def is_store_of(file: h5py.File, recipe: Recipe, features_sha256: str) -> bool:
+    """Say whether `file` is a store of this recipe and of features with this checksum."""
+    if not has(file, "features_sha256") or read_attribute(file, "features_sha256") != features_sha256:
+        return False
+    return read_recipe(file).digest == recipe.digest
 
 
 def versions() -> dict[str, str]:

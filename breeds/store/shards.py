@@ -6,25 +6,33 @@ aside, fsynced and renamed, and never opened for writing again.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
-from breeds.files import commit, temporary_beside
+from breeds.files import UnfitError, commit, open_regular, temporary_beside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
 from breeds.store.columns import Keys, locate
 
-#: A killed run loses at most this many photos' features, and those that are under way in the engine.
+#: A killed run loses at most this many photos' features, and those that are under way in the engine,
 SHARD_ROWS = 128
+#: and no more than it computed in so many seconds.
+SHARD_SECONDS = 10
+_MOST_IN_SHARD = 2**26
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.h5")
 
 
@@ -49,18 +57,26 @@ def list_shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.h5") if _NAME.fullmatch(path.name))
 
 
-def is_intact(shard: Path) -> bool:
-    """Say whether a shard's bytes still match the checksum in its name.
+def read_shard(shard: Path) -> bytes | None:
+    """Return a shard's bytes if they match the checksum in its name, None if not.
 
     Raises
     ------
     OSError
-        If they cannot be read, which says nothing about them.
+        If they cannot be read, or another program has the shard open to write, which says nothing about them.
     """
     match = _NAME.fullmatch(shard.name)
-    with open(shard, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return match is not None and digest == match[2]
+    try:
+        with open_regular(shard, _MOST_IN_SHARD) as file:
+            data = file.read(_MOST_IN_SHARD + 1) or b""  # None from a file of the system's
+            if match is not None and hashlib.sha256(data).hexdigest() == match[2]:
+                return data
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except UnfitError:  # a shard is a small regular file
+        pass
+    except BlockingIOError:  # HDF5 writes into a file that is open to write, and locks it
+        raise OSError(errno.EBUSY, "it is open in another program") from None
+    return None
 
 
 @dataclass(frozen=True)
@@ -86,11 +102,19 @@ class _Block:
         )
 
 
+class _Source(NamedTuple):
+    """A file of features: a shard, or the store whose features have this SHA-256."""
+
+    path: Path
+    features_sha256: str
+
+
 class FeatureIndex:
     """Where the feature of each key is: in which file, in which row; 40 bytes a photo.
 
     All files hold features of one recipe. Damaged shards are renamed to ``*.damaged`` and listed
-    in `damaged`: their photos count as not extracted.
+    in `damaged`: their photos count as not extracted. What is read is what was counted in: a shard's bytes
+    are checked against its name each time, and a store against its recipe and checksum.
 
     Parameters
     ----------
@@ -101,7 +125,7 @@ class FeatureIndex:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.damaged: list[Path] = []
-        self._files: list[Path] = []
+        self._files: list[_Source] = []
         # Each block at least twice the next: few to look through, and no key is sorted often.
         self._blocks: list[_Block] = []
 
@@ -121,11 +145,17 @@ class FeatureIndex:
             file[there], row[there] = block.file[at[there]], block.row[at[there]]
         return file, row
 
-    def add_file(self, path: Path, keys: Sequence[str]) -> None:
-        """Count in the features of a file whose row i is of ``keys[i]``; what is known stays."""
+    def add_file(self, path: Path, keys: Sequence[str], features_sha256: str = "") -> None:
+        """Count in the features of a file whose row i is of ``keys[i]``; what is known stays.
+
+        Parameters
+        ----------
+        features_sha256
+            Of a store; a shard has its checksum in its name.
+        """
         number = np.full(len(keys), len(self._files), dtype=np.int32)
         block = _Block.of(Keys.of(keys).packed, number, np.arange(len(keys), dtype=np.int32))
-        self._files.append(path)
+        self._files.append(_Source(path, features_sha256))
         while self._blocks and len(self._blocks[-1].keys) < 2 * len(block.keys):
             block = self._blocks.pop().and_then(block)
         self._blocks.append(block)
@@ -140,17 +170,17 @@ class FeatureIndex:
         """
         for shard in list_shards(folder):
             try:
-                intact = is_intact(shard)
+                data = read_shard(shard)
             except OSError as error:
                 raise BreedsError(
                     f"Cannot read {shard}: {error.strerror or error}; nothing was changed; look to the "
                     f"file's permissions and the disk, and run the command again."
                 ) from None
-            if not intact:
+            if data is None:
                 shard.rename(shard.with_suffix(".damaged"))
                 self.damaged.append(shard)
                 continue
-            with hdf5.open_hdf5(shard) as file:
+            with hdf5.open_bytes(shard, data) as file:
                 check_recipe(shard, hdf5.read_recipe(file), self.recipe)
                 self.add_file(shard, hdf5.read_keys(file, rows=len(hdf5.features(file))))
 
@@ -172,18 +202,45 @@ class FeatureIndex:
             raise KeyError(wanted[int(numbers.argmin())])
         result: NDArray[np.float32] | None = None
         for number in np.unique(numbers):
-            path, positions = self._files[number], np.flatnonzero(numbers == number)
+            source, positions = self._files[number], np.flatnonzero(numbers == number)
             there = rows[positions].astype(np.intp)
-            with hdf5.open_hdf5(path) as file:
+            with self._opened(source) as file:
                 if not hdf5.holds(file, wanted.take(positions), there):
-                    raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
+                    raise _replaced(source.path)
                 block = hdf5.read_rows(hdf5.features(file), there)
+            if result is not None and block.shape[1] != result.shape[1]:
+                raise BreedsError(
+                    f"{source.path} has {block.shape[1]} features a photo, and others of its recipe have "
+                    f"{result.shape[1]}; move it away and run the command again."
+                )
             if result is None:
                 result = np.empty((len(wanted), block.shape[1]), dtype=np.float32)
             result[positions] = block
         if result is None:
             raise ValueError("no keys to read")
         return result
+
+    @contextmanager
+    def _opened(self, source: _Source) -> Iterator[h5py.File]:
+        """Open a file of features if it is still what was counted in."""
+        if source.features_sha256:
+            with hdf5.open_hdf5(source.path) as file:
+                if not hdf5.is_store_of(file, self.recipe, source.features_sha256):
+                    raise _replaced(source.path)
+                yield file
+            return
+        try:
+            data = read_shard(source.path)
+        except OSError:
+            data = None
+        if data is None:
+            raise _replaced(source.path)
+        with hdf5.open_bytes(source.path, data) as file:
+            yield file
+
+
+def _replaced(path: Path) -> BreedsError:
+    return BreedsError(f"{path} was replaced while it was being read; run the command again.")
 
 
 class ShardWriter:
@@ -199,17 +256,30 @@ class ShardWriter:
 
     def __init__(self, folder: Path, recipe: Recipe, index: FeatureIndex) -> None:
         self._folder = folder
-        self._recipe = recipe
+        self.recipe = recipe
         self._index = index
         self._rows: dict[str, tuple[str, NDArray[np.float32]]] = {}
+        self._waiting_since = 0.0
         names = [_NAME.fullmatch(path.with_suffix(".h5").name) for path in folder.glob("*-*.*")]
         self._number = 1 + max((int(name[1]) for name in names if name), default=0)
 
     def add(self, key: str, path: str, feature: NDArray[np.float32], engine: str) -> None:
-        """Add the feature of one photo, float32 (width,); every `SHARD_ROWS` of them are committed."""
+        """Add the feature of one photo, float32 (width,).
+
+        Every `SHARD_ROWS` of them are committed, and what there is when the first of them has waited for
+        `SHARD_SECONDS`.
+        """
         if key not in self._index:
+            if not self._rows:
+                self._waiting_since = time.monotonic()
             self._rows[key] = (path, feature)
         if len(self._rows) == SHARD_ROWS:
+            self.commit(engine)
+        self.commit_if_due(engine)
+
+    def commit_if_due(self, engine: str) -> None:
+        """Commit what has been waiting for `SHARD_SECONDS`."""
+        if self._rows and time.monotonic() - self._waiting_since >= SHARD_SECONDS:
             self.commit(engine)
 
     def commit(self, engine: str) -> None:
@@ -220,7 +290,7 @@ class ShardWriter:
         block = np.stack([feature for _, feature in self._rows.values()])
         with temporary_beside(self._folder / "shard.h5") as aside:
             with hdf5.create_hdf5(aside) as file:
-                hdf5.write_provenance(file, self._recipe, engine)
+                hdf5.write_provenance(file, self.recipe, engine)
                 hdf5.write_keys(file, keys)
                 hdf5.write_text(file, "path", [path for path, _ in self._rows.values()])
                 hdf5.create_features(file, *block.shape)[:] = block

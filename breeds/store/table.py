@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from breeds.store.columns import Keys, Names, Texts
+from breeds.store.columns import Column, Keys, Names, Texts
 
 _COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
 
@@ -88,6 +90,16 @@ class Table:
             self.quarantine,
             self.bad_keys,
         )
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all that the table says."""
+        total = hashlib.sha256()
+        for name, value in sorted(vars(self).items()):
+            for part in value._arrays() if isinstance(value, Column) else (value,):
+                data = part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode()
+                total.update(f"{name} {len(data)}\n".encode())
+                total.update(data)
+        return total.hexdigest()
 
     def labelled_rows(self) -> list[int]:
         """Return the rows of the labelled photos, each different photo once."""

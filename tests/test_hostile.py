@@ -1,0 +1,645 @@
+"""Files of strangers, wherever one is opened: nothing hangs, nothing is lost, nothing is let in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, MakeStore, extract_photos
+
+from breeds.engines.weightfile import write_arrays
+from breeds.errors import BreedsError
+from breeds.files import hold, open_regular
+from breeds.heads.model import load_model, save_model
+from breeds.recipe import Recipe
+from breeds.store import FeatureIndex, Store, assemble, shard_folder, verify
+from breeds.store.shards import list_shards
+from breeds.train import train
+
+pytestmark = pytest.mark.slow  # most start a script
+
+#: What a script may take, on a busy machine, whatever it is given: seconds, and megabytes.
+SECONDS, MEGABYTES = 60, 700
+
+
+class StandIn:
+    """An engine that needs no network: pixels are the feature, as many as Xception's."""
+
+    name = "stand-in"
+    outruns_threads = False
+
+    def stream(self, pixels: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for photo in pixels:
+            yield np.resize(np.float32(photo[::5, ::5]), 2048) / 100
+
+
+@pytest.fixture
+def home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with twelve photos, their store `features/s.h5` and a model, as the scripts leave them."""
+    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    store = tmp_path / "features" / "s.h5"
+    extract_photos(photos, store)
+    (tmp_path / "models").mkdir()
+    save_model(train(Store.open(store), C=0.1), tmp_path / "models" / "s.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[np.ndarray]]:
+    """A function that predicts the photos of a home, out of its store where that can be."""
+    from breeds.predict import predict
+
+    monkeypatch.setattr("breeds.heads.backbone.open_engine", lambda *_, **__: StandIn())
+
+    def answer(home: Path) -> list[np.ndarray]:
+        model = load_model(home / "models" / "s.safetensors")
+        paths = sorted(map(str, (home / "photos").rglob("*.jpg")))
+        return [found.probabilities for found in predict(model, paths, None, None)]
+
+    return answer
+
+
+@dataclass
+class Done:
+    """How a script ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *words: str) -> None:
+        assert self.code == 2, self.err
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        for word in words:
+            assert word in line
+
+
+def front(home: Path, script: str, *arguments: object) -> Done:
+    """Run a script in `home`; what takes too long or too much memory has failed."""
+    target = script.split() if script.startswith("-m") else [ROOT / script]
+    command = [sys.executable, *map(str, target), *map(str, arguments)]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            command, cwd=home, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL,
+            stdout=out, stderr=err,
+        )  # fmt: skip
+        watch = threading.Timer(SECONDS, process.kill)
+        watch.start()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watch.cancel()
+        for file in (out, err):
+            file.seek(0)
+        done = Done(process.returncode, out.read(), err.read())
+    assert done.code in (0, 1, 2), (done.code, done.err)
+    assert used.ru_maxrss < MEGABYTES * 1000, f"{used.ru_maxrss / 1000:.0f} MB"
+    assert "Traceback" not in done.err, done.err
+    return done
+
+
+def extract(home: Path, *more: object, data: object = "photos") -> Done:
+    return front(home, "extract_features.py", data, "--store", "features/s.h5", "--weights", "random", *more)
+
+
+def by_path(store: Path) -> dict[str, bytes]:
+    found = Store.open(store)
+    return {p: f.tobytes() for p, f in zip(found.table.path, found.features(), strict=True)}
+
+
+# which files are opened, and how: locks
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_lock_that_is_a_link_is_neither_followed_nor_written(home: Path, there: bool) -> None:
+    victim = home / "victim"
+    if there:
+        victim.write_text("a diary")
+    (home / "features" / ".s.lock").symlink_to(victim)
+    extract(home).refused(".s.lock: it is a link, which no lock of ours is; remove it")
+    assert (victim.read_text() if victim.exists() else None) == ("a diary" if there else None)
+
+
+def test_a_lock_that_is_another_name_of_somebodys_file_is_not_written(home: Path) -> None:
+    victim = home / "victim"
+    victim.write_text("a diary" * 99)
+    os.link(victim, home / "features" / ".s.lock")
+    assert extract(home).code == 0
+    assert victim.read_text() == "a diary" * 99
+    assert not (home / "features" / ".s.lock").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket"])
+def test_a_lock_that_is_no_file_is_one_sentence(home: Path, kind: str) -> None:
+    make_odd(home / "features" / ".s.lock", kind)
+    extract(home).refused("Cannot write features/.s.lock")
+
+
+def test_a_lock_says_nothing_that_a_stranger_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["extract_features.py", "\x1b[2J strangers"])
+    lock = tmp_path / ".lock"
+    with hold(lock, "it"):
+        assert re.fullmatch(rf"process {os.getpid()} on [\w.-]+ since [-0-9: ]+\n", lock.read_text())
+        lock.write_text("process 1 on \x1b[2J since 2026-01-01 00:00:00")
+        with pytest.raises(BreedsError, match="is being written by another process; wait"):
+            hold(lock, "it").__enter__()
+
+
+# which files are opened, and how: what is no file to read
+
+
+def make_odd(path: Path, kind: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        here = os.getcwd()
+        os.chdir(path.parent)  # the name of a socket may have 108 bytes
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(path.name)
+        os.chdir(here)
+    else:
+        path.symlink_to(kind)
+
+
+ODD = ["socket", "/dev/zero", "/dev/tty", "/proc/kmsg"]
+PLACES = {
+    "a store to train on": ("features/odd.h5", "train_head.py", "--store", "features/odd.h5"),
+    "the newest store": ("features/odd.h5", "train_head.py"),
+    "a store to look at": ("features/odd.h5", "-m breeds.store info", "features/odd.h5"),
+    "a store to verify": ("features/odd.h5", "-m breeds.store verify", "features/odd.h5"),
+    "a model": ("models/odd.safetensors", "evaluate.py", "--model", "models/odd.safetensors"),
+    "the newest model": ("models/odd.safetensors", "predict.py", "photos"),
+    "weights": ("odd.h5", "extract_features.py", "photos", "--weights", "odd.h5"),
+    "a manifest": ("odd.csv", "extract_features.py", "odd.csv", "--weights", "random"),
+    "labels": ("odd.csv", "extract_features.py", "photos", "--labels", "odd.csv", "--weights", "random"),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [*((place, "pipe") for place in PLACES), *(("a store to verify", kind) for kind in ODD),
+     ("a model", "/dev/zero"), ("weights", "/proc/kmsg"), ("a manifest", "/proc/kmsg")],
+)  # fmt: skip
+def test_what_is_no_file_is_refused_wherever_one_is_named(home: Path, place: str, kind: str) -> None:
+    path, script, *arguments = PLACES[place]
+    make_odd(home / path, kind)
+    ahead = time.time() + 5
+    os.utime(home / path, (ahead, ahead), follow_symlinks=False)
+    front(home, script, *arguments).refused()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
+def test_a_store_to_write_that_is_no_file_is_refused(home: Path, kind: str) -> None:
+    make_odd(home / "features" / "odd.h5", kind)
+    front(home, "extract_features.py", "photos", "--weights", "random", "--store", "features/odd.h5").refused(
+        "not a regular file"
+    )
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/proc/kmsg"])
+def test_a_shard_that_is_no_file_is_set_aside_and_its_photos_computed_again(home: Path, kind: str) -> None:
+    """The store is at hand, so nothing has to be computed: a shard is looked at when the store is lost."""
+    before = by_path(home / "features" / "s.h5")
+    odd = home / "features" / "s.shards" / f"000009-{'a' * 64}.h5"
+    make_odd(odd, kind)
+    (home / "features" / "s.h5").unlink()
+    done = extract(home)
+    assert done.code == 0
+    assert f"damaged, set aside and computed again: features/s.shards/{odd.name}" in done.err
+    assert by_path(home / "features" / "s.h5") == before
+    assert front(home, "-m breeds.store verify", "features/s.h5").code == 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
+def test_a_recorded_store_that_is_no_file_is_done_without(
+    home: Path, kind: str, answers: Callable[[Path], list[np.ndarray]]
+) -> None:
+    sound = answers(home)
+    (home / "features" / "s.h5").unlink()
+    make_odd(home / "features" / "s.h5", kind)
+    front(home, "evaluate.py").refused("cannot be found")
+    assert np.allclose(answers(home), sound)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "/dev/zero", "/proc/kmsg", "/proc/self/mem"])
+@pytest.mark.parametrize("name", ["odd.jpg", "odd"])
+def test_a_photo_that_is_no_file_is_quarantined_or_passed_over(home: Path, kind: str, name: str) -> None:
+    make_odd(home / "photos" / name, kind)
+    done = extract(home)
+    assert done.code == (1 if name == "odd.jpg" else 0)
+    assert ("quarantined odd.jpg: " in done.err) is (name == "odd.jpg")
+
+
+def test_a_file_of_the_systems_in_a_manifest_is_quarantined(home: Path) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted((home / "photos").rglob("*.jpg"))]
+    (home / "s.csv").write_text("\n".join(["path,label", *rows, "/proc/kmsg,pug", "/proc/self/mem,pug", ""]))
+    done = extract(home, data="s.csv")
+    assert done.code == 1
+    assert "14 photos = 12 features (0 new, 12 reused) + 2 quarantined" in done.out
+    assert "quarantined /proc/kmsg: empty file (0 bytes)" in done.err
+
+
+SPARSE = {
+    "weights": ("w.h5", 2 * 2**40, "extract_features.py", "photos", "--weights", "w.h5"),
+    "a manifest": ("w.csv", 3 * 10**9, "extract_features.py", "w.csv", "--weights", "random"),
+    "a manifest within bounds": ("w.csv", 10**8, "extract_features.py", "w.csv", "--weights", "random"),
+    "a model": ("w.safetensors", 60 * 10**9, "evaluate.py", "--model", "w.safetensors"),
+    "a store": ("w.h5", 2 * 2**40, "train_head.py", "--store", "w.h5"),
+    "a store to verify": ("w.h5", 2**39, "-m breeds.store verify", "w.h5"),
+}
+
+
+@pytest.mark.parametrize("what", SPARSE)
+def test_a_file_that_is_too_large_is_not_read(home: Path, what: str) -> None:
+    name, size, script, *arguments = SPARSE[what]
+    start = {"h5": home / "features" / "s.h5", "safetensors": home / "models" / "s.safetensors"}
+    kind = name.split(".")[1]
+    (home / name).write_bytes(start[kind].read_bytes() if kind in start else b"path,label\n")
+    os.truncate(home / name, size)
+    done = front(home, script, *arguments)
+    if what == "a store to verify":  # what it says of its length bounds what is read
+        assert done.code in (0, 2)
+    else:
+        done.refused()
+
+
+def test_a_table_of_labels_that_repeats_itself_is_not_gathered_in_memory(home: Path) -> None:
+    (home / "w.csv").write_bytes(b"path,label\n" + b"a,b\n" * 2**19)
+    front(home, "extract_features.py", "w.csv", "--weights", "random").refused("are missing")
+
+
+# a file is what it was when it was opened
+
+
+@pytest.fixture
+def two_stores(make_store: MakeStore, random_recipe: Recipe, tmp_path: Path) -> list[Path]:
+    """Two stores of the same photos, with other features and another recipe each."""
+    first = make_store({"a": 30, "b": 30}, name="features/0.h5")
+    crop = replace(random_recipe, resize="crop")
+    table = Store.open(first).table
+    index = FeatureIndex(crop)
+    writer_features = np.random.default_rng(1).normal(size=(len(table), 2048)).astype(np.float32)
+    from breeds.store import ShardWriter
+
+    writer = ShardWriter(tmp_path / "features" / "1.shards", crop, index)
+    for key, path, feature in zip(table.key, table.path, writer_features, strict=True):
+        writer.add(key, path, feature, "made up")
+    writer.commit("made up")
+    assemble(tmp_path / "features" / "1.h5", table, index, "made up")
+    return [first, tmp_path / "features" / "1.h5"]
+
+
+class Swapping:
+    """While it is entered, one store after the other stands at `place`, as fast as can be."""
+
+    def __init__(self, stores: list[Path], place: Path) -> None:
+        self._stores, self._place = stores, place
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._swap)
+
+    def _swap(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            aside = self._place.with_suffix(".aside")
+            os.link(self._stores[number % 2], aside)
+            os.replace(aside, self._place)
+            number += 1
+            time.sleep(0.002)
+
+    def __enter__(self) -> None:
+        shutil.copyfile(self._stores[0], self._place)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_a_model_never_has_one_recipe_and_anothers_features(two_stores: list[Path], tmp_path: Path) -> None:
+    place = tmp_path / "features" / "s.h5"
+    means = {}
+    for path in two_stores:
+        model = train(Store.open(path), C=0.1)
+        means[model.recipe.digest] = model.mean
+    trained = refused = 0
+    with Swapping(two_stores, place):
+        while trained < 3 or trained + refused < 25:
+            try:
+                model = train(Store.open(place), C=0.1)
+            except BreedsError as error:
+                assert "was replaced while it was being read" in str(error)
+                refused += 1
+                continue
+            trained += 1
+            assert np.array_equal(model.mean, means[model.recipe.digest])
+
+
+def test_features_of_another_recipe_are_never_read_in_prediction(
+    two_stores: list[Path], tmp_path: Path
+) -> None:
+    place = tmp_path / "features" / "s.h5"
+    expected = {store.recipe.digest: store.features() for store in map(Store.open, two_stores)}
+    read = 0
+    with Swapping(two_stores, place):
+        for _ in range(60):
+            store = Store.open(place)
+            index = FeatureIndex(store.recipe)
+            index.add_file(place, store.table.key, store.features_sha256)
+            try:
+                found = index.read(store.table.key)
+            except BreedsError:
+                continue
+            read += 1
+            assert np.array_equal(found, expected[store.recipe.digest])
+    assert read
+
+
+def test_verify_does_not_call_a_store_damaged_that_is_replaced_meanwhile(
+    two_stores: list[Path], tmp_path: Path
+) -> None:
+    with Swapping(two_stores, tmp_path / "features" / "s.h5"):
+        for _ in range(25):
+            assert list(verify(tmp_path / "features" / "s.h5")) == []
+
+
+def test_a_shard_that_is_another_by_now_is_not_read(two_stores: list[Path]) -> None:
+    store = Store.open(two_stores[0])
+    index = FeatureIndex(store.recipe)
+    index.add_shards(shard_folder(two_stores[0]))
+    (shard,) = list_shards(shard_folder(two_stores[0]))
+    (other,) = list_shards(shard_folder(two_stores[1]))
+    shard.write_bytes(other.read_bytes())
+    with pytest.raises(BreedsError, match="was replaced while it was being read"):
+        index.read(store.table.key)
+
+
+def test_what_is_open_is_what_was_checked(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    with open_regular(tmp_path / "a", 10) as file:
+        (tmp_path / "b").write_bytes(b"other")
+        os.replace(tmp_path / "b", tmp_path / "a")
+        assert file.read() == b"one"
+
+
+# checksums are asked
+
+
+def flip_feature(store: Path) -> None:
+    data = bytearray(store.read_bytes())
+    with h5py.File(store) as file:
+        data[data.index(file["features"][7].tobytes()) + 5] ^= 1
+    store.write_bytes(data)
+
+
+def reverse(name: str) -> Callable[[Path], None]:
+    def change(store: Path) -> None:
+        with h5py.File(store, "r+") as file:
+            file[name][:] = file[name][:][::-1]
+
+    return change
+
+
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("shards", ["all", "none"])
+@pytest.mark.parametrize("change", [flip_feature, reverse("features")], ids=["flip", "reverse"])
+def test_a_damaged_store_is_mended_and_never_laundered(
+    home: Path, drawn_photos: Path, change: Callable[[Path], None], shards: str, new: bool
+) -> None:
+    """What the shards have is taken from there, and computed again where there are none."""
+    store = home / "features" / "s.h5"
+    before = by_path(store)
+    change(store)
+    if new:
+        shutil.copyfile(max(drawn_photos.rglob("*.jpg")), home / "photos" / "new.jpg")
+    if shards == "none":
+        shutil.rmtree(shard_folder(store))
+    summary = extract_photos(home / "photos", store)
+    assert summary.mended
+    assert summary.new == (12 if shards == "none" else 0) + new
+    after = by_path(store)
+    assert before.items() <= after.items()
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("change", [flip_feature, reverse("features")], ids=["flip", "reverse"])
+def test_the_script_says_that_the_store_was_damaged(home: Path, change: Callable[[Path], None]) -> None:
+    before = by_path(home / "features" / "s.h5")
+    change(home / "features" / "s.h5")
+    done = extract(home)
+    assert done.code == 0
+    assert "features/s.h5 was damaged (" in done.err
+    assert "wrote features/s.h5" in done.out
+    assert by_path(home / "features" / "s.h5") == before
+    assert "nothing to change" in extract(home).out
+
+
+CHANGES = {
+    "a bit": flip_feature,
+    "features": reverse("features"),
+    "keys": reverse("key"),
+    "labels": reverse("label"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_nothing_is_trained_or_judged_on_what_does_not_match_its_checksum(
+    home: Path, change: Callable[[Path], None]
+) -> None:
+    change(home / "features" / "s.h5")
+    before = (home / "models" / "s.safetensors").read_bytes()
+    front(home, "train_head.py").refused("features/s.h5 is damaged")
+    front(home, "evaluate.py").refused("s.h5 is damaged")
+    assert (home / "models" / "s.safetensors").read_bytes() == before
+
+
+def test_prediction_takes_nothing_from_a_damaged_store(
+    home: Path, answers: Callable[[Path], list[np.ndarray]]
+) -> None:
+    sound = answers(home)
+    reverse("features")(home / "features" / "s.h5")
+    assert np.allclose(answers(home), sound)
+
+
+def rewritten(store: Path, features: np.ndarray) -> None:
+    """Put other features into a store, with the checksum that fits them."""
+    with h5py.File(store, "r+") as file:
+        old = file["features"]
+        del file["features"]
+        file.create_dataset("features", data=features, chunks=(4, features.shape[1]), fletcher32=True)
+        file.attrs["features_sha256"] = np.bytes_(hashlib.sha256(features.tobytes()).hexdigest())
+        file.attrs.pop("table_sha256", None)
+        del old
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        (np.full((12, 2048), 1e38, np.float32), "as large as none are"),
+        (np.random.default_rng(0).normal(size=(12, 7)).astype(np.float32), "7 features a photo"),
+    ],
+    ids=["1e38", "seven"],
+)
+def test_features_that_no_network_gives_are_not_trained_on(
+    home: Path, features: np.ndarray, words: str
+) -> None:
+    rewritten(home / "features" / "s.h5", features)
+    front(home, "train_head.py").refused(words)
+
+
+# bombs
+
+
+_UNPACKED = 2**31
+
+
+def bomb(name: str) -> Callable[[h5py.File], None]:
+    """Put in the place of a dataset one with a single block of 2 GB, 2 MB in the file."""
+
+    def change(file: h5py.File) -> None:
+        was = file[name]
+        shape, dtype = was.shape, was.dtype
+        del file[name]
+        rows = _UNPACKED // (int(np.prod(shape[1:])) * dtype.itemsize)
+        space = h5py.h5s.create_simple(shape, (h5py.h5s.UNLIMITED, *shape[1:]))
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk((rows, *shape[1:]))
+        settings.set_deflate(9)
+        made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, settings)
+        made.write_direct_chunk((0,) * len(shape), _packed())
+
+    return change
+
+
+@cache
+def _packed() -> bytes:
+    packer, block = zlib.compressobj(1), bytes(2**24)
+    return b"".join([*(packer.compress(block) for _ in range(_UNPACKED // len(block))), packer.flush()])
+
+
+@pytest.mark.parametrize("name", ["features", "key", "size"])
+@pytest.mark.parametrize("script", ["train_head.py", "-m breeds.store verify", "extract_features.py"])
+def test_a_block_that_unpacks_to_gigabytes_is_not_unpacked(home: Path, name: str, script: str) -> None:
+    if name != "features" and script != "train_head.py":
+        pytest.skip("all columns are read the same way")
+    with h5py.File(home / "features" / "s.h5", "r+", libver=("v110", "v110")) as file:
+        bomb(name)(file)
+    assert (home / "features" / "s.h5").stat().st_size < 10**7
+    done = extract(home) if script.startswith("extract") else front(
+        home, script, *["--store"] * script.startswith("train"), "features/s.h5"
+    )  # fmt: skip
+    done.refused("s.h5 is damaged", f"{name} is compressed")
+
+
+def test_a_shard_that_unpacks_to_gigabytes_is_not_unpacked(home: Path) -> None:
+    (shard,) = list_shards(home / "features" / "s.shards")
+    with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
+        bomb("features")(file)
+    shard.rename(shard.with_name(f"000001-{hashlib.sha256(shard.read_bytes()).hexdigest()}.h5"))
+    (home / "features" / "s.h5").unlink()
+    extract(home).refused("is compressed")
+
+
+def test_weights_that_unpack_to_gigabytes_are_not_unpacked(home: Path) -> None:
+    write_arrays(home / "w.weights.h5", {"conv2d/vars/0": np.zeros((8, 4), np.float32)})
+    with h5py.File(home / "w.weights.h5", "r+") as file:
+        bomb("layers/conv2d/vars/0")(file)
+    front(home, "extract_features.py", "photos", "--weights", "w.weights.h5").refused("is compressed")
+
+
+# smaller
+
+
+@pytest.mark.parametrize("options", [{}, {"locking": False}])
+@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds.store verify"])
+def test_a_store_that_another_program_has_open_is_not_called_damaged(
+    home: Path, script: str, options: dict[str, bool]
+) -> None:
+    store = home / "features" / "s.h5"
+    with h5py.File(store, "r+", libver=("v110", "v110"), **options) as file:
+        file.flush()
+        done = extract(home) if script.startswith("extract") else front(
+            home, script, *["--store"] * script.startswith("train"), "features/s.h5"
+        )  # fmt: skip
+    done.refused("is open in another program", "nothing was changed")
+    assert "damaged" not in done.err
+    assert extract(home).code == 0
+
+
+def test_a_shard_that_another_program_has_open_is_not_set_aside(home: Path) -> None:
+    (shard,) = list_shards(home / "features" / "s.shards")
+    (home / "features" / "s.h5").unlink()
+    with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
+        file.flush()
+        extract(home).refused(shard.name, "open in another program")
+    assert list_shards(home / "features" / "s.shards") == [shard]
+
+
+def test_a_model_dated_in_the_future_is_not_the_newest_for_ever(home: Path) -> None:
+    wrong, right = home / "models" / "wrong.safetensors", home / "models" / "s.safetensors"
+    shutil.copyfile(right, wrong)
+    os.utime(wrong, (4e9, 4e9))
+    done = front(home, "evaluate.py")
+    assert done.code == 0
+    assert "using models/s.safetensors" in done.err
+    assert "models/wrong.safetensors is dated 2096-10-02" in done.err
+    right.unlink()
+    assert "using models/wrong.safetensors" in front(home, "evaluate.py").err
+
+
+def test_a_table_with_a_column_twice_is_refused(home: Path) -> None:
+    photo = min((home / "photos").rglob("*.jpg"))
+    (home / "s.csv").write_text(f"path,label,label\n{photo},pug,beagle\n")
+    extract(home, data="s.csv").refused("s.csv has more than one column 'label'")
+
+
+@pytest.mark.parametrize("what", ["wal", "journal", "shm"])
+def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> None:
+    import sqlite3
+
+    cache, victim = home / "models" / "features.sqlite", home / "victim"
+    victim.write_text("a diary")
+    with sqlite3.connect(cache) as database:
+        database.execute(f"PRAGMA journal_mode = {'wal' if what != 'journal' else 'delete'}")
+        database.execute("CREATE TABLE features (id BLOB NOT NULL UNIQUE, feature BLOB NOT NULL)")
+    database.close()
+    cache.with_name(f"features.sqlite-{what}").symlink_to(victim)
+    from breeds.predict.cache import FeatureCache
+
+    with FeatureCache(home / "models") as kept:
+        kept.add(Store.open(home / "features" / "s.h5").recipe, "ab" * 32, np.zeros(2048, np.float32))
+    assert victim.read_text() == "a diary"
+
+
+def test_a_full_cache_is_said_to_be_full(tmp_path: Path, photos: Path) -> None:
+    """Files that cannot grow beyond a limit stand for the full disk."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10**7, 10**7));"
+        "import extract_features; from breeds import cli; cli.run(extract_features.main)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "BREEDS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, photos, "--store", "s.h5", "--weights", "random"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "OpenVINO fails" not in done.stderr
+    assert done.returncode == 2, done.stderr
+    assert f"cannot be written to {tmp_path / 'cache'} (File too large)" in done.stderr
