@@ -144,7 +144,7 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     for path in found:
         if past and dated[path] > latest:  # written while a clock was wrong, it would be the newest for years
             when = time.strftime("%Y-%m-%d", time.localtime(min(dated[path], _LAST_DATE)))
-            print(f"{path} is dated {when}, which is still to come, so it is not taken for the newest",
+            say(f"{path} is dated {when}, which is still to come, so it is not taken for the newest",
                   file=sys.stderr)  # fmt: skip
     return say_using(max(past or found, key=dated.__getitem__))
 

@@ -13,6 +13,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.predict.cache import FeatureCache
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store
+from breeds.text import say
 
 
 class FeatureSource:
@@ -78,7 +79,7 @@ class FeatureSource:
             damage = self._opened.damage()
             if not damage:
                 return dict(zip(cached, self._index.read(cached), strict=True))
-            print(f"{self._store} is damaged ({damage}): its photos are computed again", file=sys.stderr)
+            say(f"{self._store} is damaged ({damage}): its photos are computed again", file=sys.stderr)
         except BreedsError:  # not there any more, or another
             pass
         self._index = FeatureIndex(self._recipe)
