@@ -774,14 +774,14 @@ def test_a_class_that_the_model_does_not_know_is_refused(open_store: Callable[..
 
 @pytest.mark.parametrize("change", [{"resize": "crop"}, {"weights_sha256": "f" * 64}, {"size": 331}])
 def test_another_recipe_is_refused_naming_both(
-    open_store: Callable[..., Store], random_recipe: Recipe, change: dict[str, Any]
+    open_store: Callable[..., Store], change: dict[str, Any]
 ) -> None:
-    other = dataclasses.replace(random_recipe, **change)
     model = train(open_store())
+    other = dataclasses.replace(model.recipe, **change)
     with pytest.raises(BreedsError) as refused:
         evaluate(open_store(name="other.h5", recipe=other), model)
     assert str(other) in str(refused.value)
-    assert str(random_recipe) in str(refused.value)
+    assert str(model.recipe) in str(refused.value)
 
 
 # --- as a user runs them ---------------------------------------------------------------------
