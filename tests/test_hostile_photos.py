@@ -86,8 +86,8 @@ def gif_with(blocks: bytes) -> bytes:
 
 JPEG = encoded(NOISE, "JPEG")
 COMMENT = b"\xff\xfe\xff\xff" + bytes(65533)
-TABLES = b"\xff\xdb\xff\xfd" + bytes(65 * 1008 + 11)
-FRAMES = b"\xff\xc0\xff\xff\x08\0\x60\0\x80\3" + bytes(65533 - 6)
+TABLES = b"\xff\xdb\xff\xf2" + bytes(65 * 1008)
+FRAMES = b"\xff\xc0\xff\xfe\x08\0\x60\0\x80\3" + bytes(3 * 21842)
 EXIF = b"\xff\xe1\xff\xff" + b"Exif\0\0" + bytes(65527)
 
 HOSTILE = {
