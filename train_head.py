@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
-    import os.path
-    import signal
     import sys
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.excepthook = lambda kind, *rest: (
+        None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
+    )
+    import os.path
+
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse

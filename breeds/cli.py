@@ -40,8 +40,6 @@ def run(main: Callable[[], int]) -> NoReturn:
     # The imports make hundreds of thousands of objects and no garbage; by default Python looks for it
     # after each 700 of them, which costs them a tenth of their time.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # while Python was loading, Ctrl-C just ended it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     _open_closed_streams()
     # Pillow warns of odd metadata in photos that decode well; nobody can act on it.

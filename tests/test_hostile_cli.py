@@ -395,11 +395,11 @@ def test_warnings_that_are_errors(place: Path) -> None:
 
 @pytest.mark.parametrize("script", ["train_head.py", "predict.py photos"])
 def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
-    """From the first line of ours on; what Python does before it is Python's."""
+    """From the first line of ours on, which Python wants to be another; what it does before is its own."""
     for delay in (0.03, 0.06, 0.1, 0.2, 0.4, 0.8):
         command, *arguments = script.split()
         started = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(ROOT / command), *arguments], cwd=place, stderr=subprocess.PIPE,
+            [sys.executable, str(ROOT / command), *arguments], cwd=place, stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         until = time.monotonic() + delay
@@ -407,7 +407,8 @@ def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
             pass
         started.send_signal(signal.SIGINT)
         _, text = started.communicate(timeout=60)
-        assert "Traceback" not in text or "<frozen" in text.splitlines()[-2], text
+        ours = f"{ROOT}/{command}" in text or f"{ROOT}/breeds" in text
+        assert "Traceback" not in text or not ours or "from __future__" in text, text
 
 
 def test_the_plainest_locale(place: Path) -> None:
