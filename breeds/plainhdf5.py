@@ -12,6 +12,8 @@ import h5py
 
 #: How many bytes one block of a dataset may have; ours have some hundred thousand.
 MOST_IN_A_BLOCK = 2**26
+#: What the system says where a file's own bytes are at fault, not the disk or the permissions.
+FAULTS_OF_THE_FILE = (errno.EINVAL, errno.EOVERFLOW)
 
 
 def open_on(file: IOBase) -> h5py.File:

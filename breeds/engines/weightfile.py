@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
 from breeds.files import UnfitError, cache_folder, open_regular, read_regular, write_aside
-from breeds.plainhdf5 import open_on, plain_dataset
+from breeds.plainhdf5 import FAULTS_OF_THE_FILE, open_on, plain_dataset
 
 #: No network that Breeds knows has so many arrays, groups and arrays, or groups within groups.
 _MOST_ARRAYS, _MOST_MEMBERS, _DEEPEST = 20_000, 60_000, 8
@@ -195,7 +195,7 @@ def identify(path: Path) -> Identity:
     except (OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         if isinstance(error, UnfitError):
             raise ValueError(error.strerror) from None
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno and error.errno not in FAULTS_OF_THE_FILE:
             raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
         if path.is_file() and not h5py.is_hdf5(path):
             raise ValueError("it is not an HDF5 file, or damaged") from None

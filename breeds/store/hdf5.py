@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from breeds import __version__
 from breeds.errors import BreedsError
 from breeds.files import UnfitError, open_regular
-from breeds.plainhdf5 import open_on, plain_dataset
+from breeds.plainhdf5 import FAULTS_OF_THE_FILE, open_on, plain_dataset
 from breeds.recipe import Recipe
 from breeds.store.columns import PACKED, Keys, Rows
 from breeds.text import as_bytes
@@ -37,8 +36,6 @@ _CHUNK_BYTES, _MOST_IN_ATTRIBUTE, _MOST_IN_STORE = 2**22, 2**20, 2**40
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # In superblocks of version 3, the first bit of this byte is set while a program has the file open to write.
 _VERSION_AT, _OPEN_AT = 8, 11
-# What the system says where a file's own bytes are at fault, not the disk or the permissions.
-_FAULTS_OF_THE_FILE = (errno.EINVAL, errno.EOVERFLOW)
 
 
 class ForeignError(Exception):
@@ -143,7 +140,7 @@ def _reading() -> Iterator[None]:
         ) from None
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         number = getattr(error, "errno", None) or _errno_in(str(error))
-        if number and number not in _FAULTS_OF_THE_FILE:
+        if number and number not in FAULTS_OF_THE_FILE:
             raise _PassingError(_cannot_be_read(OSError(number, os.strerror(number)))) from None
         raise DamagedError(" ".join(str(error).strip("'\"").split())[:200]) from None
 
