@@ -136,6 +136,14 @@ def numbers(answers: Iterator[Answer]) -> dict[str, bytes | str]:
 # which photos, in which order
 
 
+def test_a_pattern_over_links_in_a_circle_ends(place: Path) -> None:
+    for link in ("one", "two"):
+        (place / "photos" / link).symlink_to(place / "photos", target_is_directory=True)
+    result = script("photos/**/*.jpg", "--out=out.csv")
+    assert result.returncode == 0, result.stderr
+    assert read_csv().path.tolist() == sorted(str(p) for p in Path("photos").glob("[!ot]*/*.jpg"))
+
+
 def test_rows_are_in_the_order_of_the_input_with_the_bad_ones_in_place(place: Path) -> None:
     good = sorted(map(str, Path("photos").rglob("*.jpg")))
     Path("mixed/inner/.hidden").mkdir(parents=True)
