@@ -28,6 +28,8 @@ test: lint
 
 SECONDS ?= 600
 fuzz: $(READY)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \
+		echo "There is no atheris for this Python; Hypothesis changes the files, and sees less."
 	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
 
 lint: $(READY)
@@ -46,4 +48,4 @@ $(READY): requirements.txt
 	@touch $(READY)
 
 clean:
-	rm -rf .venv demo dogs
+	rm -rf .venv demo dogs fuzz

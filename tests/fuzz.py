@@ -3,7 +3,7 @@
 Real files are changed at random, again and again: nothing but Breeds' own errors may come out, and no input
 may take more than `MOST_SECONDS` of the processor or `MOST_BYTES` of memory. atheris (``pip install
 atheris``) does it if it is installed, led by what the code has not yet done; else Hypothesis, blindly. An
-input that fails is left behind in a file, whose name is printed.
+input that fails is left behind in ``fuzz/TARGET``, and its name is printed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import hashlib
 import io
 import resource
 import sys
-import tempfile
 import time
 import warnings
 import zlib
@@ -217,8 +216,8 @@ def with_atheris(
     """Fuzz with atheris, which ends the process."""
     import atheris
 
-    corpus = folder / "corpus"
-    corpus.mkdir()
+    corpus = folder / "corpus"  # what it finds to be new is kept there, and the next run begins with it
+    corpus.mkdir(exist_ok=True)
     for number, data in enumerate(seeds):
         (corpus / str(number)).write_bytes(data)
     options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LARGEST}", "-rss_limit_mb=0"]
@@ -232,7 +231,9 @@ def with_atheris(
     atheris.Fuzz()
 
 
-def with_hypothesis(one: Callable[[bytes], None], seeds: list[bytes], seconds: int, number: int) -> int:
+def with_hypothesis(
+    one: Callable[[bytes], None], seeds: list[bytes], folder: Path, seconds: int, number: int
+) -> int:
     """Fuzz with Hypothesis; return how many inputs there were."""
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
@@ -267,7 +268,7 @@ def with_hypothesis(one: Callable[[bytes], None], seeds: list[bytes], seconds: i
             try:
                 one(data)
             except BaseException:
-                kept = Path(f"fuzz-crash-{hashlib.sha1(data).hexdigest()}")
+                kept = folder / f"crash-{hashlib.sha1(data).hexdigest()}"
                 kept.write_bytes(data)
                 print(f"an input that fails is in {kept}", file=sys.stderr)
                 raise
@@ -279,17 +280,18 @@ def with_hypothesis(one: Callable[[bytes], None], seeds: list[bytes], seconds: i
 def main(target: str, seconds: int = 600, seed: int = 0) -> None:
     """Fuzz one target for so many seconds."""
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as name:
-        try:
-            import atheris
-        except ImportError:
-            one, seeds = TARGETS[target](Path(name))
-            count = with_hypothesis(bounded(one), seeds, seconds, seed)
-            print(f"{target}: {count} inputs in {seconds} seconds, nothing found (Hypothesis, seed {seed})")
-        else:
-            with atheris.instrument_imports(include=["breeds", "PIL"]):
-                one, seeds = TARGETS[target](Path(name))
-            with_atheris(bounded(one), seeds, Path(name), seconds, seed)
+    folder = Path("fuzz", target)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import atheris
+    except ImportError:
+        one, seeds = TARGETS[target](folder)
+        count = with_hypothesis(bounded(one), seeds, folder, seconds, seed)
+        print(f"{target}: {count} inputs in {seconds} seconds, nothing found (Hypothesis, seed {seed})")
+    else:
+        with atheris.instrument_imports(include=["breeds", "PIL"]):
+            one, seeds = TARGETS[target](folder)
+        with_atheris(bounded(one), seeds, folder, seconds, seed)
 
 
 if __name__ == "__main__":
