@@ -225,7 +225,7 @@ def with_atheris(
         "-verbosity=0",
         "-print_final_stats=1",
         f"-timeout={6 * MOST_SECONDS}",
-        "-artifact_prefix=fuzz-",
+        f"-artifact_prefix={folder}/",
     ]
     atheris.Setup([sys.argv[0], str(corpus), *options], one)
     atheris.Fuzz()
