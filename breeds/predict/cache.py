@@ -140,8 +140,7 @@ class FeatureCache:
         """Return the database, opened and checked the first time; None if there is none, or none to use."""
         if self._database is not None or self._given_up:  # given up: there is none
             return self._database
-        beside = (self._path.with_name(f"{self._path.name}-{what}") for what in ("journal", "wal", "shm"))
-        for path in (self._path, *beside):
+        for path in (self._path, _journal(self._path)):
             if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
                 raise BreedsError(f"{path} is not a regular file; move it away")
         if not create and not self._path.exists():
