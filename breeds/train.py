@@ -16,7 +16,7 @@ from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
-from breeds.heads.unknown import JUDGED_ON, UNKNOWN, Detector, fit_detector
+from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector, means_unknown
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions
@@ -67,7 +67,7 @@ def labelled(store: Store, seed: int, val: float) -> Labelled:
 
 def _refuse_unknown(store: Store, labels: Sequence[str]) -> None:
     """Refuse a class that answers could not be told from a refusal by."""
-    taken = next((label for label in set(labels) if label.strip().casefold() == UNKNOWN), None)
+    taken = next(filter(means_unknown, labels), None)
     if taken is not None:
         raise BreedsError(
             f"{store.path} has a class called {taken}, as photos of none of the classes are answered; rename "

@@ -24,6 +24,7 @@ import pytest
 from conftest import ROOT, assert_refused, run_script
 from PIL import Image
 
+from breeds.errors import BreedsError
 from breeds.heads.model import Model, load_model, save_model
 from breeds.outputs import PICTURE, replaceable
 from breeds.recipe import Recipe
@@ -370,6 +371,24 @@ def test_what_a_model_records_may_be_anything(changed: str, place: Path) -> None
         return
     assert_refused(run_script("predict.py", "new.png", cwd=place))
     assert_refused(run_script("predict.py", "new.png", "--explain", "why", cwd=place))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"C": 1e-40, "C_chosen_by": "you"}, {"C": "nan", "C_chosen_by": "you"}, {"C": None}, {"seed": EVIL},
+     {"cv_log_loss": {"a": "b"}}, {"cv_log_loss": {"0.1": 1e308}}, {"cv_log_loss": [1]}, {"n_val": "1"},
+     {"train_accuracy": EVIL}, {"seconds": {}}],
+)  # fmt: skip
+def test_a_record_is_of_its_kind(changed: dict[str, object], place: Path) -> None:
+    model = load_model(place / "models/made.safetensors")
+    changed_model(place, record={**model.record, **changed})
+    with pytest.raises(BreedsError, match="is not a model of Breeds"):
+        load_model(place / "models/made.safetensors")
+
+
+def test_a_model_whose_class_is_called_unknown_is_refused(place: Path) -> None:
+    changed_model(place, classes=["a", "unknown"])
+    assert_refused(run_script("predict.py", "photos", cwd=place), "photos of none of the classes")
 
 
 @pytest.mark.parametrize("script", ["train_head.py", "predict.py photos"])

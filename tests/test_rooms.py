@@ -96,3 +96,13 @@ def test_help_is_shown_without_heavy_libraries(script: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_nothing_but_say_tells_people_anything() -> None:
+    """What is printed in any other way may hold what a stranger wrote, for a terminal to obey."""
+    fronts = [ROOT / f"{script}.py" for script in ("extract_features", "train_head", "evaluate", "predict")]
+    for path in [*fronts, *MODULES.values()]:
+        if path.parent.name != "sample" or path.name == "__main__.py":
+            calls = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            printed = [node for node in calls if isinstance(node, ast.Name) and node.id == "print"]
+            assert not printed or path.name == "text.py", path

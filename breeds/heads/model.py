@@ -20,7 +20,8 @@ from safetensors.numpy import save
 from breeds.engines.network import Network, read_safetensors
 from breeds.errors import BreedsError
 from breeds.files import write_aside
-from breeds.heads.unknown import Detector
+from breeds.heads.record import check_record
+from breeds.heads.unknown import Detector, means_unknown
 from breeds.recipe import Recipe
 
 _FORMAT = "breeds model 1"
@@ -216,8 +217,11 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
 
 def _check(model: Model) -> None:
     """Raise ValueError if the parts of a model do not belong together."""
-    if model.kind not in ("logistic", "dense") or type(model.record.get("n_train")) is not int:
-        raise ValueError("the kind of head or the training record is missing")
+    check_record(model.record)
+    if model.kind not in ("logistic", "dense"):
+        raise ValueError("the kind of head is missing")
+    if model.unknown is not None and any(map(means_unknown, model.classes)):
+        raise ValueError("a class is called as photos of none of the classes are answered")
     also = model.record.get("also", [])
     if not isinstance(also, list) or len(also) != len(model.also):
         raise ValueError("the stores in the record do not fit the recipes")

@@ -35,6 +35,11 @@ _BORROWED = 10
 _OVERSAMPLED, _ITERATIONS = 8, 3
 
 
+def means_unknown(name: str) -> bool:
+    """Say whether a class of this name could not be told from a refusal."""
+    return name.strip().casefold() == UNKNOWN
+
+
 @dataclass(frozen=True)
 class Detector:
     """What a model knows of the unknown.

@@ -1,0 +1,48 @@
+"""The training record of a model, which anybody may have written: what is there is of its kind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+#: What C can be: below and above no head is another, and single precision overflows.
+SMALLEST_C, LARGEST_C = 1e-12, 1e12
+_TEXT = ("store", "C_chosen_by")
+_WHOLE = ("n_train", "n_val", "n_test", "seed", "best_epoch")
+_NUMBERS = ("seconds", "train_accuracy", "train_log_loss", "val_log_loss")
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Check what is shown, drawn or trained by of a record, as far as it is there.
+
+    Raises
+    ------
+    ValueError
+        If something is of another kind, or the number of training photos is missing.
+    """
+    fits = [
+        "n_train" in record,
+        all(isinstance(record[name], str) for name in _TEXT if name in record),
+        all(type(record[name]) is int and record[name] >= 0 for name in _WHOLE if name in record),
+        all(_is_number(record[name]) for name in _NUMBERS if name in record),
+        _is_strength(record.get("C", 1.0)),
+        "C" in record or not (record.get("C_chosen_by") or record.get("cv_log_loss")),
+        _is_search(record.get("cv_log_loss", {})),
+    ]
+    if not all(fits):
+        raise ValueError("the training record is missing or not of its kind")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e15
+
+
+def _is_strength(value: object) -> bool:
+    return isinstance(value, int | float) and SMALLEST_C <= value <= LARGEST_C
+
+
+def _is_search(losses: object) -> bool:
+    """Say whether these are log losses by the C that was tried."""
+    return isinstance(losses, dict) and all(
+        _is_strength(float(C)) and _is_number(loss) for C, loss in losses.items()
+    )
