@@ -345,12 +345,13 @@ def test_large_numbers_that_are_fine(place: Path) -> None:
     assert prediction.returncode == 0, prediction.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("option", ["--head=dense", "--compare"])
-@pytest.mark.parametrize("seed", [2**32 - 2, 2**64, 10**30])
-def test_every_head_takes_huge_seeds(seed: int, option: str, place: Path) -> None:
-    result = run_script("train_head.py", option, "--seed", seed, cwd=place)
-    assert result.returncode == 0, result.stderr
+def test_every_head_takes_huge_seeds() -> None:
+    """`train_head.py --compare` fits them all, which takes a minute; this is the one that did not."""
+    from breeds.evaluate.crossval import _heads
+
+    features = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    shares = _heads(2**64)["linear SVM"](features, np.arange(12) % 2, features)
+    assert np.isfinite(shares).all()
 
 
 @pytest.mark.parametrize("changed", ["store", "weights_path", "weights_sha256"])
@@ -410,6 +411,14 @@ def test_warnings_that_are_errors(place: Path) -> None:
     for command in (["train_head.py"], ["evaluate.py"], ["predict.py", "photos", "--html", "page.html"]):
         result = run_script(*command, cwd=place, env={"PYTHONWARNINGS": "error", "PYTHONSAFEPATH": "1"})
         assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_a_network_is_converted_where_warnings_are_errors(place: Path) -> None:
+    Image.new("RGB", (9, 9), (1, 2, 3)).save(place / "new.png")
+    env = {"PYTHONWARNINGS": "error", "BREEDS_CACHE": str(place / "cache")}
+    result = run_script("predict.py", "new.png", "--engine", "openvino", cwd=place, env=env)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("script", ["train_head.py", "predict.py photos"])
