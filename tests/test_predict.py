@@ -645,12 +645,13 @@ def test_an_output_that_cannot_be_written_is_found_before_any_work(place: Path, 
 
 
 def test_an_output_is_whole_or_as_it_was(place: Path) -> None:
-    Path("out.csv").write_text("old")
+    old = "path,breed,probability,guess,error\n"
+    Path("out.csv").write_text(old)
     new = Path("photos", "new.jpg")
     new.write_bytes(min(Path("photos").rglob("*.jpg")).read_bytes() + b"\0")
     result = script("photos", "--out", "out.csv", "--engine", "keras")
     assert "an engine was opened" in result.stderr  # and broke, on the way
-    assert Path("out.csv").read_text() == "old"
+    assert Path("out.csv").read_text() == old
     assert not [name for name in os.listdir() if name.endswith(".tmp")]
 
 
