@@ -63,10 +63,10 @@ def run():
     if "WAIT_FOR" in os.environ:  # until that is there, nothing is decoded
         import breeds.engines.pipeline as pipeline
         load = pipeline.load_pixels
-        def late(*arguments):
+        def late(*arguments, **options):
             while not os.path.exists(os.environ["WAIT_FOR"]):
                 time.sleep(0.01)
-            return load(*arguments)
+            return load(*arguments, **options)
         pipeline.load_pixels = late
     if "STAND_IN" in os.environ:
         breeds.extract.open_engine = lambda *_, **__: StandIn()

@@ -50,6 +50,8 @@ def choose_engine(engine: str) -> str:
     try:
         import_openvino()
     except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # its libraries make an ImportError of Ctrl-C
+            raise KeyboardInterrupt from None
         reason = " ".join(str(error).split())[:200]
         if engine == "openvino":
             raise BreedsError(
