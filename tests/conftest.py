@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import shutil
@@ -45,6 +46,7 @@ needs_shared = pytest.mark.skipif(
 #: Loads TensorFlow in this process, of several that share the tests only in one: it takes seconds and much
 #: memory. Tests that ask for the session's engine are marked so of themselves.
 tensorflow = pytest.mark.xdist_group("tensorflow")
+memory = pytest.mark.xdist_group("memory")
 
 
 def run_script(
@@ -229,7 +231,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         groups = {group for name, group in GROUPS.items() if name in asked}
         if groups and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(max(groups)))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # What takes much memory comes before the processes have grown.
+    items.sort(
+        key=lambda item: (
+            memory.mark not in item.iter_markers("xdist_group"),
+            item.get_closest_marker("slow") is None,
+        )
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -237,3 +245,5 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Take back the memory of the networks that a test has opened, as they hold themselves in circles."""
     if tensorflow.mark in item.iter_markers("xdist_group"):
         gc.collect()
+        if sys.platform == "linux":  # glibc keeps what was freed
+            ctypes.CDLL(None).malloc_trim(0)

@@ -249,6 +249,7 @@ print((kilobytes("VmHWM:") - before) * 1024)
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("memory")
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_what_a_worker_has_freed_is_there_for_the_others(tmp_path: Path) -> None:
     """glibc would keep it for the thread that freed it: 2.1 GB for four workers, and more with each photo."""
