@@ -84,7 +84,6 @@ def main() -> int:
     page = None if arguments.no_html else json_path.with_suffix(".html")
     from breeds.errors import BreedsError
     from breeds.evaluate import answer_test_photos, compare_models, measure, terminal, write_json
-    from breeds.evaluate.figures import check_figures, write_figures
     from breeds.heads.model import load_model
     from breeds.outputs import PAGE, REPORT, check_output
     from breeds.store import Store
@@ -95,6 +94,8 @@ def main() -> int:
     if page:
         check_output(page, PAGE)
     if arguments.figures:
+        from breeds.evaluate.figures import check_figures, write_figures
+
         check_figures(arguments.figures)
     model = load_model(model_path)
     store = Store.open_beside(arguments.store or trained_on(model, model_path))
@@ -113,10 +114,11 @@ def main() -> int:
     if arguments.against:
         numbers["against"] = compare_models(store, model, other_store, other)
         text += ["", f"against {arguments.against}: {numbers['against']['in_words']}"]
+    found = None
     if arguments.doubts:
         from breeds.evaluate.doubts import find_doubts, find_near_duplicates
 
-        doubts, pairs = find_doubts(store), find_near_duplicates(store)
+        doubts, pairs = found = find_doubts(store), find_near_duplicates(store)
         numbers["doubts"] = [asdict(doubt) for doubt in doubts]
         numbers["near_duplicates"] = [asdict(pair) for pair in pairs]
         text += ["", *terminal.doubts_lines(doubts, pairs)]
@@ -125,7 +127,7 @@ def main() -> int:
     if page:
         from breeds.evaluate.page import write_report
 
-        write_report(numbers, tested, page)
+        write_report(numbers, tested, page, found)
         written.append(str(page))
     if arguments.figures:
         written.append(

@@ -69,10 +69,13 @@ def main() -> int:
     from breeds.photos import parse_views
     from breeds.predict import predict
     from breeds.predict.answers import write_answers
-    from breeds.predict.evidence import Explainer
     from breeds.predict.inputs import list_inputs
-    from breeds.predict.page import AnswersPage
-    from breeds.predict.pictures import TABLE, PictureFolder
+
+    if arguments.html:  # who asks for neither does not wait for what they load
+        from breeds.predict.page import AnswersPage
+    if arguments.explain:
+        from breeds.predict.evidence import Explainer
+        from breeds.predict.pictures import TABLE, PictureFolder
 
     started = time.perf_counter()
     if arguments.out:

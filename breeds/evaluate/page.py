@@ -29,7 +29,12 @@ from breeds.store import Store
 MISTAKES, EXPLAINED, DOUBTS, PAIRS = 24, 12, 24, 12
 
 
-def write_report(numbers: dict[str, Any], tested: Tested, path: Path) -> int:
+def write_report(
+    numbers: dict[str, Any],
+    tested: Tested,
+    path: Path,
+    found: tuple[list[Doubt], list[NearDuplicate]] | None = None,
+) -> int:
     """Write the report of a model as a page that opens from disk, whole or not at all.
 
     What cannot be shown (photos that are gone, a network that is not here, too few photos) is said in
@@ -43,6 +48,8 @@ def write_report(numbers: dict[str, Any], tested: Tested, path: Path) -> int:
         The answers that they are about.
     path
         The page to write.
+    found
+        The doubtful labels and near duplicates, if they have been looked for already.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def write_report(numbers: dict[str, Any], tested: Tested, path: Path) -> int:
         If it cannot be written, or the store is damaged.
     """
     gallery, album = Gallery(tested), Album(tested.store, path)
-    labels, mistakes = Labels.of(tested.store), Mistakes.of(gallery)
+    labels, mistakes = Labels.of(tested.store, found), Mistakes.of(gallery, album)
     album.fetch([*map(gallery.row, gallery.shown), *labels.rows, *mistakes.rows])
     drawn, missing = draw_charts(numbers, tested)
     return write_page(
@@ -96,10 +103,10 @@ class Labels:
     missing: str = ""
 
     @staticmethod
-    def of(store: Store) -> Labels:
+    def of(store: Store, found: tuple[list[Doubt], list[NearDuplicate]] | None = None) -> Labels:
         """Look for doubtful labels and near duplicates; where photos are too few, say so."""
         try:
-            doubts, pairs = find_doubts(store), find_near_duplicates(store)
+            doubts, pairs = found or (find_doubts(store), find_near_duplicates(store))
         except BreedsError as error:
             return Labels(missing=f"Doubtful labels cannot be looked for: {error}")
         wanted = {doubt.path for doubt in doubts} | {
@@ -172,7 +179,7 @@ class Mistakes:
     unexplained: str = ""
 
     @staticmethod
-    def of(gallery: Gallery) -> Mistakes:
+    def of(gallery: Gallery, album: Album) -> Mistakes:
         """Gather what explains the most confident mistakes."""
         tested, places = gallery.tested, gallery.mistakes[:MISTAKES]
         if not places:
@@ -188,13 +195,11 @@ class Mistakes:
                     "Where the network looked is not shown, as the network has not been prepared on this "
                     "machine: predict.py does that, the first time it computes a photo."
                 )
-            keys = (
-                (store.table.key[row], Album(store, Path()).file(row)) for row in map(gallery.row, places)
-            )
-            explanations = list(explain(model, list(keys)[:EXPLAINED]))
+            rows = map(gallery.row, places[:EXPLAINED])
+            explanations = list(explain(model, [(store.table.key[row], album.file(row)) for row in rows]))
         except BreedsError as error:
             return Mistakes(gallery, places, nearest, row_of, [], str(error))
-        return Mistakes(gallery, places, nearest, row_of, list(explanations))
+        return Mistakes(gallery, places, nearest, row_of, [*explanations])
 
     @property
     def rows(self) -> list[int]:
