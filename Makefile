@@ -2,7 +2,8 @@
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make test   sets up, then ruff, mypy and the whole test suite: eight minutes and a half on two cores
 # make check  ruff, mypy and the fast tests, in two and a half minutes: what to run while working
-# make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each
+# make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
+#             then kills extraction a hundred times at random moments
 # make screenshots  the demo, then the README's pictures of its pages
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
@@ -31,6 +32,7 @@ fuzz: $(READY)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \
 		echo "There is no atheris for this Python; Hypothesis changes the files, and sees less."
 	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
+	KILLS=100 .venv/bin/python -m pytest -n 1 -k killed_at_random tests/test_faults.py
 
 lint: $(READY)
 	.venv/bin/ruff check .

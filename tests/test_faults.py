@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext as nothing
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,10 @@ if len(sys.argv) > 1:
 for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's to set up
     print(fork(**json.loads(line)), flush=True)
 """
+
+
+#: How often extraction is killed at random moments: a second and a half each; `make fuzz` asks for a hundred.
+KILLS = int(os.environ.get("KILLS", "12"))
 
 
 def arguments(photos: Path, store: Path) -> list[str]:
@@ -253,34 +258,30 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
     assert seen == {11, 12}
 
 
-def test_killed_ten_times_at_random_moments_with_the_real_engine(drawn_photos: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    shutil.copytree(drawn_photos, photos)
-    for copy in (1, 2):
-        for photo in sorted(drawn_photos.rglob("*.jpg")):
-            target = photos / photo.parent.name / f"{copy}{photo.name}"
-            target.write_bytes(photo.read_bytes() + bytes([copy]))  # other bytes, the same pixels
-    like, store = tmp_path / "like" / "s.h5", tmp_path / "killed" / "s.h5"
-    run(photos, like)
-    rng, kills, before = random.Random(0), 0, {}
-    while kills < 10:
-        process = start(photos, store)
-        target = len(before) + rng.randrange(4)
-        while process.poll() is None and len(list_shards(shard_folder(store))) < target:
-            time.sleep(0.01)
-        time.sleep(rng.random() if target == len(before) else rng.random() / 10)
-        process.kill()
-        code, _, err = finish(process)
-        assert code in (0, -signal.SIGKILL), err
-        if code == 0:
-            break
-        kills += 1
-        assert before.items() <= committed(store).items()
-        before = committed(store)
-    assert kills >= 5, "most runs are killed before they are done"
-    assert "quarantined" in run(photos, store)
-    assert before.items() <= committed(store).items()
-    assert_whole(store, like)
+def test_killed_at_random_moments_with_the_real_engine(drawn_photos: Path, tmp_path: Path) -> None:
+    """Each store is killed until a run comes to its end, and is then what a run that was left alone makes."""
+    like = tmp_path / "like" / "s.h5"
+    run(drawn_photos, like)  # its network is converted now
+    started = time.monotonic()
+    run(drawn_photos, tmp_path / "timed" / "s.h5")
+    longest = time.monotonic() - started
+    rng, stores, kills, amid_photos = random.Random(0), 0, 0, 0
+    while kills < KILLS:
+        stores += 1
+        store, before, code = tmp_path / str(stores) / "s.h5", dict[str, bytes](), -signal.SIGKILL
+        while code:
+            process = start(drawn_photos, store)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(longest / 4, longest))  # before that, Python is starting
+            process.kill()
+            code, _, err = finish(process)
+            assert code in (0, -signal.SIGKILL), err
+            kills += code != 0
+            assert before.items() <= committed(store).items()
+            before = committed(store)
+            amid_photos += code != 0 and 0 < len(before) < len(committed(like))
+        assert_whole(store, like)
+    assert amid_photos >= KILLS / 10, "many are killed while photos are computed"
 
 
 def test_kills_before_a_shard_is_full_do_not_stop_progress(photos: Path, tmp_path: Path) -> None:

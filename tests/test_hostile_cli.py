@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, MakeStore, assert_refused, run_script
 from PIL import Image
 
 from breeds.errors import BreedsError
@@ -472,3 +472,31 @@ def test_a_folder_that_is_called_as_a_view_is(random_recipe: Recipe, tmp_path: P
     assert training.returncode == 0, training.stderr
     named = run_script("extract_features.py", "dogs+flip", "--store", "x+crop2.h5", cwd=tmp_path)
     assert_refused(named, "x+crop2.h5", "views end in +crop2")
+
+
+STOPPED_IN_SEARCH = """
+import os, signal, sys, threading, time
+sys.path.insert(0, sys.argv.pop(1))
+import breeds.heads.logistic as logistic
+import train_head
+from breeds import cli
+
+solve = logistic._Fold.solve
+def told(*arguments):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    return solve(*arguments)
+logistic._Fold.solve = told
+cli.run(train_head.main)
+"""
+
+
+def test_ctrl_c_ends_the_search_for_c(make_store: MakeStore, tmp_path: Path) -> None:
+    """Each fit of this store takes seconds."""
+    store = make_store({f"class {number}": 25 for number in range(60)}, spread=0.01)
+    command = [sys.executable, "-c", STOPPED_IN_SEARCH, str(ROOT), "--store", str(store)]
+    started = time.monotonic()
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 130, result.stderr
+    assert "stopped" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "models").exists()
+    assert time.monotonic() - started < 20
