@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What breed is it? Answers for any mix of photos and folders, as CSV, JSON lines or for Kaggle."""
+"""What breed is it? Answers for any mix of photos, folders and addresses of photos on the web."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from breeds import cli
 from breeds.text import say
+
+if TYPE_CHECKING:
+    from breeds.predict.remote import Fetch
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     add = result.add_argument
     add("paths", metavar="PATH", nargs="+",
-        help="photos, folders (searched to any depth), patterns, or - for a list on stdin")  # fmt: skip
+        help="photos, folders (searched to any depth), patterns, addresses (http, https) of photos on the "
+             "web, or - for a list of any of these but patterns on stdin")  # fmt: skip
     add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
     add("--weights", metavar="W",
         help="the backbone's weights: imagenet, random, or a file (default: those of the model)")  # fmt: skip
@@ -54,14 +59,17 @@ def parser() -> argparse.ArgumentParser:
         help="threads that read and decode photos")  # fmt: skip
     add("--no-cache", action="store_true", default=False,
         help="neither use nor keep features in the model's folder, in features.sqlite")  # fmt: skip
+    add("--no-network", action="store_true", default=False,
+        help="fetch nothing: addresses are refused. A photo from the web comes from a public machine, "
+             "without proxies, and has at most 20 MB, 15 seconds and five redirects")  # fmt: skip
     add("--cache-size", metavar="SIZE", type=cli.cache_size, default="1GB",
         help="how large features.sqlite may become, in MB or GB, the oldest photos dropped first: 1GB "
              "holds some 110,000 photos")  # fmt: skip
     return result
 
 
-def main() -> int:
-    """Predict, and list what could not be read."""
+def main(fetch: Fetch | None = None) -> int:
+    """Predict, and list what could not be read; tests give `fetch` to ask servers of their own."""
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
     from breeds.heads.model import load_model
@@ -70,6 +78,7 @@ def main() -> int:
     from breeds.predict import predict
     from breeds.predict.answers import write_answers
     from breeds.predict.inputs import list_inputs
+    from breeds.predict.remote import Remote
 
     if arguments.html:  # who asks for neither does not wait for what they load
         from breeds.predict.page import AnswersPage
@@ -84,7 +93,7 @@ def main() -> int:
     check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
     pictures = PictureFolder(arguments.explain) if arguments.explain else None
     page = AnswersPage(arguments.html, arguments.paths) if arguments.html else None
-    paths = list_inputs(arguments.paths, sys.stdin or ())
+    paths = list_inputs(arguments.paths, sys.stdin or (), not arguments.no_network)
     model = load_model(model_path)
     if arguments.no_unknown:
         model.unknown = None
@@ -93,10 +102,13 @@ def main() -> int:
     views = parse_views(arguments.tta) if arguments.tta else []
     cache = None if arguments.no_cache else model_path.parent
     how = arguments.weights, arguments.engine, arguments.workers
-    with Explainer(model, *how) if pictures else nullcontext() as explainer:
+    with (
+        nullcontext() if arguments.no_network else Remote(fetch, keep_small=page is not None) as remote,
+        Explainer(model, *how) if pictures else nullcontext() as explainer,
+    ):
         answers = predict(
             model, paths, arguments.weights, cache, arguments.workers, arguments.engine, views,
-            arguments.cache_size, explainer,
+            arguments.cache_size, explainer, remote,
         )  # fmt: skip
         if pictures:
             answers = pictures.save(answers, model)
@@ -105,13 +117,13 @@ def main() -> int:
         total, failed = write_answers(
             answers, model.classes, arguments.out, arguments.format, arguments.top_k
         )
-    for answer in failed:
-        say(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
-    without = pictures.failed if pictures else []
-    for path, reason in without:
-        say(f"no picture for {path}: {reason}", file=sys.stderr)
-    if page:
-        page.write(model, model_path, views)
+        for answer in failed:
+            say(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
+        without = pictures.failed if pictures else []
+        for path, reason in without:
+            say(f"no picture for {path}: {reason}", file=sys.stderr)
+        if page:
+            page.write(model, model_path, views)
     outputs = (arguments.out, arguments.html, arguments.explain)
     written = " and ".join(str(path) for path in outputs if path)
     seconds = time.perf_counter() - started

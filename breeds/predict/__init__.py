@@ -20,6 +20,7 @@ from breeds.photos import ORIGINAL, key_of, read
 from breeds.predict.cache import CACHE_BYTES, FeatureCache
 from breeds.predict.evidence import Evidence, Explainer
 from breeds.predict.inputs import in_chunks
+from breeds.predict.remote import AHEAD, Asked, Remote, local
 from breeds.predict.sources import FeatureSource
 from breeds.recipe import Recipe
 
@@ -32,7 +33,8 @@ class Answer:
     """What a model says of one photo: probabilities, float64 (classes,), or why there are none.
 
     `unknown` is set for a photo that seems to be of none of the classes. `key` is the photo's, "" if it
-    could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not.
+    could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not. `path` is
+    what was asked for: an address on the web too, and then `file` is where the photo is for now, or "".
     """
 
     path: str
@@ -41,6 +43,7 @@ class Answer:
     unknown: bool = False
     key: str = ""
     evidence: Evidence | PhotoError | None = None
+    file: str = ""
 
 
 def predict(
@@ -53,6 +56,7 @@ def predict(
     views: Sequence[str] = (),
     cache_size: int = CACHE_BYTES,
     explainer: Explainer | None = None,
+    remote: Remote | None = None,
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
 
@@ -78,6 +82,8 @@ def predict(
         How large the cache may become, in bytes.
     explainer
         Finds the evidence for every answer; the network then runs also for photos that are known.
+    remote
+        Fetches the photos whose paths are addresses on the web; without it they have no answer.
 
     Raises
     ------
@@ -91,13 +97,15 @@ def predict(
     pipelines: list[Pipeline] = []
 
     def largest() -> int:
+        if remote is not None and remote.held:  # while these are answered, as many are fetched
+            return AHEAD
         return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         kept = stack.enter_context(FeatureCache(cache, cache_size)) if cache is not None else None
         sources: list[list[FeatureSource]] = []
-        for chunk, last in in_chunks(paths, largest):
+        for chunk, last in in_chunks(remote.files(paths) if remote else local(paths), largest):
             if not sources:
                 single = last and len(chunk) == 1 and not views
                 pipelines += [
@@ -108,9 +116,13 @@ def predict(
                 ]
                 sources = _sources(model, pipelines, kept, stores, views)
             keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
-            photos = [(key, path) for key, path in zip(keys, chunk, strict=True) if isinstance(key, str)]
+            photos = [
+                (key, str(photo.file)) for key, photo in zip(keys, chunk, strict=True) if isinstance(key, str)
+            ]
             evidence = explainer.explain(photos) if explainer else {}
             yield from _answers(model, sources, chunk, keys, evidence)
+            if remote:
+                remote.release(chunk)
 
 
 def _sources(
@@ -130,9 +142,11 @@ def _sources(
     ]
 
 
-def _key(path: str) -> str | PhotoError:
+def _key(photo: Asked) -> str | PhotoError:
+    if isinstance(photo.file, PhotoError):
+        return photo.file
     try:
-        return key_of(read(path))
+        return key_of(read(photo.file))
     except PhotoError as error:
         return error
 
@@ -140,18 +154,18 @@ def _key(path: str) -> str | PhotoError:
 def _answers(
     model: Model,
     sources: list[list[FeatureSource]],
-    paths: Sequence[str],
+    asked: Sequence[Asked],
     keys: Sequence[str | PhotoError],
     evidence: Mapping[str, Evidence | PhotoError],
 ) -> Iterator[Answer]:
     """Answer for a chunk of photos: features beside each other, probabilities averaged over views."""
     errors = {i: str(key) for i, key in enumerate(keys) if isinstance(key, PhotoError)}
-    total = np.zeros((len(paths), len(model.classes)))
-    unknown = np.zeros(len(paths), dtype=bool)
+    total = np.zeros((len(asked), len(model.classes)))
+    unknown = np.zeros(len(asked), dtype=bool)
     known = {key: one.explanation.feature for key, one in evidence.items() if isinstance(one, Evidence)}
     for number, of_view in enumerate(sources):
-        good = [i for i in range(len(paths)) if i not in errors]
-        photos = [(str(keys[i]), paths[i]) for i in good]
+        good = [i for i in range(len(asked)) if i not in errors]
+        photos = [(str(keys[i]), str(asked[i].file)) for i in good]
         columns = [source.features(photos, {} if number else known) for source in of_view]
         for column in columns:
             errors |= {
@@ -165,12 +179,15 @@ def _answers(
         total[rows] += model.probabilities(features) / len(sources)
         if number == 0 and model.unknown is not None:
             unknown[rows] = model.unknown.is_unknown(features)
-    for i, path in enumerate(paths):
+    for i, photo in enumerate(asked):
         if i in errors:
-            yield Answer(path, None, errors[i])
+            yield Answer(photo.name, None, errors[i])
         else:
-            key = str(keys[i])
-            yield Answer(path, total[i], unknown=bool(unknown[i]), key=key, evidence=evidence.get(key))
+            key, file = str(keys[i]), str(photo.file)
+            yield Answer(
+                photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key),
+                file if file != photo.name else "",
+            )  # fmt: skip
 
 
 def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:

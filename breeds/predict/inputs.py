@@ -7,22 +7,29 @@ import os
 import select
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from breeds.errors import BreedsError
 from breeds.photos import walk_folders, walk_photos
+from breeds.photos.addresses import is_url
+
+T = TypeVar("T")
 
 # A line of a list that is longer is no path, but a stream of something else.
 _LONGEST_LINE = 2**16
 
 
-def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str | None]:
-    """Give the path of every photo that the arguments name, in their order.
+def list_inputs(arguments: Sequence[str], stdin: Iterable[str], network: bool = True) -> Iterator[str | None]:
+    """Give the path, or the address on the web, of every photo that the arguments name, in their order.
 
     Parameters
     ----------
     arguments
         Files (whatever they are called), folders (their photos, at any depth), patterns such as
-        ``*.jpg``, or ``-`` for a list of files and folders, one on each line of `stdin`.
+        ``*.jpg``, addresses of http and https, or ``-`` for a list of files, folders and addresses, one on
+        each line of `stdin`.
+    network
+        Whether addresses may be among the arguments.
 
     Yields
     ------
@@ -32,14 +39,17 @@ def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str 
     Raises
     ------
     BreedsError
-        At once, if something named on the command line is not there.
+        At once, if something named on the command line is not there, or is on the web and may not be.
     """
+    for name in arguments:
+        if is_url(name) and not network:
+            raise BreedsError(f"{name} is on the web, and --no-network is given; nothing was predicted.")
     plan = [(name, _matches(name)) for name in arguments]
 
     def walk() -> Iterator[str | None]:
         for name, matches in plan:
             for path in _lines(stdin) if name == "-" else matches:
-                if path is None or not os.path.isdir(path):
+                if path is None or is_url(path) or not os.path.isdir(path):
                     yield from [] if path == "" else [path]
                     continue
                 for inside in walk_photos(Path(path), list_unreadable=True)[0]:
@@ -49,7 +59,7 @@ def list_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str 
 
 
 def _matches(name: str) -> list[str]:
-    if name == "-" or os.path.exists(name):
+    if name == "-" or is_url(name) or os.path.exists(name):
         return [name]
     found = sorted(set(_expand(name)))
     if not found:
@@ -97,21 +107,21 @@ def _lines(stdin: Iterable[str]) -> Iterator[str | None]:
             return
 
 
-def in_chunks(paths: Iterable[str | None], largest: Callable[[], int]) -> Iterator[tuple[list[str], bool]]:
-    """Yield paths together, as many as are there at once, and whether these are known to be the last.
+def in_chunks(photos: Iterable[T | None], largest: Callable[[], int]) -> Iterator[tuple[list[T], bool]]:
+    """Yield photos together, as many as are there at once, and whether these are known to be the last.
 
     Parameters
     ----------
-    paths
-        As `list_inputs` yields them: at None, what there is goes first.
+    photos
+        In the order of `list_inputs`: at None, what there is goes first.
     largest
-        Says how many to yield together at most; asked for each path, as it may change.
+        Says how many to yield together at most; asked for each photo, as it may change.
     """
-    chunk: list[str] = []
-    for path in paths:
-        if path is not None:
-            chunk.append(path)
-        if chunk and (path is None or len(chunk) >= largest()):
+    chunk: list[T] = []
+    for photo in photos:
+        if photo is not None:
+            chunk.append(photo)
+        if chunk and (photo is None or len(chunk) >= largest()):
             yield chunk, False
             chunk = []
     if chunk:

@@ -43,6 +43,7 @@ class _Note:
     probability: float = 0.0
     second: int = 0
     second_probability: float = 0.0
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ class AnswersPage:
     def _cards(self, notes: list[_Note], classes: list[str], files: _Files) -> Iterator[_Card]:
         """Yield a card for each answer; thumbnails are made as the page asks for them."""
         common = _common_folder(note.path for note in notes)
-        found = thumbnails((note.key, note.path) for note in notes)
+        # What came from the web is kept small: its bytes are no more those of its key.
+        found = thumbnails(("", note.file) if note.file else (note.key, note.path) for note in notes)
         for note, picture in zip(notes, _placed(found, files), strict=True):
             yield _Card(
                 name=os.path.basename(note.path) or note.path,
@@ -244,7 +246,9 @@ def _note(answer: Answer) -> _Note:
         return _Note(answer.path, answer.key, answer.error)
     best, second = (int(i) for i in np.argsort(-answer.probabilities, kind="stable")[:2])
     shares = (float(answer.probabilities[i]) for i in (best, second))
-    return _Note(answer.path, answer.key, "", answer.unknown, best, next(shares), second, next(shares))
+    return _Note(
+        answer.path, answer.key, "", answer.unknown, best, next(shares), second, next(shares), answer.file
+    )
 
 
 def _groups(notes: list[_Note], classes: list[str]) -> list[tuple[str, str, int]]:

@@ -90,7 +90,7 @@ class PictureFolder:
         self, answer: Answer, shares: NDArray[np.float64], evidence: Evidence, model: Model
     ) -> str:
         """Save the picture of an answer and return its name."""
-        data = read(answer.path)
+        data = read(answer.file or answer.path)
         if key_of(data) != answer.key:
             raise PhotoError("changed while it was being read; run again")
         shown = _enlarged(picture(data, _LONGEST))

@@ -1,0 +1,146 @@
+"""Photos from the web among those to predict: fetched a few ahead, and files as long as they are needed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+from typing import Protocol
+
+from breeds.errors import PhotoError
+from breeds.photos import picture, read
+from breeds.photos.addresses import is_url
+
+#: Photos from the web that are answered together, and that are fetched ahead of these meanwhile: twice so
+#: many files are there at once, of at most 20 MB each.
+AHEAD = 16
+_THREADS = 8
+_NO_NETWORK = PhotoError("is on the web, and the network is not to be used (--no-network)")
+
+
+class Fetch(Protocol):
+    """What gives the bytes of a photo from the web, such as `breeds.photos.web.fetch`."""
+
+    def __call__(self, url: str, *, stop: threading.Event) -> bytes:
+        """Return the bytes, or raise `PhotoError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A photo that was asked for: by which name, and the file that it is in, or why there is none."""
+
+    name: str
+    file: str | PhotoError
+
+
+def local(names: Iterable[str | None]) -> Iterator[Asked | None]:
+    """Yield files as what they are; nothing is fetched."""
+    for name in names:
+        yield None if name is None else Asked(name, _NO_NETWORK if is_url(name) else name)
+
+
+class Remote:
+    """Fetches photos from the web into a folder that nobody else can open, and that is removed at the end.
+
+    Parameters
+    ----------
+    fetch
+        What fetches; `breeds.photos.web.fetch` if it is None, loaded for the first address.
+    keep_small
+        Keep each photo, when it is answered, at the size of a thumbnail, for a page at the end.
+    """
+
+    def __init__(self, fetch: Fetch | None = None, keep_small: bool = False) -> None:
+        self._fetch = fetch
+        self._keep_small = keep_small
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._stop = threading.Event()
+        self._number = count()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        #: Files that are fetched, and not released yet.
+        self.held = 0
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._pool.shutdown(cancel_futures=True)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def files(self, names: Iterable[str | None]) -> Iterator[Asked | None]:
+        """Yield each name with its file, in order; before None, all that were named are waited for."""
+        waiting: deque[tuple[str, Future[str] | None]] = deque()
+        for name in names:
+            if name is not None:
+                fetched = self._pool.submit(self._save, name, self._start()) if is_url(name) else None
+                waiting.append((name, fetched))
+            # What is a file already waits for nobody but those before it.
+            while waiting and (name is None or waiting[0][1] is None or len(waiting) > AHEAD):
+                yield self._asked(*waiting.popleft())
+            if name is None:
+                yield None
+        while waiting:
+            yield self._asked(*waiting.popleft())
+
+    def _start(self) -> str:
+        """Return the folder; it is made, and what fetches is loaded, when something is to be fetched."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="breeds-")
+        if self._fetch is None:
+            from breeds.photos.web import fetch
+
+            self._fetch = fetch
+        return self._folder.name
+
+    def _save(self, url: str, folder: str) -> str:
+        assert self._fetch is not None
+        data = self._fetch(url, stop=self._stop)
+        path = os.path.join(folder, str(next(self._number)))
+        try:
+            with open(path, "xb") as file:
+                file.write(data)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(path)
+            raise PhotoError(f"cannot be kept in {folder}: {error.strerror}") from None
+        return path
+
+    def _asked(self, name: str, fetched: Future[str] | None) -> Asked:
+        if fetched is None:
+            return Asked(name, name)
+        try:
+            found = Asked(name, fetched.result())
+        except PhotoError as error:
+            return Asked(name, error)
+        self.held += 1
+        return found
+
+    def release(self, photos: Iterable[Asked]) -> None:
+        """Let go of photos that are answered."""
+        for photo in photos:
+            if not is_url(photo.name) or isinstance(photo.file, PhotoError):
+                continue
+            self.held -= 1
+            if self._keep_small:
+                self._shrink(photo.file)
+            else:
+                os.unlink(photo.file)
+
+    def _shrink(self, path: str) -> None:
+        from breeds.pages.thumbs import LONGEST  # pages are loaded where one is asked for
+
+        try:
+            picture(read(path), LONGEST).save(path, "PNG")
+        except (PhotoError, OSError):  # the page says that nothing is there
+            os.unlink(path)
