@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     add("--no-cache", action="store_true", default=False,
         help="neither use nor keep features in the model's folder, in features.sqlite")  # fmt: skip
     add("--no-network", action="store_true", default=False,
-        help="fetch nothing: addresses are refused. A photo from the web comes from a public machine, "
-             "without proxies, and has at most 20 MB, 15 seconds and five redirects")  # fmt: skip
+        help="refuse addresses of photos on the web; else each is fetched from a public machine, without "
+             "proxies, with at most 20 MB, 15 seconds and five redirects")  # fmt: skip
     add("--cache-size", metavar="SIZE", type=cli.cache_size, default="1GB",
         help="how large features.sqlite may become, in MB or GB, the oldest photos dropped first: 1GB "
              "holds some 110,000 photos")  # fmt: skip

@@ -111,7 +111,7 @@ def fetch(
             answer.put(PhotoError(f"cannot be fetched ({type(error).__name__})"))
 
     # In a thread of its own, as nothing else ends a look-up in time; whoever waits is free when time is up.
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=work, name="fetch", daemon=True).start()
     try:
         while True:
             try:
