@@ -16,7 +16,8 @@ from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
-from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector, means_unknown
+from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
+from breeds.labels import means_unknown
 from breeds.metrics import log_loss
 from breeds.split import fold_of, split_keys
 from breeds.store import Store, versions
