@@ -82,7 +82,13 @@ class Gallery:
             answer_share=float(self.tested.probabilities[i, answer]),
             is_right=truth == answer,
             is_refused=bool(self.is_refused[i]),
+            corrected=self._corrected(i),
         )
+
+    def _corrected(self, i: int) -> str:
+        """Say what a correction has made of a photo's label, "" if nothing."""
+        label = self.tested.corrected.labels.get(self.row(i)) if self.tested.corrected else None
+        return "" if label is None else f"corrected to {label}" if label else "left out by a correction"
 
     def matrix(self, confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """Return the rows of the confusion matrix; a cell's shade is its share of its row, 0 to `SHADES`."""

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from breeds.errors import BreedsError
 from breeds.files import hold, read_regular, sync_folder, write_aside
 from breeds.labels import unfit
@@ -62,6 +64,53 @@ class Correction:
     was: str = ""
     when: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What corrections do to the photos of a store.
+
+    Attributes
+    ----------
+    applied
+        How many photos of the store have a correction.
+    left_out
+        How many of these are left out.
+    absent
+        How many corrections are of photos that are not in the store.
+    stale
+        How many were made when the label was another than it is now; they are applied all the same.
+    sha256
+        Of the keys and labels that were applied, "" if none was.
+    """
+
+    applied: int = 0
+    left_out: int = 0
+    absent: int = 0
+    stale: int = 0
+    sha256: str = ""
+
+    def sentences(self) -> list[str]:
+        """Say so to people; nothing where there are no corrections.
+
+        Examples
+        --------
+        >>> Effect(applied=3, left_out=1, stale=1).sentences()
+        ['3 corrections applied, 1 photo left out', '1 correction made when the label was another']
+        """
+        found = []
+        if self.applied:
+            left_out = f", {_count(self.left_out, 'photo')} left out" if self.left_out else ""
+            found.append(f"{_count(self.applied, 'correction')} applied{left_out}")
+        if self.absent:
+            found.append(f"{_count(self.absent, 'correction')} of photos that are not in the store")
+        if self.stale:
+            found.append(f"{_count(self.stale, 'correction')} made when the label was another")
+        return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -113,9 +162,20 @@ class Corrections:
         came = zip(at, table.label, strict=True)
         return replace(table, label=Names.of(words[i] if i >= 0 else label for i, label in came))
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the photos' labels as corrected, in the order of keys."""
-        return hashlib.sha256(json.dumps(sorted(self.labels.items())).encode()).hexdigest()
+    def effect(self, table: Table) -> Effect:
+        """Say what the corrections do to a table."""
+        if not self.last:
+            return Effect()
+        rows = np.flatnonzero(locate(Keys.of(sorted(self.last)).packed, table.key.packed) >= 0).tolist()
+        came = {table.key[row]: visible(table.label[row]).strip() for row in rows}
+        applied = sorted((key, self.last[key].label) for key in came)
+        return Effect(
+            applied=len(applied),
+            left_out=sum(not label for _, label in applied),
+            absent=len(self.last) - len(applied),
+            stale=sum(bool(self.last[key].was) and self.last[key].was != came[key] for key in came),
+            sha256=hashlib.sha256(json.dumps(applied).encode()).hexdigest() if applied else "",
+        )
 
 
 @dataclass(frozen=True, slots=True)
