@@ -30,6 +30,7 @@ from breeds.heads.model import load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.labels import unfit
 from breeds.metrics import wilson_interval
+from breeds.split import fold_of
 from breeds.store import FeatureIndex, Store, assemble
 from breeds.store.corrections import (
     MOST_BYTES,
@@ -94,6 +95,8 @@ def test_what_cannot_be_a_label_is_refused(file: Path, label: str) -> None:
         add(file, [Correction(TWO, "pug"), Correction(ONE, label)])
     with pytest.raises(BreedsError, match="no key"):
         add(file, [Correction("../../etc/passwd", "pug")])
+    with pytest.raises(BreedsError, match="larger"):
+        add(file, [Correction(ONE, "x" * 200_000)])
     assert list(file.parent.iterdir()) == []
 
 
@@ -446,9 +449,9 @@ def test_a_class_that_is_merged_into_another_counts_as_corrected(noisy: Store) -
     assert model.classes == ["pug", "shih-tzu"]
     found = evaluate(store, model)
     gone = sum(noisy.table.label[row] == "beagle" for row in rows_of(noisy, "test"))
-    assert found["corrected"]["n_only_corrected"] == gone
+    assert found["corrected"]["n_gone"] == gone
     assert found["corrected"]["n_test"] == found["n_test"] + gone == len(rows_of(noisy, "test"))
-    assert f"{gone} of them of classes that are gone" in as_text(found)
+    assert f"{gone} came with a label that is no class now" in as_text(found)
     assert cross_validate(store, model, 3, 1)["corrected"]["photos"] == 90
     every = corrected(noisy, {row: f"{label}s" for row, label in enumerate(noisy.table.label)})
     with pytest.raises(BreedsError, match="knows them only as corrected"):
@@ -482,6 +485,15 @@ def test_what_is_left_out_counts_as_it_came_and_is_trained_on_nowhere(noisy: Sto
     near = Neighbours(store, set(store.table.key)).nearest(store.features(np.array([0])), 90)[0]
     assert len(near) == 80
     assert not paths & {one.path for one in near}
+
+
+def test_few_photos_among_many_left_out_are_still_in_every_fold(noisy: Store) -> None:
+    beagles = [row for row, label in enumerate(noisy.table.label) if label == "beagle"]
+    order = np.argsort(fold_of([noisy.table.key[row] for row in beagles], ["beagle"] * 30, 30, 0))
+    kept = {beagles[order[place]] for place in (0, 3, 6)}  # in one fold of three, if left-out photos counted
+    words = {row: "" for row in beagles if row not in kept}
+    across = cross_validate(corrected(noisy, words), train(noisy, C=0.01), 3, 1)
+    assert (across["folds"], across["photos"], across["corrected"]["photos"]) == (3, 90, 63)
 
 
 def test_the_first_stores_corrections_count(noisy: Store) -> None:

@@ -85,14 +85,15 @@ class Corrected:
         float64 (n, classes).
     labels
         By row of the store, what the changed labels are now; "" where the photo is left out.
-    n_only
-        How many are not among the photos with a label as it came, as that is no class of the model.
+    n_gone
+        How many tested photos came with a label that is no class of the model any more: by labels as they
+        came they cannot be judged.
     """
 
     truth: metrics.Truth
     logits: Floats
     labels: dict[int, str]
-    n_only: int
+    n_gone: int
 
 
 def answer_test_photos(store: Store, model: Model) -> Tested:
@@ -159,7 +160,7 @@ def _corrected(
     if not changed:
         return None
     left = corrected >= 0
-    return Corrected(corrected[left], logits[left], changed, int((left & (truth < 0)).sum()))
+    return Corrected(corrected[left], logits[left], changed, int((truth < 0).sum()))
 
 
 def evaluate(store: Store, model: Model) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def _as_corrected(tested: Tested) -> dict[str, Any] | None:
         "n_test": len(found.truth),
         "relabelled": len(found.labels) - left_out,
         "left_out": left_out,
-        "n_only_corrected": found.n_only,
+        "n_gone": found.n_gone,
         "caveat": FLATTERS,
     }
     names = ("accuracy", "accuracy_interval", "log_loss", "log_loss_interval")

@@ -92,11 +92,13 @@ class _Photos:
 
     def fold(self, folds: int, seed: int) -> NDArray[np.intp]:
         """Return the fold that each photo is held out in, at most `folds` of them, int (n,); -1 for none."""
-        at = np.flatnonzero((self.came >= 0) | (self.now >= 0)).tolist()
-        fewest = int(np.bincount(self.targets[self.targets >= 0]).min())
+        folds = min(folds, int(np.bincount(self.targets[self.targets >= 0]).min()))
         result = np.full(len(self.keys), -1)
-        keys, names = ([column[i] for i in at] for column in (self.keys, self.names))
-        result[at] = fold_of(keys, names, min(folds, fewest), seed)
+        # Those left out by themselves, or the others of a class might all be in one fold.
+        for some in (self.now >= 0, (self.now < 0) & (self.came >= 0)):
+            at = np.flatnonzero(some).tolist()
+            keys, names = ([column[i] for i in at] for column in (self.keys, self.names))
+            result[at] = fold_of(keys, names, folds, seed)
         return result
 
 

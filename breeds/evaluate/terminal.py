@@ -105,14 +105,14 @@ def _corrected(found: dict[str, Any] | None) -> list[str]:
     """Say how good the answers are by labels as corrected, and how that number differs from the first."""
     if found is None:
         return []
-    head = f"labels     as they came, in all numbers but the next two: {touched(found)}"
+    head = f"labels     as they came, in all numbers but the second accuracy and log loss: {touched(found)}"
     if found["accuracy"] is None:
         return [head]
     accuracy = f"{found['accuracy']:<6.1%}  {_interval(found['accuracy_interval'], '.1%')}"
     log_loss = f"{found['log_loss']:<6.4f}  {_interval(found['log_loss_interval'], '.4f')}"
     return [
         head,
-        f"corrected  accuracy  {accuracy} on {found['n_test']} photos{_only(found['n_only_corrected'])}",
+        f"corrected  accuracy  {accuracy} on {found['n_test']} photos",
         f"           log loss  {log_loss}",
         f"           {found['caveat']}",
     ]
@@ -122,11 +122,8 @@ def touched(found: dict[str, Any]) -> str:
     """Say what corrections have done to the tested photos."""
     done = {"relabelled": found["relabelled"], "left out": found["left_out"]}
     what = " and ".join(f"{verb} {count}" for verb, count in done.items() if count)
-    return f"corrections have {what} of the tested photos"
-
-
-def _only(count: int) -> str:
-    return f", {count} of them of classes that are gone by correction" if count else ""
+    gone = f"; {found['n_gone']} came with a label that is no class now, and are only in the second numbers"
+    return f"corrections have {what} of the tested photos{gone if found['n_gone'] else ''}"
 
 
 def _trained(report: dict[str, Any]) -> str:

@@ -220,6 +220,7 @@ def add(path: Path, corrections: Sequence[Correction]) -> Added:
         new = _appended(old or b"", corrections, path)
         if len(new) > MOST_BYTES:
             raise BreedsError(f"{path} would have over {MOST_BYTES // 2**20} MiB; move old rows out of it.")
+        _parse(new, path)  # nothing is written that could not be read, such as a text that is too long
         with write_aside(path) as aside:
             aside.write_bytes(new)
     return Added(None if old is None else len(old), hashlib.sha256(new).hexdigest())
