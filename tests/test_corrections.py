@@ -541,7 +541,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
     assert page.index(">Accuracy<") < page.index(">Accuracy as corrected<") < page.index("may flatter")
     assert "Corrections have relabelled 3 of the tested photos" in page
     assert "with labels as they came" in page
-    assert "abel corrected to pug" in page
+    assert "Its label was corrected to pug." in page
     training = run_script("train_head.py", "--C", "0.01", "--no-corrections", cwd=tmp_path)
     evaluation = run_script("evaluate.py", "--no-html", "--no-corrections", cwd=tmp_path)
     for done in (training, evaluation):
