@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
         help="also cross-validate the head: F folds, R times, such as 5x2 (default: no)")  # fmt: skip
     add("--against", metavar="MODEL", type=Path,
         help="also compare with this model on photos that neither has seen (default: no)")  # fmt: skip
+    add("--no-corrections", action="store_true", default=False,
+        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
+        "aside")  # fmt: skip
     add("--doubts", action="store_true", default=False,
         help="also list photos whose label is doubtful, and near duplicates across classes")  # fmt: skip
     return result
@@ -98,14 +101,15 @@ def main() -> int:
 
         check_figures(arguments.figures)
     model = load_model(model_path)
-    store = Store.open_beside(arguments.store or trained_on(model, model_path))
+    stores = arguments.store or trained_on(model, model_path)
+    store = Store.open_beside(stores, corrected=not arguments.no_corrections)
     if arguments.against:
         other = load_model(arguments.against)
         same = [recipe.digest for recipe, _ in other.parts] == [recipe.digest for recipe, _ in model.parts]
         other_store = store if same else Store.open_beside(trained_on(other, arguments.against))
     tested = answer_test_photos(store, model)
     numbers = measure(tested) | {"model": str(model_path)}
-    text = terminal.as_lines(numbers)
+    text = [*store.corrections.effect(store.table).sentences(), *terminal.as_lines(numbers)]
     if arguments.cv:
         from breeds.evaluate.crossval import cross_validate
 
@@ -113,7 +117,7 @@ def main() -> int:
         text += ["", terminal.cross_validation_text(numbers["cross_validation"])]
     if arguments.against:
         numbers["against"] = compare_models(store, model, other_store, other)
-        text += ["", f"against {arguments.against}: {numbers['against']['in_words']}"]
+        text += ["", f"against {arguments.against}: {terminal.against_text(numbers['against'])}"]
     found = None
     if arguments.doubts:
         from breeds.evaluate.doubts import find_doubts, find_near_duplicates

@@ -16,7 +16,7 @@ if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and pytho
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from breeds import cli
 from breeds.text import say
@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
         "many of photos of other framing, size and light, more of photos like those here")  # fmt: skip
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
+    add("--no-corrections", action="store_true", default=False,
+        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
+        "aside")  # fmt: skip
     add("--export", choices=("joblib",),
         help="also write a scikit-learn pipeline beside the model, for other programs "
         "(default: no)")  # fmt: skip
@@ -63,12 +66,23 @@ def compare(store: Store, seed: int) -> int:
     """Print the table of heads; nothing is written."""
     from breeds.evaluate.crossval import compare_heads
 
+    for sentence in store.corrections.effect(store.table).sentences():
+        say(sentence)
     say(f"{'head':24} log loss  accuracy  95 % interval     seconds")
-    for row in compare_heads(store, seed):
-        low, high = row["accuracy_interval"]
-        say(f"{row['head']:24} {row['log_loss']:8.4f}  {row['accuracy']:8.2%}  "
-              f"{low:.2%} to {high:.2%} {row['seconds']:8.1f}")  # fmt: skip
+    rows = compare_heads(store, seed)
+    for row in rows:
+        say(f"{_numbers_of(row['head'], row)} {row['seconds']:8.1f}")
+    if rows[0]["corrected"]:
+        say("heads are trained on labels as corrected, and judged above by labels as they came; judged by "
+              "those as corrected, which may flatter:")  # fmt: skip
+        for row in rows:
+            say(_numbers_of(row["head"], row["corrected"]))
     return 0
+
+
+def _numbers_of(head: str, found: dict[str, Any]) -> str:
+    low, high = found["accuracy_interval"]
+    return f"{head:24} {found['log_loss']:8.4f}  {found['accuracy']:8.2%}  {low:.2%} to {high:.2%}"
 
 
 def open_views(store: Store) -> list[Store]:
@@ -102,7 +116,7 @@ def main() -> int:
         raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
     if arguments.views and len(paths) > 1:
         raise BreedsError("--views goes with a single store; leave one of the two out.")
-    store = Store.open_beside(paths)
+    store = Store.open_beside(paths, corrected=not arguments.no_corrections)
     if arguments.compare:
         return compare(store, arguments.seed)
     check_output(model_path, MODEL)
@@ -120,20 +134,22 @@ def main() -> int:
         from breeds.heads.export import export_joblib
 
         export_joblib(model, pipeline)
-    show(model)
+    show(model, store)
     if pipeline:
         say(f"wrote {pipeline} (scikit-learn; Breeds never loads it)")
     say(f"wrote {model_path}; next: python evaluate.py")
     return 0
 
 
-def show(model: Model) -> None:
+def show(model: Model, store: Store) -> None:
     """Say how a model came about."""
     record = model.record
     say(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
           f"validation, {record['n_test']} kept for testing")  # fmt: skip
     if record["views"]:
         say(f"trained on these views too: {', '.join(record['views'])}")
+    for sentence in store.corrections.effect(store.table).sentences():
+        say(sentence)
     for name in ("unlabelled", "duplicates"):
         if record[name]:
             say(f"{record[name]} {name} left out")

@@ -192,11 +192,16 @@ def commit(aside: Path, path: Path) -> None:
     with open(aside, "rb") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Fsync a folder: what was renamed or removed in it stays so."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -215,10 +220,17 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
-def hold(path: Path, what: str) -> Iterator[None]:
+def hold(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; the system frees it if the process dies.
 
     A lock file that was there before is removed, never written: it may be another name of somebody's file.
+
+    Parameters
+    ----------
+    what
+        What is written, for the text.
+    patience
+        For how many seconds to wait for another process that holds it.
 
     Raises
     ------
@@ -227,7 +239,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(path)
+        handle = _lock_in_time(path, patience)
     except _HeldError as holder:
         raise BreedsError(f"{what} is being written by {holder}; wait for it, or stop it.") from None
     except OSError as error:
@@ -246,6 +258,18 @@ def hold(path: Path, what: str) -> Iterator[None]:
 
 class _HeldError(Exception):
     """Another process holds a lock: the text says which."""
+
+
+def _lock_in_time(path: Path, patience: float) -> int:
+    """Lock `path` as soon as its holder lets go of it, if that is within `patience` seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return _lock(path)
+        except _HeldError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.01)
 
 
 def _lock(path: Path) -> int:

@@ -60,22 +60,59 @@ def split_keys(
     >>> Counter(split_keys(keys, labels, seed=0, val=0.25, given=given).tolist())
     Counter({'train': 28, 'val': 10, 'test': 2})
     """
+    part = draw_parts(keys, labels, seed, val, given)
+    check_parts(keys, labels, part.tolist(), val)
+    return part
+
+
+def draw_parts(
+    keys: Sequence[str],
+    labels: Sequence[str],
+    seed: int,
+    val: float = 0.0,
+    given: Sequence[str] | None = None,
+) -> NDArray[np.str_]:
+    """Assign each photo to a part of the split, as `split_keys` does, enough of them or not.
+
+    Parameters
+    ----------
+    labels
+        As they came with the photos: labels that people correct later must move no photo.
+    """
     of_class: dict[str, set[str]] = {}
     part: dict[str, str] = {}
     for key, label, decided in zip(keys, labels, given or [""] * len(keys), strict=True):
         of_class.setdefault(label, set()).add(key)
         if decided:
             part[key] = decided
-    _refuse_too_few(of_class, 3 if val else 2)
     test = 0.0 if "test" in part.values() else TEST_SHARE
     for members in of_class.values():
         open_keys = sorted(members - part.keys(), key=lambda key: _draw(seed, key))
         cuts = _counts(len(open_keys), test, val)
         for key, name in zip(open_keys, np.repeat(list(cuts), list(cuts.values())), strict=True):
             part[key] = str(name)
-    result = np.array([part[key] for key in keys])
-    _refuse_empty_part(of_class, part)
-    return result
+    return np.array([part[key] for key in keys], dtype=np.str_)
+
+
+def check_parts(keys: Sequence[str], labels: Sequence[str], parts: Sequence[str], val: float = 0.0) -> None:
+    """Make sure that there are enough photos of every class for every part.
+
+    Parameters
+    ----------
+    labels
+        That training goes by; "" for photos that are left out.
+
+    Raises
+    ------
+    BreedsError
+        If there are fewer than two classes, or a class has too few photos.
+    """
+    of_class: dict[str, set[str]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        if label:
+            of_class.setdefault(label, set()).add(key)
+    _refuse_too_few(of_class, 3 if val else 2)
+    _refuse_empty_part(of_class, dict(zip(keys, parts, strict=True)))
 
 
 def fold_of(keys: Sequence[str], labels: Sequence[str], folds: int, seed: int) -> NDArray[np.intp]:
@@ -125,4 +162,7 @@ def _refuse_empty_part(of_class: dict[str, set[str]], part: dict[str, str]) -> N
     for label, members in of_class.items():
         counts = Counter(part[key] for key in members)
         if not counts["train"]:
-            raise BreedsError(f"The given split leaves {label} without a training photo; change it.")
+            raise BreedsError(
+                f"The split leaves {label} without a training photo; change the split that the data names, "
+                f"or the corrections."
+            )

@@ -21,6 +21,9 @@ _NEVER = "\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff"
 _TURNS = "\u202a-\u202e\u2066-\u2069"
 _IN_A_LINE = re.compile(f"[\x00-\x1f{_NEVER}{_TURNS}]")
 _IN_LINES = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_NEVER}]")
+# A spreadsheet takes a cell that starts so for a formula, and runs it: some look for the sign behind
+# blanks, and take its wide form for it.
+_FORMULA = re.compile("[\t\r\n]|[\\s\u200b-\u200f\u2060]*[=+@\uff1d\uff0b\uff0d\uff20-]")
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
@@ -70,6 +73,17 @@ def visible(text: str) -> str:
     caf\udce9\n\x1b[2J
     """
     return _IN_A_LINE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def is_formula(text: str) -> bool:
+    """Say whether a spreadsheet may take a cell of this text for a formula, and run it.
+
+    Examples
+    --------
+    >>> is_formula("=1+1"), is_formula("beagle")
+    (True, False)
+    """
+    return _FORMULA.match(text) is not None
 
 
 def as_bytes(text: str) -> bytes:

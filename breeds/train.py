@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
-from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector, means_unknown
+from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
+from breeds.labels import means_unknown
 from breeds.metrics import log_loss
-from breeds.split import fold_of, split_keys
+from breeds.split import check_parts, draw_parts, fold_of
 from breeds.store import Store, versions
 
 HEADS = ("logistic", "dense")
@@ -33,7 +34,10 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled photos of a store, each different photo once, and their parts of the split."""
+    """The labelled photos of a store, each different photo once, and their parts of the split.
+
+    `labels` are as corrected, "" for a photo that a correction leaves out; it keeps its part.
+    """
 
     rows: Rows
     keys: list[str]
@@ -44,25 +48,36 @@ class Labelled:
 
 
 def labelled(store: Store, seed: int, val: float) -> Labelled:
-    """Take the labelled, different photos of a store and split them.
+    """Take the labelled, different photos of a store and split them by their labels as they came.
+
+    So no correction moves a photo from one part to another. One that came without a label, and has it from
+    a correction, is for training, or whatever the data names it for; for testing it is not used.
 
     Raises
     ------
     BreedsError
         If they cannot be split into what training and evaluation need.
     """
-    table = store.table
+    table, corrected = store.table, store.corrected
     rows = table.labelled_rows()
-    if not rows:
+    keys, labels, given = ([column[row] for row in rows] for column in (table.key, table.label, table.split))
+    part = dict(zip(keys, draw_parts(keys, labels, seed, val, given).tolist(), strict=True))
+    for row in np.flatnonzero(corrected.label.given() & ~table.label.given()).tolist():
+        if table.key[row] not in part and table.split[row] != "test":
+            part[table.key[row]] = table.split[row] or "train"
+            rows.append(row)
+    rows.sort()
+    keys, labels = ([column[row] for row in rows] for column in (table.key, corrected.label))
+    if not any(labels):
         raise BreedsError(
             f"The photos in {store.path} have no labels; extract from a folder with a subfolder per "
             f"class, or name a CSV file with --labels."
         )
-    keys, labels, given = ([column[row] for row in rows] for column in (table.key, table.label, table.split))
-    part = split_keys(keys, labels, seed, val, given)
+    parts = [part[key] for key in keys]
+    check_parts(keys, labels, parts, val)
     _refuse_unknown(store, labels)
-    total = sum(map(bool, table.label))
-    return Labelled(np.array(rows), keys, labels, part, len(table) - total, total - len(rows))
+    total = sum(map(part.__contains__, table.key))
+    return Labelled(np.array(rows), keys, labels, np.array(parts), len(table) - total, total - len(rows))
 
 
 def _refuse_unknown(store: Store, labels: Sequence[str]) -> None:
@@ -144,6 +159,7 @@ def train(
         "seed": seed,
         **_origin(store, views),
         **_counts(photos, data),
+        "corrections": asdict(store.corrections.effect(store.table)),
         **_on_training_photos(model, data),
         "keep_judged_on": JUDGED_ON if model.unknown else "",
         "seconds": round(time.perf_counter() - started, 2),
@@ -196,6 +212,7 @@ def check_width(store: Store, features: NDArray[np.float32]) -> None:
 def _training_data(store: Store, photos: Labelled, head: str, seed: int, views: Sequence[Store]) -> _Data:
     """Read what a head is fitted to; the dense head takes the photos for validation along."""
     for_fit = np.isin(photos.part, ("train", "val") if head == "dense" else ("train",))
+    for_fit &= np.array(photos.labels) != ""
     features = store.features(photos.rows[for_fit])
     check_width(store, features)
     if (features == features[0]).all():
@@ -208,7 +225,7 @@ def _training_data(store: Store, photos: Labelled, head: str, seed: int, views: 
     decides = photos.part[for_fit] == "val"
     if head == "dense" and not decides.any():
         decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
-    classes = sorted(set(photos.labels))
+    classes = sorted(set(photos.labels) - {""})
     return _Data(
         features,
         np.searchsorted(np.array(classes), np.array(labels)),
@@ -245,7 +262,8 @@ def _origin(store: Store, views: Sequence[Store]) -> dict[str, Any]:
 
 def _counts(photos: Labelled, data: _Data) -> dict[str, Any]:
     """Say how many photos had which part, and which classes rest on too few."""
-    parts = Counter(photos.part.tolist())
+    used = (np.array(photos.labels) != "") | (photos.part == "test")  # labels as they came are tested too
+    parts = Counter(photos.part[used].tolist())
     return {
         "n_train": parts["train"],
         "n_val": parts["val"],

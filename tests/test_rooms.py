@@ -20,7 +20,7 @@ FLOORS = (
     ("store",),
     ("engines",),
     ("photos",),
-    ("recipe", "split", "metrics", "files", "outputs", "text", "cli", "errors", "web", "plainhdf5"),
+    ("recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "errors", "web", "plainhdf5"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,11 @@ _OPTIMISTIC = (
     "on those, these numbers are optimistic."
 )
 _RANDOM = "The weights are random: these numbers say nothing about real dogs."
+#: Why the second of two numbers is not the first.
+FLATTERS = (
+    "Numbers with labels as corrected may flatter: whoever corrects labels where a model disagrees finds "
+    "the labels that are wrong where it is right, and hardly those that are wrong where it agrees."
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Tested:
     rows
         The photos' rows in the store, each different photo once.
     truth
-        Their classes' numbers, shape (n,).
+        Their classes' numbers by the labels as they came, shape (n,).
     features
         float32 (n, width).
     logits
@@ -48,6 +53,8 @@ class Tested:
         where the model knows nothing of the unknown.
     n_seen
         How many photos of the store training has seen.
+    corrected
+        The same by the labels as corrected, if a correction gives a tested photo another label.
     """
 
     store: Store
@@ -58,6 +65,7 @@ class Tested:
     logits: Floats
     excess: Floats | None
     n_seen: int
+    corrected: Corrected | None = None
 
     @cached_property
     def probabilities(self) -> Floats:
@@ -65,10 +73,34 @@ class Tested:
         return softmax(self.logits)
 
 
+@dataclass(frozen=True)
+class Corrected:
+    """A model's answers for the tested photos that no correction leaves out.
+
+    Attributes
+    ----------
+    truth
+        Their classes' numbers by the labels as corrected, shape (n,).
+    logits
+        float64 (n, classes).
+    labels
+        By row of the store, what the changed labels are now; "" where the photo is left out.
+    n_gone
+        How many tested photos came with a label that is no class of the model any more: by labels as they
+        came they cannot be judged.
+    """
+
+    truth: metrics.Truth
+    logits: Floats
+    labels: dict[int, str]
+    n_gone: int
+
+
 def answer_test_photos(store: Store, model: Model) -> Tested:
     """Let a model answer for the photos that it is to be tested on.
 
-    With a manifest's own ``split`` column these are its ``test`` part.
+    With a manifest's own ``split`` column these are its ``test`` part. Which they are is decided by labels
+    as they came; a photo without one is not tested, whatever the corrections say.
 
     Raises
     ------
@@ -77,26 +109,58 @@ def answer_test_photos(store: Store, model: Model) -> Tested:
         the test part was seen in training.
     """
     _check_parts(store, model)
-    rows, seen = _test_rows(store, model)
-    table = store.table
-    number = {name: i for i, name in enumerate(model.classes)}
-    unknown = sorted({table.label[row] for row in rows} - number.keys())
-    if unknown:
+    all_rows, seen = _test_rows(store, model)
+    truth, corrected = _truths(store, model, all_rows)
+    is_known = truth >= 0
+    if not is_known.any():
         raise BreedsError(
-            f"{store.path} has photos of {', '.join(unknown[:5])}, which the model does not know; "
-            f"train on this store, or extract with --classes."
+            f"All tested photos of {store.path} came with labels that are no classes of the model, which "
+            f"knows them only as corrected; rename their folders and extract again, which computes nothing."
         )
-    features = store.features(np.array(rows))
+    features = store.features(np.array(all_rows))
+    logits = model.logits(features)
+    rows, features = np.array(all_rows)[is_known], features[is_known]
     return Tested(
         store,
         model,
-        np.array(rows),
-        np.array([number[table.label[row]] for row in rows]),
+        rows,
+        truth[is_known],
         features,
-        model.logits(features),
+        logits[is_known],
         model.unknown.excess(features) if model.unknown else None,
         seen,
+        _corrected(store, all_rows, truth, corrected, logits),
     )
+
+
+def _truths(store: Store, model: Model, rows: list[int]) -> tuple[metrics.Truth, metrics.Truth]:
+    """Return the numbers of photos' classes, by labels as they came and as corrected.
+
+    -1 stands for a photo that is left out, and, as it came, for a label that was corrected and is no class of
+    the model.
+    """
+    number = {name: i for i, name in enumerate(model.classes)}
+    came, now = ([table.label[row] for row in rows] for table in (store.table, store.corrected))
+    unknown = sorted({name for name in now if name} - number.keys())
+    if unknown:
+        way = "--no-corrections" if set(unknown) - set(came) else "extract with --classes"
+        raise BreedsError(
+            f"{store.path} has photos of {', '.join(unknown[:5])}, which the model does not know; "
+            f"train on this store, or {way}."
+        )
+    numbers = [np.array([number.get(name, -1) for name in names]) for names in (came, now)]
+    return numbers[0], numbers[1]
+
+
+def _corrected(
+    store: Store, rows: list[int], truth: metrics.Truth, corrected: metrics.Truth, logits: Floats
+) -> Corrected | None:
+    """Return the answers by labels as corrected, None if no label is another by that."""
+    changed = {row: name for row in rows if (name := store.corrected.label[row]) != store.table.label[row]}
+    if not changed:
+        return None
+    left = corrected >= 0
+    return Corrected(corrected[left], logits[left], changed, int((truth < 0).sum()))
 
 
 def evaluate(store: Store, model: Model) -> dict[str, Any]:
@@ -129,6 +193,8 @@ def measure(tested: Tested) -> dict[str, Any]:
         "n_val": model.record.get("n_val", 0),
         "n_test": len(truth),
         "n_seen": tested.n_seen,
+        "corrections": asdict(tested.store.corrections.effect(tested.store.table)),
+        "corrected": _as_corrected(tested),
         "classes": model.classes,
         "weights": {"name": model.recipe.weights, "sha256": model.recipe.weights_sha256},
         "recipe": {**json.loads(model.recipe.to_json()), "sha256": model.recipe.digest},
@@ -157,6 +223,26 @@ def _scores(truth: metrics.Truth, probabilities: Floats, classes: list[str]) -> 
         "confusion": matrix.tolist(),
         "per_class": dict(zip(classes, metrics.class_scores(matrix), strict=True)),
     }
+
+
+def _as_corrected(tested: Tested) -> dict[str, Any] | None:
+    """Measure a model by labels as corrected, where they differ on tested photos."""
+    found = tested.corrected
+    if found is None:
+        return None
+    left_out = sum(not label for label in found.labels.values())
+    counts = {
+        "n_test": len(found.truth),
+        "relabelled": len(found.labels) - left_out,
+        "left_out": left_out,
+        "n_gone": found.n_gone,
+        "caveat": FLATTERS,
+    }
+    names = ("accuracy", "accuracy_interval", "log_loss", "log_loss_interval")
+    if not len(found.truth):
+        return counts | dict.fromkeys(names)
+    scores = _scores(found.truth, softmax(found.logits), tested.model.classes)
+    return counts | {name: scores[name] for name in names}
 
 
 def _check_parts(store: Store, model: Model) -> None:
@@ -236,7 +322,8 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     Returns
     -------
     dict
-        Counts, McNemar's exact p-value, and what it means in words.
+        Counts, McNemar's exact p-value, and what it means in words, by labels as they came; under
+        ``corrected`` the same by labels as corrected, None where these are no others.
 
     Raises
     ------
@@ -253,31 +340,45 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     rows = [
         row
         for row in table.labelled_rows()
-        if table.label[row] in number and table.key[row] in there and table.key[row] not in seen
+        if table.key[row] in there
+        and table.key[row] not in seen
+        and (table.label[row] in number or store.corrected.label[row] in number)
     ]
-    if not rows:
+    labels = (table.label, store.corrected.label)
+    came, now = (np.array([number.get(column[row], -1) for row in rows]) for column in labels)
+    if not (came.size and (came >= 0).any()):
         raise BreedsError(
             f"{store.path} has no photo that neither model has seen in training"
             f"{'' if store is other_store else f' and that {other_store.path} has too'}."
         )
     keys = [table.key[row] for row in rows]
-    truth = np.array([number[table.label[row]] for row in rows])
-    right = model.logits(store.features_of(keys)).argmax(axis=1) == truth
-    other_right = other.logits(other_store.features_of(keys)).argmax(axis=1) == truth
+    answers = model.logits(store.features_of(keys)).argmax(axis=1)
+    other_answers = other.logits(other_store.features_of(keys)).argmax(axis=1)
+    found = _compared(came, answers, other_answers)
+    touched = (came != now).any() and (now >= 0).any()
+    return found | {"corrected": _compared(now, answers, other_answers) if touched else None}
+
+
+def _compared(
+    truth: metrics.Truth, answers: NDArray[np.intp], other_answers: NDArray[np.intp]
+) -> dict[str, Any]:
+    """Compare the answers of two models for the same photos, but for those whose truth is -1."""
+    right, other_right = (given[truth >= 0] == truth[truth >= 0] for given in (answers, other_answers))
+    n = len(right)
     only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
     p = metrics.mcnemar(only, only_other)
     better = "this model" if only > only_other else "the other model"
     words = (
-        f"{better} is better, and that is no accident of these {len(truth)} photos (p = {p:.3g})"
+        f"{better} is better, and that is no accident of these {n} photos (p = {p:.3g})"
         if p < 0.05
-        else f"these {len(truth)} photos do not show that either is better (p = {p:.3g})"
+        else f"these {n} photos do not show that either is better (p = {p:.3g})"
     )
     return {
-        "photos": len(truth),
+        "photos": n,
         "accuracy": float(right.mean()),
-        "accuracy_interval": _wilson(int(right.sum()), len(truth)),
+        "accuracy_interval": _wilson(int(right.sum()), n),
         "accuracy_other": float(other_right.mean()),
-        "accuracy_other_interval": _wilson(int(other_right.sum()), len(truth)),
+        "accuracy_other_interval": _wilson(int(other_right.sum()), n),
         "only_this_right": only,
         "only_other_right": only_other,
         "p_value": p,

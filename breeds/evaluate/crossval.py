@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,12 +28,14 @@ _LEAST = 3
 def labelled_features(store: Store, least: int = 2) -> tuple[Floats, NDArray[np.intp], list[str], list[int]]:
     """Return features, class numbers, class names and rows of a store's different, labelled photos.
 
+    Labels are as corrected, where the store has corrections.
+
     Raises
     ------
     BreedsError
         If there are fewer than two classes, or a class has fewer than `least` photos.
     """
-    table = store.table
+    table = store.corrected
     rows = table.labelled_rows()
     classes = sorted({table.label[row] for row in rows})
     if len(classes) < 2:
@@ -44,6 +47,59 @@ def labelled_features(store: Store, least: int = 2) -> tuple[Floats, NDArray[np.
             f"This needs {least} photos of every class; {classes[int(counts.argmin())]} has {counts.min()}."
         )
     return store.features(np.array(rows)), targets, classes, rows
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """The photos of a store as cross-validation takes them, each different photo once.
+
+    Attributes
+    ----------
+    keys, names
+        And labels, which stratify the folds.
+    features
+        float32 (n, width).
+    targets
+        Class numbers by labels as corrected, which heads are trained on, int (n,); -1 for a photo left out.
+    came, now
+        Class numbers by labels as they came and as corrected, which heads are judged by, int (n,); -1 is not
+        judged. A photo that came without a label is trained on and never judged.
+    """
+
+    keys: list[str]
+    names: list[str]
+    features: Floats
+    targets: NDArray[np.intp]
+    came: NDArray[np.intp]
+    now: NDArray[np.intp]
+
+    @staticmethod
+    def of(store: Store) -> _Photos:
+        """Take the photos of a store that have a label, as it came or as corrected."""
+        features, targets, classes, rows = labelled_features(store, _LEAST)
+        table, label = store.table, store.corrected.label
+        left_out = [row for row in table.labelled_rows() if not label[row]]
+        if left_out:
+            features = np.vstack([features, store.features(np.array(left_out))])
+            targets, rows = np.append(targets, [-1] * len(left_out)), rows + left_out
+        number = {name: i for i, name in enumerate(classes)}
+        came = np.array([number.get(table.label[row], -1) for row in rows])
+        if (came < 0).all():
+            raise BreedsError(f"No photo of {store.path} came with a label that a head could be judged by.")
+        now = np.where([bool(table.label[row]) for row in rows], targets, -1)
+        names = [label[row] or table.label[row] for row in rows]
+        return _Photos([table.key[row] for row in rows], names, features, targets, came, now)
+
+    def fold(self, folds: int, seed: int) -> NDArray[np.intp]:
+        """Return the fold that each photo is held out in, at most `folds` of them, int (n,); -1 for none."""
+        folds = min(folds, int(np.bincount(self.targets[self.targets >= 0]).min()))
+        result = np.full(len(self.keys), -1)
+        # Those left out by themselves, or the others of a class might all be in one fold.
+        for some in (self.now >= 0, (self.now < 0) & (self.came >= 0)):
+            at = np.flatnonzero(some).tolist()
+            keys, names = ([column[i] for i in at] for column in (self.keys, self.names))
+            result[at] = fold_of(keys, names, folds, seed)
+        return result
 
 
 def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict[str, Any]:
@@ -61,29 +117,45 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
     -------
     dict
         Mean accuracy and log loss with their intervals over the photos, mean macro F1, and the
-        standard deviation of each over the repeats.
+        standard deviation of each over the repeats, by labels as they came; under ``corrected`` the same by
+        labels as corrected, None where these are no others.
     """
     if model.kind != "logistic":
         raise BreedsError("--cv works on logistic regression; the dense head would take minutes.")
-    features, targets, _, rows = labelled_features(store, _LEAST)
-    folds = min(folds, int(np.bincount(targets).min()))
+    photos = _Photos.of(store)
     C = float(model.record["C"]) if model.record.get("C_chosen_by") == "you" else None
-    scores, losses = [], []
+    came, now = [], []
     for repeat in range(repeats):
         head = partial(_logistic_head, seed=repeat, C=C, balanced=bool(model.record.get("balanced")))
-        answers = _held_out(head, features, targets, _folds(store, rows, folds, repeat))
-        losses.append(metrics.log_losses(targets, answers))
-        scores.append(
-            [measure(targets, answers) for measure in (metrics.accuracy, metrics.log_loss, metrics.macro_f1)]
-        )
+        fold = photos.fold(folds, repeat)
+        answers = _held_out(head, photos, fold)
+        came.append(_score(photos.came, answers))
+        now.append(_score(photos.now, answers))
+    return {
+        "folds": int(fold.max()) + 1,
+        "repeats": repeats,
+        **_over_repeats(came),
+        "corrected": _over_repeats(now) if (photos.came != photos.now).any() else None,
+    }
+
+
+def _score(truth: NDArray[np.intp], answers: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:
+    """Return the losses and the numbers of the photos that are judged."""
+    truth, answers = truth[truth >= 0], answers[truth >= 0]
+    measures = (metrics.accuracy, metrics.log_loss, metrics.macro_f1)
+    return metrics.log_losses(truth, answers), [measure(truth, answers) for measure in measures]
+
+
+def _over_repeats(repeats: list[tuple[NDArray[np.float64], list[float]]]) -> dict[str, Any]:
+    """Put together what `_score` has found in each repeat."""
+    losses, scores = zip(*repeats, strict=True)
+    n = len(losses[0])
     mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0)
     # The same photos are tested again in each repeat, so they are no more photos than they are.
     by_photo = metrics.mean_interval(np.mean(losses, axis=0))
     return {
-        "folds": folds,
-        "repeats": repeats,
-        "photos": len(targets),
-        "accuracy_interval": list(metrics.wilson_interval(float(mean[0]) * len(targets), len(targets))),
+        "photos": n,
+        "accuracy_interval": list(metrics.wilson_interval(float(mean[0]) * n, n)),
         "log_loss_interval": by_photo and list(by_photo),
     } | {
         key: float(value)
@@ -92,20 +164,17 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
     }
 
 
-def _folds(store: Store, rows: list[int], folds: int, seed: int) -> NDArray[np.intp]:
-    keys, labels = ([column[row] for row in rows] for column in (store.table.key, store.table.label))
-    return fold_of(keys, labels, folds, seed)
-
-
-def _held_out(
-    head: Head, features: Floats, targets: NDArray[np.intp], fold: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Return every photo's probabilities, float64 (n, classes), by a head that has not seen it."""
+def _held_out(head: Head, photos: _Photos, fold: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return photos' probabilities, float64 (n, classes), by a head that has not seen them; 0 in no fold."""
+    features, targets = photos.features, photos.targets
     answers = np.zeros((len(targets), int(targets.max()) + 1))
     for number in range(int(fold.max()) + 1):
         out = fold == number
-        mean, scale = logistic.standardise(features[~out])
-        answers[out] = head((features[~out] - mean) / scale, targets[~out], (features[out] - mean) / scale)
+        inside = ~out & (targets >= 0)
+        mean, scale = logistic.standardise(features[inside])
+        answers[out] = head(
+            (features[inside] - mean) / scale, targets[inside], (features[out] - mean) / scale
+        )
     return answers
 
 
@@ -120,28 +189,41 @@ def out_of_fold(
 def compare_heads(store: Store, seed: int = 0, folds: int = 5) -> list[dict[str, Any]]:
     """Cross-validate heads of several kinds on the same folds.
 
+    They are trained on labels as corrected, and judged by labels as they came.
+
     Returns
     -------
     list of dict
-        Name, log loss, accuracy with its interval, and seconds, of each.
+        Name, log loss, accuracy with its interval, and seconds, of each; under ``corrected`` the numbers by
+        labels as corrected, None where these are no others.
     """
-    features, targets, _, rows = labelled_features(store, _LEAST)
-    fold = _folds(store, rows, min(folds, int(np.bincount(targets).min())), seed)
+    photos = _Photos.of(store)
+    fold = photos.fold(folds, seed)
+    is_touched = (photos.came != photos.now).any()
     table = []
     for name, head in _heads(seed).items():
         started = time.perf_counter()
-        answers = _held_out(head, features, targets, fold)
-        right = int((answers.argmax(axis=1) == targets).sum())
+        answers = _held_out(head, photos, fold)
         table.append(
             {
                 "head": name,
-                "log_loss": metrics.log_loss(targets, answers),
-                "accuracy": right / len(targets),
-                "accuracy_interval": list(metrics.wilson_interval(right, len(targets))),
+                **_judge(photos.came, answers),
                 "seconds": time.perf_counter() - started,
+                "corrected": _judge(photos.now, answers) if is_touched else None,
             }
         )
     return table
+
+
+def _judge(truth: NDArray[np.intp], answers: NDArray[np.float64]) -> dict[str, Any]:
+    """Measure the answers for photos that are judged."""
+    truth, answers = truth[truth >= 0], answers[truth >= 0]
+    right = int((answers.argmax(axis=1) == truth).sum())
+    return {
+        "log_loss": metrics.log_loss(truth, answers),
+        "accuracy": right / len(truth),
+        "accuracy_interval": list(metrics.wilson_interval(right, len(truth))),
+    }
 
 
 def _heads(seed: int) -> dict[str, Head]:

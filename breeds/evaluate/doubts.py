@@ -44,7 +44,7 @@ class NearDuplicate:
 
 
 def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
-    """List the photos whose label is doubted, the most doubtful first.
+    """List the photos whose label, as corrected, is doubted, the most doubtful first.
 
     Every photo is judged by a head trained without it (self-confidence in confident learning,
     Northcutt et al., 2021, arXiv:1911.00068).
@@ -55,7 +55,7 @@ def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
         If there are fewer than two classes, or a class has one photo.
     """
     features, targets, classes, rows = labelled_features(store)
-    table = store.table
+    table = store.corrected
     keys, labels = [table.key[row] for row in rows], [table.label[row] for row in rows]
     folds = fold_of(keys, labels, min(5, int(np.bincount(targets).min())), seed)
     logits = out_of_fold(features, targets, folds, _C)

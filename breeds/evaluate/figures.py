@@ -63,11 +63,17 @@ def draw_charts(numbers: dict[str, Any], tested: Tested) -> tuple[list[charts.Ch
 
 
 def _photos_per_class(tested: Tested) -> tuple[dict[str, list[int]], list[str]]:
-    """Count the store's labelled photos, class by class, in training, testing and neither."""
-    table, seen = tested.store.table, tested.model.seen_keys()
+    """Count the store's labelled photos, class by class, in training, testing and neither.
+
+    Those for testing by their labels as they came, the others as corrected.
+    """
+    table, seen = tested.store.corrected, tested.model.seen_keys()
     is_tested = set(tested.rows.tolist())
     counts: dict[str, list[int]] = {name: [0, 0, 0] for name in tested.model.classes}
+    for truth in tested.truth.tolist():
+        counts[tested.model.classes[truth]][1] += 1
     for row in table.labelled_rows():
-        part = 1 if row in is_tested else 0 if table.key[row] in seen else 2
-        counts.setdefault(table.label[row], [0, 0, 0])[part] += 1
+        if row not in is_tested:
+            part = 0 if table.key[row] in seen else 2
+            counts.setdefault(table.label[row], [0, 0, 0])[part] += 1
     return counts, ["training", "testing", "neither"]

@@ -82,7 +82,15 @@ class Gallery:
             answer_share=float(self.tested.probabilities[i, answer]),
             is_right=truth == answer,
             is_refused=bool(self.is_refused[i]),
+            corrected=self._corrected(i),
         )
+
+    def _corrected(self, i: int) -> str:
+        """Say what a correction has made of a photo's label, "" if nothing."""
+        label = self.tested.corrected.labels.get(self.row(i)) if self.tested.corrected else None
+        if label is None:
+            return ""
+        return f"Its label was corrected to {label}." if label else "A correction has left it out."
 
     def matrix(self, confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """Return the rows of the confusion matrix; a cell's shade is its share of its row, 0 to `SHADES`."""

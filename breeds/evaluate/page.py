@@ -16,7 +16,7 @@ from breeds.evaluate.album import Album
 from breeds.evaluate.doubts import Doubt, NearDuplicate, find_doubts, find_near_duplicates
 from breeds.evaluate.figures import draw_charts
 from breeds.evaluate.gallery import Gallery
-from breeds.evaluate.terminal import FEW
+from breeds.evaluate.terminal import FEW, touched
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.pages.overlay import overlay
@@ -24,6 +24,7 @@ from breeds.pages.render import percent, write_page
 from breeds.pages.thumbs import LONGEST, Thumbnail
 from breeds.photos import picture, read
 from breeds.store import Store
+from breeds.store.corrections import corrections_path
 
 #: How many are shown of each list, and for how many mistakes the network is run again to see where it looked.
 MISTAKES, EXPLAINED, DOUBTS, PAIRS = 24, 12, 24, 12
@@ -77,6 +78,7 @@ def write_report(
         split=_split(tested),
         head=_head(tested),
         caveats=_caveats(numbers, tested, labels),
+        touched=touched(numbers["corrected"]) if numbers["corrected"] else "",
         matrix=gallery.matrix(numbers["confusion"]),
         gallery=[gallery.photo(album, i) for i in gallery.shown],
         gallery_note=_of(len(gallery.shown), len(tested.truth), "tested photos"),
@@ -309,14 +311,20 @@ def _facts(tested: Tested) -> list[tuple[str, str]]:
     recipes = [(f"Recipe{f' {n}' if n else ''}", str(part)) for n, (part, _) in enumerate(tested.model.parts)]
     record, store = tested.model.record, tested.store
     own = record.get("train_accuracy")
+    corrections = store.corrections.effect(store.table).sentences()
     own = "" if own is None else f"; {percent(own)} of its own photos right"
     return [
         *recipes,
         ("Store", f"{store.path}, {len(store.table):,} photos, made {store.created}"),
         ("Engine", store.engine),
+        *([("Corrections", "; ".join(corrections))] if corrections else []),
         ("Set aside", f"{len(store.table.quarantine)} photos that could not be used"),
         ("Training", f"{record.get('seconds', '?')} s{own}"),
     ]
+
+
+def _trained_with_corrections(record: dict[str, Any]) -> bool:
+    return bool(record.get("corrections", {}).get("applied"))
 
 
 def _commands(tested: Tested, model_path: str) -> str:
@@ -339,5 +347,9 @@ def _commands(tested: Tested, model_path: str) -> str:
         train += ["--C", str(record["C"])]
     train += ["--balanced"] if record.get("balanced") else []
     train += ["--views"] if record.get("views") else []
-    lines += [train, ["evaluate.py", "--model", model_path]]
+    evaluate = ["evaluate.py", "--model", model_path]
+    if corrections_path(tested.store.path).is_file():
+        train += [] if _trained_with_corrections(record) else ["--no-corrections"]
+        evaluate += [] if tested.store.corrections else ["--no-corrections"]
+    lines += [train, evaluate]
     return "\n".join(f"python {shlex.join(line)}" for line in lines)

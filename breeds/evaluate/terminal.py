@@ -26,6 +26,7 @@ def as_lines(report: dict[str, Any]) -> list[str]:
     """Lay a report out for a terminal, line by line: names are part of a line, whatever is in them."""
     lines = _scores(report)
     lines.append(f"photos     {report['n_test']} for testing, none of the {_trained(report)}")
+    lines += _corrected(report["corrected"])
     lines.append(f"weights    {report['weights']['name']} ({report['weights']['sha256'][:12]})")
     lines += _few(report)
     if report["unknown"]:
@@ -36,8 +37,14 @@ def as_lines(report: dict[str, Any]) -> list[str]:
 
 def cross_validation_text(numbers: dict[str, Any]) -> str:
     """Lay out the numbers of `breeds.evaluate.crossval.cross_validate`."""
+    text = f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on {_across(numbers)}"
+    if numbers["corrected"]:
+        text += f"; with labels as corrected, which may flatter, on {_across(numbers['corrected'])}"
+    return text
+
+
+def _across(numbers: dict[str, Any]) -> str:
     return (
-        f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on "
         f"{numbers['photos']} photos: "
         f"accuracy {numbers['accuracy']:.2%} {_interval(numbers['accuracy_interval'], '.1%')} "
         f"(± {numbers['accuracy_spread']:.2%} between repeats), "
@@ -45,6 +52,14 @@ def cross_validation_text(numbers: dict[str, Any]) -> str:
         f"(± {numbers['log_loss_spread']:.4f}), "
         f"macro F1 {numbers['macro_f1']:.4f}"
     )
+
+
+def against_text(numbers: dict[str, Any]) -> str:
+    """Say in words what `breeds.evaluate.compare_models` has found."""
+    text = str(numbers["in_words"])
+    if numbers["corrected"]:
+        text += f"; with labels as corrected, which may flatter: {numbers['corrected']['in_words']}"
+    return text
 
 
 def doubts_lines(doubts: Sequence[Doubt], pairs: Sequence[NearDuplicate]) -> list[str]:
@@ -84,6 +99,31 @@ def _scores(report: dict[str, Any]) -> list[str]:
         f"before its temperature of {calibration['temperature']:.3g}: {calibration['brier_before']:.4f}",
         f"ECE        {calibration['ece_after']:.3f}; before: {calibration['ece_before']:.3f}",
     ]
+
+
+def _corrected(found: dict[str, Any] | None) -> list[str]:
+    """Say how good the answers are by labels as corrected, and how that number differs from the first."""
+    if found is None:
+        return []
+    head = f"labels     as they came, in all numbers but the second accuracy and log loss: {touched(found)}"
+    if found["accuracy"] is None:
+        return [head]
+    accuracy = f"{found['accuracy']:<6.1%}  {_interval(found['accuracy_interval'], '.1%')}"
+    log_loss = f"{found['log_loss']:<6.4f}  {_interval(found['log_loss_interval'], '.4f')}"
+    return [
+        head,
+        f"corrected  accuracy  {accuracy} on {found['n_test']} photos",
+        f"           log loss  {log_loss}",
+        f"           {found['caveat']}",
+    ]
+
+
+def touched(found: dict[str, Any]) -> str:
+    """Say what corrections have done to the tested photos."""
+    done = {"relabelled": found["relabelled"], "left out": found["left_out"]}
+    what = " and ".join(f"{verb} {count}" for verb, count in done.items() if count)
+    gone = f"; {found['n_gone']} came with a label that is no class now, and are only in the second numbers"
+    return f"corrections have {what} of the tested photos{gone if found['n_gone'] else ''}"
 
 
 def _trained(report: dict[str, Any]) -> str:

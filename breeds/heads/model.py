@@ -21,7 +21,8 @@ from breeds.engines.network import Network, read_safetensors
 from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.heads.record import check_record
-from breeds.heads.unknown import Detector, means_unknown
+from breeds.heads.unknown import Detector
+from breeds.labels import means_unknown
 from breeds.recipe import Recipe
 
 _FORMAT = "breeds model 1"

@@ -29,6 +29,8 @@ class Neighbour:
 class Neighbours:
     """The photos among which the nearest are looked for: labelled ones, each different photo once.
 
+    Labels are as corrected, where the store has corrections.
+
     Parameters
     ----------
     store
@@ -44,7 +46,7 @@ class Neighbours:
 
     def __init__(self, store: Store, keys: set[str] | None = None) -> None:
         self._store = store
-        rows = store.table.labelled_rows()
+        rows = store.corrected.labelled_rows()
         self._rows = np.array(
             [row for row in rows if keys is None or store.table.key[row] in keys], dtype=np.intp
         )
@@ -84,5 +86,5 @@ class Neighbours:
         return np.asarray(centred / np.maximum(length, 1e-12), dtype=np.float32)
 
     def _neighbour(self, place: int, similarity: float) -> Neighbour:
-        table, row = self._store.table, int(self._rows[place])
+        table, row = self._store.corrected, int(self._rows[place])
         return Neighbour(table.key[row], table.path[row], table.label[row], float(similarity))

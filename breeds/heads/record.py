@@ -28,6 +28,7 @@ def check_record(record: dict[str, Any]) -> None:
         _is_strength(record.get("C", 1.0)),
         "C" in record or not (record.get("C_chosen_by") or record.get("cv_log_loss")),
         _is_search(record.get("cv_log_loss", {})),
+        _is_effect(record.get("corrections", {})),
     ]
     if not all(fits):
         raise ValueError("the training record is missing or not of its kind")
@@ -39,6 +40,14 @@ def _is_number(value: object) -> bool:
 
 def _is_strength(value: object) -> bool:
     return isinstance(value, int | float) and SMALLEST_C <= value <= LARGEST_C
+
+
+def _is_effect(corrections: object) -> bool:
+    """Say whether these are counts of corrections, and a digest of them."""
+    return isinstance(corrections, dict) and all(
+        isinstance(value, str) if name == "sha256" else type(value) is int and value >= 0
+        for name, value in corrections.items()
+    )
 
 
 def _is_search(losses: object) -> bool:

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-#: What an answer for a photo of none of the classes is called; so no class may be.
-UNKNOWN = "unknown"
 #: Share of the identity in the covariance, and directions in which it is not taken as round. For classes
 #: of one breed a round one does as well; where classes hold several, it lets half of the strangers in.
 SHRINKAGE, RANK = 0.98, 16
@@ -33,11 +31,6 @@ JUDGED_ON = (
 _BORROWED = 10
 #: Of the search for directions (Halko et al., 2011, doi:10.1137/090771806).
 _OVERSAMPLED, _ITERATIONS = 8, 3
-
-
-def means_unknown(name: str) -> bool:
-    """Say whether a class of this name could not be told from a refusal."""
-    return name.strip().casefold() == UNKNOWN
 
 
 @dataclass(frozen=True)

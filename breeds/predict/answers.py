@@ -14,16 +14,13 @@ from typing import Any, TextIO
 import numpy as np
 
 from breeds.files import write_aside
-from breeds.heads.unknown import UNKNOWN
+from breeds.labels import UNKNOWN
 from breeds.predict import Answer
-from breeds.text import printable, stdout_errors, visible
+from breeds.text import is_formula, printable, stdout_errors, visible
 
 FORMATS = ("csv", "json", "kaggle")
 #: Makes a cell of a text.
 Cell = Callable[[str], str]
-# A spreadsheet takes a cell that starts so for a formula, and runs it: some look for the sign behind
-# blanks, and take its wide form for it.
-_FORMULA = re.compile("[\t\r\n]|[\\s\u200b-\u200f\u2060]*[=+@\uff1d\uff0b\uff0d\uff20-]")
 # What JSON leaves as it is and a terminal may obey.
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]")
 
@@ -34,7 +31,7 @@ def safe_cell(text: str) -> str:
     Carriage returns, at which some readers begin a new row, are written as ``\r``.
     """
     text = printable(text.replace("\r", "\\r"))
-    return f"'{text}" if _FORMULA.match(text) else text
+    return f"'{text}" if is_formula(text) else text
 
 
 def _terminal_cell(text: str) -> str:

@@ -76,7 +76,7 @@ class Explainer:
     def _training_photos(self) -> Neighbours | None:
         path = str(self._model.record.get("store", ""))
         try:
-            store = Store.open(Path(path))
+            store = Store.open_beside([Path(path)], corrected=True)
             if store.recipe.digest == self._model.recipe.digest:
                 return Neighbours(store, self._model.seen_keys())
             reason = f"{path} is of another recipe now."

@@ -16,7 +16,7 @@ from breeds.files import write_aside
 from breeds.heads.explain import EXACT, GRADIENT
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST
-from breeds.heads.unknown import UNKNOWN
+from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.pages.card import card
 from breeds.pages.overlay import overlay

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from breeds import cli
 from breeds.store import Store, verify
+from breeds.store.corrections import Corrections, corrections_path
 from breeds.store.shards import list_shards, shard_folder
 from breeds.text import say
 
@@ -35,6 +36,8 @@ def info(path: Path) -> int:
     say(f"         {store.recipe.digest}")
     say(f"engine   {store.engine}, written {store.created}, "
           f"{len(list_shards(shard_folder(path)))} shards beside it")  # fmt: skip
+    for sentence in Corrections.load(corrections_path(path)).effect(table).sentences():
+        say(sentence)
     for label, count in sorted(Counter(table.label).items()):
         say(f"{count:8d} {label or '(no label)'}")
     for name, reason in table.quarantine:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from breeds.files import write_aside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
 from breeds.store.columns import Keys, Names, Texts, locate
+from breeds.store.corrections import Corrections, corrections_path
 from breeds.store.shards import FeatureIndex, list_shards, read_shard, shard_folder
 from breeds.store.table import Table
 
@@ -31,7 +33,11 @@ LARGEST_FEATURE = 1e9
 
 @dataclass(frozen=True)
 class Store:
-    """A store opened for reading; the features of the stores `also` follow in the same rows."""
+    """A store opened for reading; the features of the stores `also` follow in the same rows.
+
+    `table` has the labels as they came, `corrected` the same with the words of people applied, if they were
+    asked for: training is on the latter, which photos it has is decided by the former.
+    """
 
     path: Path
     recipe: Recipe
@@ -40,6 +46,7 @@ class Store:
     features_sha256: str
     table: Table
     also: tuple[Store, ...] = ()
+    corrections: Corrections = field(default_factory=Corrections)
     # Whether the features have been compared with their checksum: what it says of `damage`.
     _known: list[str] = field(default_factory=list, repr=False, compare=False)
 
@@ -54,6 +61,15 @@ class Store:
         """
         with hdf5.open_hdf5(path) as file:
             return _read_store(path, file)
+
+    def with_corrections(self, corrections: Corrections) -> Store:
+        """Return the store with these corrections, instead of those that it has."""
+        return replace(self, corrections=corrections)
+
+    @cached_property
+    def corrected(self) -> Table:
+        """The table with labels as corrected: "" for a photo that is left out."""
+        return self.corrections.apply(self.table)
 
     def damage(self) -> str:
         """Say what is wrong with the features, "" if they are what was written; read only the first time.
@@ -128,10 +144,14 @@ class Store:
         return self.features(order[at])
 
     @staticmethod
-    def open_beside(paths: Sequence[Path]) -> Store:
-        """Open a store with the features of others, if any, after its own in every row."""
+    def open_beside(paths: Sequence[Path], corrected: bool = False) -> Store:
+        """Open a store with the features of others, if any, after its own in every row.
+
+        Labels are those of the first, and so are the corrections, which are read with `corrected`.
+        """
         store, *others = [Store.open(path) for path in paths]
-        return replace(store, also=tuple(others))
+        corrections = Corrections.load(corrections_path(paths[0])) if corrected else Corrections()
+        return replace(store, also=tuple(others), corrections=corrections)
 
     def parts(self) -> list[tuple[Recipe, str]]:
         """Return the recipes whose features make up a row, in order, each with its weights' path."""
