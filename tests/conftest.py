@@ -46,6 +46,8 @@ needs_shared = pytest.mark.skipif(
 #: Loads TensorFlow in this process, of several that share the tests only in one: it takes seconds and much
 #: memory. Tests that ask for the session's engine are marked so of themselves.
 tensorflow = pytest.mark.xdist_group("tensorflow")
+#: Starts a program that loads TensorFlow, which takes a gigabyte: in the same process, before that has grown.
+starts_tensorflow = pytest.mark.starts_tensorflow
 memory = pytest.mark.xdist_group("memory")
 
 
@@ -228,6 +230,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = getattr(item, "fixturenames", ())
         if SLOW_FIXTURES.intersection(asked):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("starts_tensorflow"):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(tensorflow)
         groups = {group for name, group in GROUPS.items() if name in asked}
         if groups and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(max(groups)))
@@ -235,6 +240,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (
             memory.mark not in item.iter_markers("xdist_group"),
+            item.get_closest_marker("starts_tensorflow") is None,
             item.get_closest_marker("slow") is None,
         )
     )
@@ -244,6 +250,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Take back the memory of the networks that a test has opened, as they hold themselves in circles."""
     if tensorflow.mark in item.iter_markers("xdist_group"):
+        if "keras" in sys.modules:
+            sys.modules["keras"].backend.clear_session()
         gc.collect()
         if sys.platform == "linux":  # glibc keeps what was freed
             ctypes.CDLL(None).malloc_trim(0)

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, assert_refused, run_script, starts_tensorflow
 
 SCRIPTS = ("extract_features.py", "train_head.py", "evaluate.py", "predict.py")
 
@@ -138,6 +138,7 @@ def test_training_refuses_stores_that_cannot_be_split(counts, words, make_store,
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -152,7 +153,7 @@ def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_pat
     assert_refused(run_script("evaluate.py", "--store", "seen.h5", cwd=tmp_path), "used to train")
 
 
-@pytest.mark.slow
+@starts_tensorflow
 def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Path) -> None:
     make_store({"a": 40, "b": 40, "c": 40}, width=64, spread=1.0)
     result = run_script("train_head.py", "--head", "dense", "--val", "0.1", cwd=tmp_path)

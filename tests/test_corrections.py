@@ -509,6 +509,7 @@ def test_the_first_stores_corrections_count(noisy: Store) -> None:
     assert Store.open_beside([noisy.path, other.path]).corrected.label[0] == "beagle"
 
 
+@pytest.mark.slow
 def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None:
     tested, trained = rows_of(noisy, "test"), rows_of(noisy, "train")
     table, file = noisy.table, corrections_path(noisy.path)
@@ -554,6 +555,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
         assert_refused(run_script(script, cwd=tmp_path), "made.corrections.csv, line 1", "key,label,was")
 
 
+@pytest.mark.slow
 def test_heads_are_compared_by_both(
     noisy: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

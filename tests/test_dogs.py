@@ -109,6 +109,7 @@ def many_members(tar: tarfile.TarFile) -> None:
         add(tar, str(i), b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fill", "words"),
     [(nine_breeds, "ten breeds"), (many_members, "members"), (lambda tar: None, "ten breeds")],
@@ -125,6 +126,7 @@ def refused(url: str, tmp_path: Path, words: str = "") -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["served"], "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_damaged_archives_are_refused(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url, archive = serve(add_dogs), tmp_path / "served/dogs.tgz"
     whole = archive.read_bytes()

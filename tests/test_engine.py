@@ -22,6 +22,7 @@ from conftest import (
     extract_photos,
     needs_shared,
     run_script,
+    starts_tensorflow,
     tensorflow,
 )
 
@@ -294,6 +295,7 @@ def assert_says_how_to_get_imagenet(
     assert not (photos.parent / "features").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_there", [False, True])
 def test_imagenet_offline_says_what_to_fetch_and_where_to_put_it(
     photos: Path, tmp_path: Path, half_there: bool
@@ -430,7 +432,7 @@ def test_half_precision_is_near_the_reference_and_averages_in_float32(
     assert np.abs(found - reference).max() > 1e-4  # it is no fp32 under another name
 
 
-@pytest.mark.slow
+@starts_tensorflow
 def test_extraction_decoding_in_processes_gives_the_same_store(photos: Path, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     (photos / "broken.jpg").rename(next(photos.iterdir()) / "broken.jpg")

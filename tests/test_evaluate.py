@@ -121,6 +121,7 @@ def parts_said(training: str, evaluation: str) -> tuple[tuple[int, ...], tuple[i
     return tuple(map(int, said)), (int(train_), int(val or 0), int(test))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("val", [0.0, 0.25])
 def test_a_manifest_that_names_only_test_photos_loses_none(
     val: float, make_store: MakeStore, tmp_path: Path
@@ -165,6 +166,7 @@ def test_the_dense_heads_parts_add_up_too(make_store: MakeStore, monkeypatch: py
         assert (numbers["n_train"], numbers["n_val"], numbers["n_test"]) == (24, 8, 8)
 
 
+@pytest.mark.slow
 def test_evaluation_from_another_folder_finds_the_store(make_store: MakeStore, tmp_path: Path) -> None:
     make_store(FOUR)
     assert run_script("train_head.py", "--C", "0.01", cwd=tmp_path).returncode == 0
@@ -181,6 +183,7 @@ def test_evaluation_from_another_folder_finds_the_store(make_store: MakeStore, t
         assert (elsewhere / "reports/made.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_gone_is_named_with_what_to_do(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(FOUR)
     assert run_script("train_head.py", "--C", "0.01", cwd=tmp_path).returncode == 0

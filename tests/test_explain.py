@@ -349,6 +349,7 @@ def test_without_the_training_photos_store_it_says_so_once(place: Path) -> None:
     assert all(row["picture"] and not row["nearest_1"] for row in table(place / "why"))
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(place: Path) -> None:
     (place / "file").touch()
     refused = run_script("predict.py", "photos", "--explain", "file", "--out", "out.csv", cwd=place)

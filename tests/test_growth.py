@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_refused, run_script, tensorflow
+from conftest import assert_refused, run_script, starts_tensorflow, tensorflow
 from sklearn.linear_model import LogisticRegression
 
 from breeds.evaluate.crossval import compare_heads, cross_validate
@@ -78,7 +78,7 @@ def test_cross_validation_and_heads_side_by_side(make_store, monkeypatch) -> Non
         assert np.isfinite(row["log_loss"])
 
 
-@pytest.mark.slow
+@starts_tensorflow
 def test_heads_are_compared_on_the_command_line_from_three_photos_a_class(make_store, tmp_path: Path) -> None:
     make_store({"a": 3, "b": 3, "c": 4}, width=64)
     result = run_script("train_head.py", "--compare", cwd=tmp_path)
@@ -102,6 +102,7 @@ def test_cross_validation_keeps_what_the_user_decided(make_store) -> None:
     assert len({plain, balanced, weak}) == 3
 
 
+@pytest.mark.slow
 def test_a_view_store_is_no_default_and_a_plus_in_a_name_is_no_view(make_store, tmp_path: Path) -> None:
     make_store(COUNTS, name="features/p+q.h5")
     make_store(COUNTS, name="features/p+flip.h5", seed=1)
@@ -116,6 +117,7 @@ def test_a_view_store_is_no_default_and_a_plus_in_a_name_is_no_view(make_store, 
     )
 
 
+@pytest.mark.slow
 def test_evaluation_options_on_the_command_line(make_store, tmp_path: Path) -> None:
     make_store({"a": 30, "b": 30})
     for name, C in (("one", "0.01"), ("two", "0.00001")):
@@ -150,6 +152,7 @@ def test_heads_on_two_stores_beside_each_other(make_store, tmp_path: Path) -> No
     assert_refused(run_script("train_head.py", *stores, cwd=tmp_path), "features/other.h5", "lacks")
 
 
+@pytest.mark.slow
 def test_few_photos_work_and_are_said_to_be_few(make_store, tmp_path: Path) -> None:
     make_store({"a": 2, "b": 2, "c": 12})
     result = run_script("train_head.py", cwd=tmp_path)
@@ -164,6 +167,7 @@ def test_features_that_are_not_numbers_are_refused(make_store, tmp_path: Path) -
     assert_refused(run_script("train_head.py", cwd=tmp_path), "not finite", "a/0000.jpg")
 
 
+@pytest.mark.slow
 def test_constant_features_train_without_complaint(make_store, tmp_path: Path) -> None:
     make_store(COUNTS, noise=0.0)
     result = run_script("train_head.py", cwd=tmp_path)
@@ -176,6 +180,7 @@ def test_the_same_feature_for_every_photo_is_refused(make_store, tmp_path: Path)
     assert_refused(run_script("train_head.py", cwd=tmp_path), "features/made.h5", "the same features")
 
 
+@pytest.mark.slow
 def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> None:
     splits = ["train"] * 9 + ["test"] * 3 + ["train"] * 9 + ["test"] * 3 + ["train"] * 4
     make_store({"a": 12, "b": 12, "c": 4}, splits=splits)
@@ -185,6 +190,7 @@ def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> No
     assert "few        photos for testing, so little is known of: a (3), b (3), c (0)\n" in result.stdout
 
 
+@pytest.mark.slow
 def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
     make_store, random_recipe, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ import safetensors.numpy
 import scipy.optimize
 import scipy.special
 import sklearn.metrics
-from conftest import MakeStore, assert_refused, run_script, tensorflow
+from conftest import MakeStore, assert_refused, run_script, starts_tensorflow, tensorflow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -177,6 +177,7 @@ def test_few_training_photos_leave_room_for_doubt(open_store: Callable[..., Stor
     assert np.mean(ours) < 1.2 * np.mean(plain), (ours, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "width"), [(0.2, 128), (0.2, 256)], ids=["at the edge", "within"])
 def test_the_record_and_the_run_say_whether_C_lies_at_the_edge(
     make_store: MakeStore, tmp_path: Path, spread: float, width: int
@@ -787,6 +788,7 @@ def test_another_recipe_is_refused_naming_both(
 # --- as a user runs them ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_scripts_never_import_tensorflow_and_export_on_request(
     make_store: MakeStore, tmp_path: Path
 ) -> None:
@@ -813,7 +815,7 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.slow
+@starts_tensorflow
 def test_the_dense_head_takes_any_seed(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(TWO, width=4)
     done = run_script(
@@ -823,6 +825,7 @@ def test_the_dense_head_takes_any_seed(make_store: MakeStore, tmp_path: Path) ->
     assert load_model(tmp_path / "models/made.safetensors").record["seed"] == 5_000_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True], ids=["one store", "two beside each other"])
 def test_a_model_is_evaluated_from_any_folder(make_store: MakeStore, tmp_path: Path, several: bool) -> None:
     make_store(THREE, width=16)

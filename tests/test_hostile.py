@@ -23,7 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, MakeStore, extract_photos
+from conftest import ROOT, MakeStore, extract_photos, starts_tensorflow
 
 from breeds.engines.weightfile import write_arrays
 from breeds.errors import BreedsError
@@ -651,6 +651,7 @@ def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> 
     assert victim.read_text() == "a diary"
 
 
+@starts_tensorflow
 def test_a_full_cache_is_said_to_be_full(tmp_path: Path, photos: Path) -> None:
     """Files that cannot grow beyond a limit stand for the full disk."""
     code = (

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, MakeStore, assert_refused, run_script
+from conftest import ROOT, MakeStore, assert_refused, run_script, starts_tensorflow
 from PIL import Image
 
 from breeds.errors import BreedsError
@@ -30,6 +30,8 @@ from breeds.outputs import PICTURE, replaceable
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.train import train
+
+pytestmark = pytest.mark.slow  # nearly each starts the scripts several times
 
 #: Codes that clear a screen, a line that we did not write, the same by C1, and letters turned around.
 EVIL = "x\x1b[2J\nquarantined forged: really\r\x9b2J\u202egpj"
@@ -415,7 +417,7 @@ def test_warnings_that_are_errors(place: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.slow
+@starts_tensorflow
 def test_a_network_is_converted_where_warnings_are_errors(place: Path) -> None:
     Image.new("RGB", (9, 9), (1, 2, 3)).save(place / "new.png")
     env = {"PYTHONWARNINGS": "error", "BREEDS_CACHE": str(place / "cache")}

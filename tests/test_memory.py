@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import ROOT, MakeStore
 from PIL import Image
 
@@ -22,6 +23,7 @@ EXTRACT = r"""
 import json, re, resource, sys
 from pathlib import Path
 import numpy as np
+import pytest
 import breeds.extract
 from breeds.extract import Asked, Selection, extract
 
@@ -58,6 +60,7 @@ def peak_of_extraction(photos: Path, store: Path) -> tuple[list[int], int]:
     return counts, peak
 
 
+@pytest.mark.slow
 def test_extraction_of_ten_times_as_many_photos_needs_no_more_memory(tmp_path: Path) -> None:
     """Their pixels would be 55 MB and their features 16 MB; names, keys and places are 1 MB.
 

@@ -178,6 +178,7 @@ def test_intervals_of_means_are_scipys_percentile_bootstrap(n: int) -> None:
         assert metrics.mean_interval(values) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_resampled_macro_f1_is_what_scikit_learn_gives_for_each_draw() -> None:
     truth, p = made_up(40, 6)
     predicted = p.argmax(axis=1)

@@ -13,7 +13,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, SHARED_WEIGHTS, assert_refused, needs_shared, run_script, tensorflow
+from conftest import (
+    ROOT,
+    SHARED,
+    SHARED_WEIGHTS,
+    assert_refused,
+    needs_shared,
+    run_script,
+    starts_tensorflow,
+    tensorflow,
+)
 from safetensors import safe_open
 
 from breeds.engines.backbones import XCEPTION
@@ -290,6 +299,7 @@ def test_views_share_the_network_of_an_int8_store_that_has_grown(photos, tmp_pat
     assert training.returncode == 0, training.stderr
 
 
+@starts_tensorflow
 def test_a_store_begun_with_one_engine_goes_on_with_the_other(photos, tmp_path) -> None:
     options = ("--weights", "random", "--size", "71", "--store", "s.h5")
     _, *rest = sorted(photos.iterdir())
@@ -344,6 +354,7 @@ def test_what_a_machine_cannot_do_is_one_sentence(drawn_photos, tmp_path) -> Non
     assert not (tmp_path / "features").exists()
 
 
+@starts_tensorflow
 def test_without_openvino_keras_does_the_work_after_one_warning(drawn_photos, tmp_path) -> None:
     (tmp_path / "openvino.py").write_text("raise ImportError('no such instruction')\n")
     photo = next(drawn_photos.rglob("*.jpg"))
@@ -375,6 +386,7 @@ def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
     assert sorted(path.name for path in entry.iterdir()) == ["network.bin", "network.xml"]
 
 
+@starts_tensorflow
 def test_a_cache_that_cannot_be_written_is_said_once(
     random_recipe, pixels, tmp_path, monkeypatch, capsys
 ) -> None:

@@ -723,6 +723,7 @@ def test_16_bits_take_no_more_than_8_bytes_a_pixel(tmp_path: Path, chunks: tuple
     assert peak_of_decoding(2**30, 1, tmp_path / "bomb.png", tmp_path) < 8 * 4000**2
 
 
+@pytest.mark.slow
 @linux
 def test_all_that_decode_at_once_share_one_budget(tmp_path: Path) -> None:
     put(tmp_path, "bomb.png", data=png16(4000))

@@ -298,6 +298,7 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_photos(place: Path) -> None:
     """The features of 1,600 photos more are 13 MB: none of them is kept."""
@@ -548,6 +549,7 @@ for n in count():
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_committed_also_beside_another_writer(
     random_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -594,6 +596,7 @@ def test_renamed_weights_are_the_same_weights(place: Path) -> None:
     assert script("photos", "--weights", "random").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_model_whose_weights_are_gone_says_which_and_where(
     model: Model, photos: Path, unseen: list[str]
 ) -> None:

@@ -49,6 +49,7 @@ def page(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_page_beside_the_json(made: Path, tmp_path: Path) -> None:
     done = run_script(
         "evaluate.py", "--model", made / "models" / "made.safetensors", "--figures", "figures", cwd=tmp_path

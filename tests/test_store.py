@@ -636,6 +636,7 @@ def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, comman
     assert_refused(run_script("-m breeds.store", command, name, cwd=tmp_path), name)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_flipped_byte_goes_unnoticed(small_store: bytes, tmp_path_factory, data) -> None:

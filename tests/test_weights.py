@@ -237,6 +237,7 @@ def nothing(file: h5py.File) -> None:
     del file["layers"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
