@@ -153,10 +153,13 @@ def train(
         unknown=_detector(data, keep),
         also=store.parts()[1:],
         networks=_networks(store),
+        tested=pack_keys([k for k, part in zip(photos.keys, photos.part, strict=True) if part == "test"]),
     )
     model.record = {
         **fitted.how,
         "seed": seed,
+        "val": val,
+        "keep": keep,
         **_origin(store, views),
         **_counts(photos, data),
         "corrections": asdict(store.corrections.effect(store.table)),

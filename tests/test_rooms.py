@@ -14,7 +14,7 @@ from conftest import ROOT
 #: Floors from the roof down; modules of one floor may know each other, but never in a circle.
 FLOORS = (
     ("sample",),
-    ("extract", "train", "evaluate", "predict", "preview"),
+    ("extract", "train", "evaluate", "predict", "preview", "review"),
     ("pages",),
     ("heads",),
     ("store",),

@@ -108,7 +108,7 @@ def answer_test_photos(store: Store, model: Model) -> Tested:
         If the recipes differ, a label is no class of the model, no photo is left, or a photo of
         the test part was seen in training.
     """
-    _check_parts(store, model)
+    check_stores(store, model)
     all_rows, seen = _test_rows(store, model)
     truth, corrected = _truths(store, model, all_rows)
     is_known = truth >= 0
@@ -245,8 +245,14 @@ def _as_corrected(tested: Tested) -> dict[str, Any] | None:
     return counts | {name: scores[name] for name in names}
 
 
-def _check_parts(store: Store, model: Model) -> None:
-    """Refuse a store, or stores beside each other, of other recipes than the model's."""
+def check_stores(store: Store, model: Model) -> None:
+    """Refuse a store, or stores beside each other, of other recipes than the model's.
+
+    Raises
+    ------
+    BreedsError
+        If there are more or fewer of them, or a recipe is another.
+    """
     if len(store.parts()) != len(model.parts):
         raise BreedsError(
             f"The model rests on {len(model.parts)} stores and {len(store.parts())} were given; name as "
@@ -332,8 +338,8 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     """
     if model.classes != other.classes:
         raise BreedsError("The two models know different classes; compare models of the same classes.")
-    _check_parts(store, model)
-    _check_parts(other_store, other)
+    check_stores(store, model)
+    check_stores(other_store, other)
     table, there = store.table, set(other_store.table.key)
     seen = model.seen_keys() | other.seen_keys()
     number = {name: i for i, name in enumerate(model.classes)}
@@ -354,20 +360,31 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     keys = [table.key[row] for row in rows]
     answers = model.logits(store.features_of(keys)).argmax(axis=1)
     other_answers = other.logits(other_store.features_of(keys)).argmax(axis=1)
-    found = _compared(came, answers, other_answers)
+    found = compare_answers(came, answers, other_answers)
     touched = (came != now).any() and (now >= 0).any()
-    return found | {"corrected": _compared(now, answers, other_answers) if touched else None}
+    return found | {"corrected": compare_answers(now, answers, other_answers) if touched else None}
 
 
-def _compared(
-    truth: metrics.Truth, answers: NDArray[np.intp], other_answers: NDArray[np.intp]
+def compare_answers(
+    truth: metrics.Truth,
+    answers: NDArray[np.intp],
+    other_answers: NDArray[np.intp],
+    names: tuple[str, str] = ("this model", "the other model"),
 ) -> dict[str, Any]:
-    """Compare the answers of two models for the same photos, but for those whose truth is -1."""
+    """Compare the answers of two models for the same photos, but for those whose truth is -1.
+
+    Parameters
+    ----------
+    truth, answers, other_answers
+        Numbers of classes, int (n,).
+    names
+        What to call the two in words.
+    """
     right, other_right = (given[truth >= 0] == truth[truth >= 0] for given in (answers, other_answers))
     n = len(right)
     only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
     p = metrics.mcnemar(only, only_other)
-    better = "this model" if only > only_other else "the other model"
+    better = names[0] if only > only_other else names[1]
     words = (
         f"{better} is better, and that is no accident of these {n} photos (p = {p:.3g})"
         if p < 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from breeds.evaluate.crossval import labelled_features, out_of_fold
 from breeds.heads.model import softmax
@@ -43,11 +44,41 @@ class NearDuplicate:
     similarity: float
 
 
-def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
-    """List the photos whose label, as corrected, is doubted, the most doubtful first.
+@dataclass(frozen=True)
+class Judged:
+    """What heads that have not seen them say of a store's labelled photos, each different photo once.
 
-    Every photo is judged by a head trained without it (self-confidence in confident learning,
-    Northcutt et al., 2021, arXiv:1911.00068).
+    Attributes
+    ----------
+    rows
+        Of the store.
+    targets
+        Class numbers by the labels as corrected, int (n,).
+    classes
+        Their names.
+    probabilities
+        float64 (n, classes).
+    """
+
+    rows: list[int]
+    targets: NDArray[np.intp]
+    classes: list[str]
+    probabilities: NDArray[np.float64]
+
+    @property
+    def of_label(self) -> NDArray[np.float64]:
+        """The probability of each photo's own label (self-confidence), float64 (n,)."""
+        return np.asarray(self.probabilities[np.arange(len(self.targets)), self.targets])
+
+    def doubted(self) -> list[int]:
+        """Return which photos, by their place in `rows`, have a doubted label, the most doubtful first."""
+        of_label, answers = self.of_label, self.probabilities.argmax(axis=1)
+        is_doubted = (of_label < DOUBTFUL) & (answers != self.targets)
+        return [int(i) for i in np.argsort(of_label, kind="stable") if is_doubted[i]]
+
+
+def judge(store: Store, seed: int = 0) -> Judged:
+    """Judge every labelled photo by a head trained without it.
 
     Raises
     ------
@@ -59,15 +90,28 @@ def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
     keys, labels = [table.key[row] for row in rows], [table.label[row] for row in rows]
     folds = fold_of(keys, labels, min(5, int(np.bincount(targets).min())), seed)
     logits = out_of_fold(features, targets, folds, _C)
-    answers = softmax(logits / fit_temperature(logits, targets))
-    of_label = answers[np.arange(len(targets)), targets]
+    return Judged(rows, targets, classes, softmax(logits / fit_temperature(logits, targets)))
+
+
+def find_doubts(store: Store, seed: int = 0) -> list[Doubt]:
+    """List the photos whose label, as corrected, is doubted, the most doubtful first.
+
+    Every photo is judged by a head trained without it (self-confidence in confident learning,
+    Northcutt et al., 2021, arXiv:1911.00068).
+
+    Raises
+    ------
+    BreedsError
+        As `judge` does.
+    """
+    judged = judge(store, seed)
+    best, of_label = judged.probabilities.argmax(axis=1), judged.of_label
     return [
         Doubt(
-            table.path[rows[i]], labels[i], classes[int(answers[i].argmax())],
-            float(of_label[i]), float(answers[i].max()),
+            store.table.path[judged.rows[i]], judged.classes[judged.targets[i]], judged.classes[best[i]],
+            float(of_label[i]), float(judged.probabilities[i, best[i]]),
         )
-        for i in np.argsort(of_label, kind="stable")
-        if of_label[i] < DOUBTFUL and answers[i].argmax() != targets[i]
+        for i in judged.doubted()
     ]  # fmt: skip
 
 

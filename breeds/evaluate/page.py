@@ -19,6 +19,7 @@ from breeds.evaluate.gallery import Gallery
 from breeds.evaluate.terminal import FEW, touched
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
+from breeds.heads.record import KEPT
 from breeds.pages.overlay import overlay
 from breeds.pages.render import percent, write_page
 from breeds.pages.thumbs import LONGEST, Thumbnail
@@ -343,7 +344,7 @@ def _commands(tested: Tested, model_path: str) -> str:
         lines.append(["extract_features.py", *options])
     train = ["train_head.py", "--store", *(str(store.path) for store in stores), "--model", model_path]
     train += ["--head", model.kind, "--seed", str(record.get("seed", 0))]
-    if record.get("C_chosen_by") == "you":
+    if str(record.get("C_chosen_by", "")).endswith(("you", KEPT)):
         train += ["--C", str(record["C"])]
     train += ["--balanced"] if record.get("balanced") else []
     train += ["--views"] if record.get("views") else []

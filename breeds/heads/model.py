@@ -60,6 +60,8 @@ class Model:
         The quantised network of every int8 recipe, by its digest.
     record
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
+    tested
+        Keys of the photos kept for testing, uint8 (n, 32); none in models of older versions.
     """
 
     kind: str
@@ -75,6 +77,7 @@ class Model:
     also: list[tuple[Recipe, str]] = field(default_factory=list)
     networks: dict[str, Network] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    tested: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), dtype=np.uint8))
 
     @property
     def parts(self) -> list[tuple[Recipe, str]]:
@@ -97,7 +100,15 @@ class Model:
 
     def seen_keys(self) -> set[str]:
         """Return the keys of the photos that training has seen."""
-        return {row.tobytes().hex() for row in self.seen}
+        return _hexadecimal(self.seen)
+
+    def tested_keys(self) -> set[str]:
+        """Return the keys of the photos that were kept for testing, as far as the model says."""
+        return _hexadecimal(self.tested)
+
+
+def _hexadecimal(keys: NDArray[np.uint8]) -> set[str]:
+    return {row.tobytes().hex() for row in keys}
 
 
 def apply_layers(values: NDArray[Any], layers: list[tuple[Array, Array]]) -> NDArray[np.float64]:
@@ -136,6 +147,8 @@ def save_model(model: Model, path: Path) -> None:
         If it cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {"mean": model.mean, "scale": model.scale, "seen": model.seen}
+    if len(model.tested):
+        arrays["tested"] = model.tested
     for number, (weights, bias) in enumerate(model.layers):
         arrays[f"weights.{number}"], arrays[f"bias.{number}"] = weights, bias
     if model.unknown is not None:
@@ -213,6 +226,7 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
             for digest in {name.split(".")[1] for name in arrays if name.startswith("network.")}
         },
         record=dict(about["record"]),
+        tested=arrays.get("tested", np.zeros((0, 32), dtype=np.uint8)),
     )
 
 
@@ -235,8 +249,9 @@ def _check(model: Model) -> None:
         width = len(bias)
     if width != len(model.classes) or len(set(model.classes)) != width or width < 2:
         raise ValueError("the classes do not fit the last layer")
-    if model.seen.dtype != np.uint8 or model.seen.ndim != 2 or model.seen.shape[1] != 32:
-        raise ValueError("the training keys are not SHA-256 digests")
+    if any(keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != 32
+           for keys in (model.seen, model.tested)):  # fmt: skip
+        raise ValueError("the photos' keys are not SHA-256 digests")
     for digest, network in model.networks.items():
         if any(part.dtype != np.uint8 or part.ndim != 1 for part in (network.xml, network.bin)):
             raise ValueError("a network is not bytes")

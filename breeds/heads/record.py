@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 #: What C can be: below and above no head is another, and single precision overflows.
 SMALLEST_C, LARGEST_C = 1e-12, 1e12
+#: How a record ends on who chose C, where it was not chosen on these photos but before.
+KEPT = ", kept since"
 _TEXT = ("store", "C_chosen_by")
 _WHOLE = ("n_train", "n_val", "n_test", "seed", "best_epoch")
 _NUMBERS = ("seconds", "train_accuracy", "train_log_loss", "val_log_loss")
+_SHARES = ("val", "keep")
 
 
 def check_record(record: dict[str, Any]) -> None:
@@ -25,10 +29,12 @@ def check_record(record: dict[str, Any]) -> None:
         all(isinstance(record[name], str) for name in _TEXT if name in record),
         all(type(record[name]) is int and record[name] >= 0 for name in _WHOLE if name in record),
         all(_is_number(record[name]) for name in _NUMBERS if name in record),
+        all(_is_number(record[name]) and 0 <= record[name] < 1 for name in _SHARES if name in record),
         _is_strength(record.get("C", 1.0)),
         "C" in record or not (record.get("C_chosen_by") or record.get("cv_log_loss")),
         _is_search(record.get("cv_log_loss", {})),
         _is_effect(record.get("corrections", {})),
+        _are_views(record.get("views", [])),
     ]
     if not all(fits):
         raise ValueError("the training record is missing or not of its kind")
@@ -47,6 +53,13 @@ def _is_effect(corrections: object) -> bool:
     return isinstance(corrections, dict) and all(
         isinstance(value, str) if name == "sha256" else type(value) is int and value >= 0
         for name, value in corrections.items()
+    )
+
+
+def _are_views(views: object) -> bool:
+    """Say whether these are names of views, which names of files are made of."""
+    return isinstance(views, list) and all(
+        isinstance(view, str) and re.fullmatch("[a-z0-9]+", view) for view in views
     )
 
 
