@@ -185,29 +185,57 @@ def _find(data: Path, labels: Path | None) -> Listing:
 
 def _labelled_by_folder(data: Path) -> Listing:
     paths, ignored = walk_photos(data)
+    layout = Layout.of(paths)
+    return Listing(data, [layout.photo(path) for path in paths], ignored)
 
-    def inside() -> Iterator[list[str]]:
-        """Yield the parts of each path, anew each time: there may be a million.
 
-        Photos outside of any folder have no label, and say nothing about what the folders are.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the folders of photos stand for: how deep the classes are, and whether parts are above them."""
+
+    depth: int
+    parted: bool
+
+    @staticmethod
+    def of(paths: Sequence[str]) -> Layout:
+        """Read it from the photos' paths.
+
+        Examples
+        --------
+        >>> layout = Layout.of(["Images/n02110958-pug/1.jpg", "Images/n02088364-beagle/2.jpg"])
+        >>> layout.photo("Images/n02110958-pug/1.jpg").label
+        'pug'
+        >>> layout.class_folder("Images/n02110958-pug/1.jpg")
+        'Images/n02110958-pug'
         """
-        return (parts for path in paths if len(parts := path.split(os.sep)) > 1)
 
-    shortest = min(map(len, inside()), default=0)
-    depth = 0
-    # One folder around all classes, as in Stanford's Images/: look inside it.
-    while shortest > depth + 2 and len({parts[depth] for parts in inside()}) == 1:
-        depth += 1
-    folders = {parts[depth] for parts in inside()}
-    parted = folders <= _SPLIT_FOLDERS.keys() and any(len(parts) > depth + 2 for parts in inside())
-    photos = []
-    for path in paths:
+        def inside() -> Iterator[list[str]]:
+            """Yield the parts of each path, anew each time: there may be a million.
+
+            Photos outside of any folder have no label, and say nothing about what the folders are.
+            """
+            return (parts for path in paths if len(parts := path.split(os.sep)) > 1)
+
+        shortest = min(map(len, inside()), default=0)
+        depth = 0
+        # One folder around all classes, as in Stanford's Images/: look inside it.
+        while shortest > depth + 2 and len({parts[depth] for parts in inside()}) == 1:
+            depth += 1
+        folders = {parts[depth] for parts in inside()}
+        parted = folders <= _SPLIT_FOLDERS.keys() and any(len(parts) > depth + 2 for parts in inside())
+        return Layout(depth, parted)
+
+    def photo(self, path: str) -> Photo:
+        """Return a photo with its label and part."""
         parts = path.split(os.sep)
-        split = _SPLIT_FOLDERS[parts[depth]] if parted and len(parts) > depth + 1 else ""
-        inner = parts[depth + parted :]
+        split = _SPLIT_FOLDERS[parts[self.depth]] if self.parted and len(parts) > self.depth + 1 else ""
+        inner = parts[self.depth + self.parted :]
         # Interned: one text for all photos of a class.
-        photos.append(Photo(path, sys.intern(_WNID.sub("", inner[0])) if len(inner) > 1 else "", split))
-    return Listing(data, photos, ignored)
+        return Photo(path, sys.intern(_WNID.sub("", inner[0])) if len(inner) > 1 else "", split)
+
+    def class_folder(self, path: str) -> str:
+        """Return the folder of a labelled photo's class."""
+        return os.sep.join(path.split(os.sep)[: self.depth + self.parted + 1])
 
 
 def _labelled_by(table: Path, root: Path) -> Listing:

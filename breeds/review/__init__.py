@@ -2,6 +2,19 @@
 
 from breeds.review.again import Again, Score, train_again
 from breeds.review.queue import Item, queue
+from breeds.review.teach import Refused, Taught, Written, teach
 from breeds.review.unlabelled import Suggestion, label_next
 
-__all__ = ["Again", "Item", "Score", "Suggestion", "label_next", "queue", "train_again"]
+__all__ = [
+    "Again",
+    "Item",
+    "Refused",
+    "Score",
+    "Suggestion",
+    "Taught",
+    "Written",
+    "label_next",
+    "queue",
+    "teach",
+    "train_again",
+]

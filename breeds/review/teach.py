@@ -1,0 +1,312 @@
+"""Teach: a handful of photos into a class, as new files in the data folder, extracted at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from breeds.cli import view_stores
+from breeds.engines.backbones import BACKBONES
+from breeds.engines.choose import ABILITIES
+from breeds.engines.weights import get_weights
+from breeds.errors import BreedsError, PhotoError
+from breeds.extract import Asked, Selection, extract
+from breeds.files import commit, hold, sync_folder, temporary_beside
+from breeds.heads.backbone import check_computable
+from breeds.photos import Photo, key_of, picture
+from breeds.photos.decode import MAX_BYTES
+from breeds.recipe import Recipe
+from breeds.review.folder import Folder
+from breeds.review.names import photo_name
+from breeds.store import Store, check_recipe, lock_file
+from breeds.store.columns import Keys
+from breeds.store.corrections import PATIENCE, Corrections
+from breeds.text import visible
+
+# Longest side of the picture that a photo is decoded to, to see that it can be.
+_LOOK = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A photo that was taught: what it was called, its key, and its path from the store's root."""
+
+    name: str
+    key: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A photo that was not taught, and why; `path` is where its file is, "" if none was written."""
+
+    name: str
+    reason: str
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What came of teaching: ``photos == len(written) + len(refused)``, always.
+
+    Attributes
+    ----------
+    label
+        The class.
+    is_new
+        Whether it is a class that no photo of the store had.
+    written
+        The photos that the store has now.
+    refused
+        The others.
+    others
+        How many photos more were in the folder and new to the store, and are in it now.
+    """
+
+    label: str
+    is_new: bool
+    written: list[Written]
+    refused: list[Refused]
+    others: int = 0
+
+    @property
+    def photos(self) -> int:
+        """How many were given."""
+        return len(self.written) + len(self.refused)
+
+
+def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taught:
+    """Write photos into the folder of a class, as new files, and extract them.
+
+    A file gets its name when it is whole, and no file that is there is replaced. If extraction fails, or the
+    process is killed, the files that have their names stay: the next extraction takes them in, and so
+    does teaching the same photos again, which writes none twice.
+
+    Parameters
+    ----------
+    store
+        Of photos in a folder for each class. Stores beside it (`Store.also`) and of its views are brought up
+        to date too. Open it again afterwards.
+    label
+        A class of the store, or a new one.
+    photos
+        What each is called by whoever gives it, and its bytes.
+
+    Raises
+    ------
+    BreedsError
+        If the store's photos have their labels from a table, or its folder or weights are not there any more,
+        if the label cannot be one, or if the files cannot be written or not be extracted; the text of the
+        last names the files, which stay.
+    """
+    lock = store.path.with_name(f".{store.path.name}.teach.lock")
+    with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
+        folder = Folder.of(store, label)
+        folder.check(label)
+        target = folder.place(label)
+        for part in _stores(store):
+            _check_extractable(part)
+        taken, refused = _sorted_out(label, photos, folder)
+        with hold(lock_file(store.path), str(store.path)):
+            pass  # nothing is written while somebody else writes the store: it may not take the files in
+        written: list[Written] = []
+        reasons: dict[str, str] = {}
+        if taken:
+            reasons = _written_and_extracted(folder, label, target, taken, written)
+    refused += [
+        Refused(photo.name, reasons[photo.path], photo.path) for photo in written if photo.path in reasons
+    ]
+    kept = [photo for photo in written if photo.path not in reasons]
+    others = {photo.path for photo in folder.fresh} - {photo.path for photo in written} - reasons.keys()
+    return Taught(label, label not in folder.classes, kept, refused, len(others) if written else 0)
+
+
+def _written_and_extracted(
+    folder: Folder, label: str, target: str, photos: Sequence[tuple[str, bytes]], written: list[Written]
+) -> dict[str, str]:
+    """Write photos, noting each in `written`, and extract; return why photos could not be used, by path."""
+    was_there = os.path.isdir(os.path.join(folder.root, target))
+    try:
+        for name, data in photos:
+            written.append(_write(folder, target, name, data))
+        return _extracted(folder, label)
+    except (BreedsError, OSError, RuntimeError, MemoryError) as error:
+        if not was_there:
+            with suppress(OSError):
+                os.rmdir(os.path.join(folder.root, target))  # if nothing is in it
+        if not written:
+            raise
+        names = ", ".join(visible(photo.path) for photo in written[:10])
+        raise BreedsError(
+            f"{len(written)} of {len(photos)} photos were written into {folder.root} and stay there for the "
+            f"next extraction ({names}), but they are not in {folder.store.path} yet: {error}"
+        ) from error
+
+
+def _stores(store: Store) -> Iterator[Store]:
+    """Yield all stores that a model of this one may rest on."""
+    for part in (store, *store.also):
+        yield part
+        for path in view_stores(part.path):
+            yield Store.open(path)
+
+
+def _check_extractable(store: Store) -> None:
+    """Refuse a store whose recipe cannot be followed here, before anything is written."""
+    check_computable(replace(store.recipe, view="original"))
+    weights = get_weights(_weights(store), BACKBONES[store.recipe.backbone])
+    if weights.sha256 != store.recipe.weights_sha256:
+        found = replace(store.recipe, weights=weights.name, weights_sha256=weights.sha256)
+        check_recipe(store.path, store.recipe, found)
+
+
+def _weights(store: Store) -> str:
+    """Return what names the weights of a store."""
+    name, path = store.recipe.weights, store.table.weights_path
+    if path and os.path.isfile(path):
+        return path
+    if name in ("imagenet", "random"):
+        return name
+    raise BreedsError(
+        f"The weights of {store.path}, {name} ({store.recipe.weights_sha256[:12]}), are not at "
+        f"{path or 'a known place'} any more; bring them back."
+    )
+
+
+def _sorted_out(
+    label: str, photos: Sequence[tuple[str, bytes]], folder: Folder
+) -> tuple[list[tuple[str, bytes]], list[Refused]]:
+    """Return the photos that can be taught, and the others with their reasons."""
+    taken: list[tuple[str, bytes]] = []
+    refused: list[Refused] = []
+    first: dict[str, str] = {}
+    for name, data in photos:
+        key = key_of(data)
+        reason = (
+            _undecodable(data)
+            or _already(folder.store, key)
+            or _elsewhere(folder.fresh_keys.get(key), label)
+            or _corrected(folder.corrections, key, label)
+            or (f"it is the same photo as {visible(first[key])}" if key in first else "")
+        )
+        if reason:
+            refused.append(Refused(name, reason))
+        else:
+            first[key] = name
+            taken.append((name, data))
+    return taken, refused
+
+
+def _undecodable(data: bytes) -> str:
+    if not data:
+        return "empty file (0 bytes)"
+    if len(data) > MAX_BYTES:
+        return f"{len(data) / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB"
+    try:
+        picture(data, _LOOK)
+    except PhotoError as error:
+        return str(error)
+    return ""
+
+
+def _already(store: Store, key: str) -> str:
+    rows = np.flatnonzero(store.table.key.packed == Keys.of([key]).packed[0])
+    if not len(rows):
+        return ""
+    label = store.table.label[rows[0]] or "without a label"
+    return f"it is in the store already: {visible(store.table.path[rows[0]])} ({visible(label)})"
+
+
+def _elsewhere(photo: Photo | None, label: str) -> str:
+    if photo is None or photo.label == label:
+        return ""
+    return f"it is in the folder already: {visible(photo.path)}"
+
+
+def _corrected(corrections: Corrections, key: str, label: str) -> str:
+    said = corrections.labels.get(key, label)
+    if said == label:
+        return ""
+    return f"a correction calls it {visible(said)}" if said else "a correction leaves it out"
+
+
+def _write(folder: Folder, target: str, name: str, data: bytes) -> Written:
+    """Write a photo under a name that nothing has, but for one that is there already, new to the store."""
+    key, plain = key_of(data), photo_name(name)
+    if key in folder.fresh_keys:
+        return Written(name, key, folder.fresh_keys[key].path)
+    stem, extension = os.path.splitext(plain)
+    _make_folder(folder.root, target)
+    for candidate in (plain, f"{stem}-{key[:8]}{extension}", f"{stem}-{key}{extension}"):
+        path = os.path.join(target, candidate)
+        if _put(Path(folder.root, path), data):
+            return Written(name, key, path)
+    raise BreedsError(f"Cannot write {os.path.join(folder.root, path)}: a file is there; remove it.")
+
+
+def _make_folder(root: str, target: str) -> None:
+    full = Path(root, target)
+    try:
+        if not full.is_dir():
+            full.mkdir(parents=True)
+            sync_folder(full.parent)
+    except OSError as error:
+        raise BreedsError(f"Cannot make the folder {full}: {error.strerror}; nothing was written.") from None
+
+
+def _put(path: Path, data: bytes) -> bool:
+    """Write a new file, whole or not at all; False if something has the name already."""
+    if os.path.lexists(path):
+        return False
+    with temporary_beside(path) as aside:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)  # unlike a rename it never replaces what is there
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links here, as on FAT: nobody else had the name a moment ago
+            if os.path.lexists(path):
+                return False
+            commit(aside, path)
+        sync_folder(path.parent)
+    return True
+
+
+def _extracted(folder: Folder, label: str) -> dict[str, str]:
+    """Bring the stores up to date; return the reasons of photos that could not be used, by path."""
+    classes = None if folder.selected is None else sorted({*folder.selected, label})
+    selection = Selection(Path(folder.root), classes=classes)
+    reasons: dict[str, str] = {}
+    for part in (folder.store, *folder.store.also):
+        summaries = [extract(selection, part.path, _asked(part))]
+        for path in view_stores(part.path):
+            summaries.append(extract(selection, path, _asked(Store.open(path)), plain=part.path))
+        for summary in summaries:
+            reasons |= summary.quarantined
+    return reasons
+
+
+def _asked(store: Store) -> Asked:
+    """Return what a user would have to decide for the recipe of a store."""
+    recipe = store.recipe
+    engine, precision = _engine(recipe)
+    return Asked(_weights(store), recipe.backbone, recipe.view, recipe.resize, recipe.size, precision, engine)
+
+
+def _engine(recipe: Recipe) -> tuple[str, str]:
+    """Return the engine and the precision to ask for, where only one engine has it."""
+    able = [
+        (name, asked)
+        for name, row in ABILITIES.items()
+        for asked, called in row.precisions.items()
+        if called == recipe.precision
+    ]
+    return able[0] if len(able) == 1 else ("auto", recipe.precision)
