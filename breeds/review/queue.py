@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,8 @@ class Item:
     probability
         Of the suggestion, 0 if there is none.
     twin, twin_path, twin_label
-        The photo that is nearly the same picture under another label, "" if it is not about that.
+        The photo that is nearly the same picture under another label, "" if there is none; it is in no other
+        item.
     part
         ``train``, or ``test`` for a photo that the model has not seen in training: to correct it after
         seeing the model's answer flatters the model.
@@ -66,7 +68,8 @@ def queue(
     First come doubtful labels (heads that have not seen the photo give its label less than 5 %), then other
     mistakes, the most confident first (of the model on photos that it has not seen, of heads without them on
     training photos), then near duplicates with two labels, then photos of which it is least certain, by
-    the margin between label and the next class. It takes one cross-validation.
+    the margin between label and the next class. A photo and its near duplicate are one item. It takes one
+    cross-validation.
 
     Parameters
     ----------
@@ -90,10 +93,14 @@ def queue(
     used: set[str] = set()
     found: list[Item] = []
     for item in answers.items():
-        photos = {item.key, item.twin} - {""}
-        if len(found) < most and not photos & settled and not photos & used:
-            used |= photos
-            found.append(item)
+        if len(found) == most:
+            break
+        if {item.key, item.twin} & (used | settled):
+            continue
+        if not item.twin:
+            item = answers.with_twin(item, used)
+        used |= {item.key, item.twin} - {""}
+        found.append(item)
     return found
 
 
@@ -154,19 +161,43 @@ class _Answers:
             yield self._item("mistake", i, reason, suggestion, probability)
 
     def _twins(self) -> Iterator[Item]:
-        table = self.store.table
-        pairs = find_near_duplicates(self.store)
+        of_label = self.answers[np.arange(len(self.targets)), self.targets]
+        for pair in self.pairs:
+            i, j = sorted(pair, key=lambda at: of_label[at])
+            probability = float(self.answers[i, self.targets[j]])
+            reason = f"labelled {self._shown(i)}; {self._of_twin(j)}"
+            yield self._item("twins", i, reason, self.labels[j], probability, twin=j)
+
+    @cached_property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Near duplicates with two labels, by their places, the most alike first."""
+        pairs, table = find_near_duplicates(self.store), self.store.table
         paths = {path for pair in pairs for path in (pair.path, pair.other_path)}
         place = {table.path[row]: i for i, row in enumerate(self.judged.rows) if table.path[row] in paths}
-        of_label = self.answers[np.arange(len(self.targets)), self.targets]
-        for pair in pairs:
-            i, j = sorted((place[pair.path], place[pair.other_path]), key=lambda at: of_label[at])
-            probability = float(self.answers[i, self.targets[j]])
-            reason = (
-                f"labelled {self._shown(i)}; nearly the same picture is labelled {self._shown(j)} "
-                f"({pair.similarity:.3f} alike)"
-            )
-            yield self._item("twins", i, reason, self.labels[j], probability, twin=j)
+        return [(place[pair.path], place[pair.other_path]) for pair in pairs]
+
+    @cached_property
+    def _twins_of(self) -> dict[str, list[int]]:
+        """By the keys of photos, the places of their near duplicates with other labels."""
+        found: dict[str, list[int]] = {}
+        for i, j in self.pairs:
+            found.setdefault(self.keys[i], []).append(j)
+            found.setdefault(self.keys[j], []).append(i)
+        return found
+
+    def with_twin(self, item: Item, used: set[str]) -> Item:
+        """Put a photo's near duplicate under another label beside it, but for one that is used already."""
+        for j in self._twins_of.get(item.key, []):
+            if self.keys[j] not in used:
+                path = self.store.table.path[self.judged.rows[j]]
+                reason = f"{item.reason}; {self._of_twin(j)}"
+                return replace(
+                    item, reason=reason, twin=self.keys[j], twin_path=path, twin_label=self.labels[j]
+                )
+        return item
+
+    def _of_twin(self, j: int) -> str:
+        return f"nearly the same picture is labelled {self._shown(j)}"
 
     def _uncertain(self) -> Iterator[Item]:
         """By the margin; those whose answer is not their label have come before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -108,9 +109,11 @@ def _margins(store: Store, model: Model, rows: NDArray[np.intp]) -> NDArray[np.f
 def _diverse(features: NDArray[np.float32], unsure: NDArray[np.float64], most: int) -> NDArray[np.intp]:
     """Return which photos to take, one of each cluster, in the order that they are in, intp (most,)."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # the sums of several threads differ in their last bits
+    with threadpool_limits(1), warnings.catch_warnings():  # sums of several threads differ in their last bits
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer different photos than clusters
         clusters = KMeans(most, n_init=1, random_state=0).fit(features, sample_weight=unsure + 1e-6)
         distance = clusters.transform(features)
     own = np.where(clusters.labels_[:, None] == np.arange(most), distance, np.inf)
