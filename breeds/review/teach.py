@@ -16,7 +16,7 @@ from breeds.engines.choose import ABILITIES
 from breeds.engines.weights import get_weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.extract import Asked, Selection, extract
-from breeds.files import commit, hold, sync_folder, temporary_beside
+from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.heads.backbone import check_computable
 from breeds.photos import Photo, key_of, picture
 from breeds.photos.decode import MAX_BYTES
@@ -130,15 +130,17 @@ def _written_and_extracted(
     folder: Folder, label: str, target: str, photos: Sequence[tuple[str, bytes]], written: list[Written]
 ) -> dict[str, str]:
     """Write photos, noting each in `written`, and extract; return why photos could not be used, by path."""
-    was_there = os.path.isdir(os.path.join(folder.root, target))
+    full = Path(folder.root, target)
+    was_there = full.is_dir()
     try:
+        remove_leftovers(full)  # of a teaching that was killed; it may have written all that is to be written
         for name, data in photos:
             written.append(_write(folder, target, name, data))
         return _extracted(folder, label)
     except (BreedsError, OSError, RuntimeError, MemoryError) as error:
         if not was_there:
             with suppress(OSError):
-                os.rmdir(os.path.join(folder.root, target))  # if nothing is in it
+                full.rmdir()  # if nothing is in it
         if not written:
             raise
         names = ", ".join(visible(photo.path) for photo in written[:10])
