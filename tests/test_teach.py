@@ -330,15 +330,22 @@ def test_what_is_missing_is_said_before_anything_is_written(
     with hold(lock_file(path), str(path)), pytest.raises(BreedsError, match="is being written by process"):
         teach(Store.open(path), "husky", new)
     assert contents(folder) == before
-    monkeypatch.setattr("breeds.engines.weights.RANDOM_RULE", "0")
-    with pytest.raises(BreedsError, match="another recipe"):
-        teach(Store.open(path), "husky", new)
+    with monkeypatch.context() as patch:
+        patch.setattr("breeds.engines.weights.RANDOM_RULE", "0")
+        with pytest.raises(BreedsError, match="another recipe"):
+            teach(Store.open(path), "husky", new)
     assert contents(folder) == before
-    monkeypatch.undo()
+    stale = Store.open(path)
+    teach(stale, "husky", new[:1])
+    assert "it is in the store already" in teach(stale, "spitz", new[:1]).refused[0].reason
     folder.rename(folder.with_name("moved"))
     with pytest.raises(BreedsError, match="is not there"):
         teach(Store.open(path), "husky", new)
     assert not folder.exists()
+    folder.mkdir()
+    (folder / "x.jpg").write_bytes(new[0][1])
+    with pytest.raises(BreedsError, match="has none of the photos"):
+        teach(Store.open(path), "husky", new)
 
 
 def test_files_that_were_written_stay_and_are_named_where_extraction_fails(
@@ -378,7 +385,6 @@ def test_a_full_disk_leaves_no_half_file(dogs: DOGS, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BreedsError, match="No space left"):
         teach(Store.open(path), "husky", new)
-    monkeypatch.undo()
     assert contents(folder) == before
     assert not (folder / "husky").exists()
 

@@ -55,8 +55,13 @@ class Folder:
         there = {path: layout.photo(path) for path in paths}
         came = zip(table.path, table.label, table.split, strict=True)
         known = [(there[path], label, split) for path, label, split in came if path in there]
+        if not known:
+            raise BreedsError(
+                f"{root} has none of the photos of {store.path}, so nothing can be put beside them; extract "
+                f"from where they are now."
+            )
         by_table = os.path.isfile(os.path.join(root, "labels.csv"))
-        if by_table or not known or any((p.label, p.split) != (label, split) for p, label, split in known):
+        if by_table or any((p.label, p.split) != (label, split) for p, label, split in known):
             raise BreedsError(
                 f"The photos of {store.path} do not have their labels from the folders in {root}, but from a "
                 f"table: add the new photos to that, and extract again."

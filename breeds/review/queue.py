@@ -209,7 +209,7 @@ class _Answers:
         for i in np.argsort(margin, kind="stable").tolist():
             suggestion, probability = self.classes[next_best[i]], float(others[i, next_best[i]])
             reason = (
-                f"labelled {self._shown(i)}, {_percent(of_label[i])} sure; it may be "
+                f"labelled {self._shown(i)}, which gets {_percent(of_label[i])}; it may be "
                 f"{_likely(suggestion, probability)}"
             )
             yield self._item("uncertain", i, reason, suggestion, probability)

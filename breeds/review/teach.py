@@ -106,6 +106,7 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
     """
     lock = store.path.with_name(f".{store.path.name}.teach.lock")
     with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
+        store = replace(Store.open(store.path), also=store.also)  # somebody may have taught it meanwhile
         folder = Folder.of(store, label)
         folder.check(label)
         target = folder.place(label)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from breeds.evaluate import check_stores
 from breeds.heads.model import Model
 from breeds.store import Store
+from breeds.store.columns import Keys
 from breeds.store.corrections import Corrections
 
 #: So many times as many photos as are asked for are taken by their margin, and chosen from for diversity.
@@ -57,7 +58,7 @@ def label_next(
     their standardised features, each weighted by how unsure the answer is, and of each cluster the photo
     nearest to its centre is taken. Nothing is left to chance.
 
-    Memory holds the candidates' features and 8 bytes a photo.
+    Memory holds the candidates' features, and some 50 bytes for each photo without a label.
 
     Parameters
     ----------
@@ -77,8 +78,7 @@ def label_next(
         return []
     margins = _margins(store, model, rows)
     # Ties by key: the order of a store's rows is that of names, which say nothing.
-    keys = np.array([store.table.key[row] for row in rows])
-    closest = np.lexsort((keys, margins))[: CANDIDATES * most]
+    closest = np.lexsort((store.table.key.take(rows).packed, margins))[: CANDIDATES * most]
     rows, margins = rows[closest], margins[closest]
     features = store.features(rows)
     if len(rows) > most:
@@ -93,7 +93,7 @@ def _unlabelled(store: Store, settled: set[str]) -> NDArray[np.intp]:
     table = store.table
     rows = np.flatnonzero(~table.label.given())
     rows = rows[table.key.take(rows).first_rows()]
-    return np.array([row for row in rows.tolist() if table.key[row] not in settled], dtype=np.intp)
+    return rows[~np.isin(table.key.take(rows).packed, Keys.of(settled).packed)]
 
 
 def _margins(store: Store, model: Model, rows: NDArray[np.intp]) -> NDArray[np.float64]:
