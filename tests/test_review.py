@@ -438,6 +438,15 @@ def test_a_model_that_does_not_name_its_test_photos_is_compared_on_what_it_has_n
     assert train_again(model_path, store, NONE).photos == old.record["n_test"]
 
 
+@pytest.mark.parametrize("tested", [np.zeros((2, 31), np.uint8), np.zeros((2, 32)), np.zeros(32, np.uint8)])
+def test_keys_of_test_photos_that_are_none_are_refused(
+    planted: tuple[Store, Model, list[str]], model_path: Path, tested: np.ndarray
+) -> None:
+    save_model(replace(planted[1], tested=tested), model_path)
+    with pytest.raises(BreedsError, match="SHA-256"):
+        load_model(model_path)
+
+
 def test_a_class_that_is_gone_is_said(planted: tuple[Store, Model, list[str]], model_path: Path) -> None:
     store, _, _ = planted
     came = zip(store.table.key, store.table.label, strict=True)

@@ -147,7 +147,7 @@ def _written_and_extracted(
         names = ", ".join(visible(photo.path) for photo in written[:10])
         raise BreedsError(
             f"{len(written)} of {len(photos)} photos were written into {folder.root} and stay there for the "
-            f"next extraction ({names}), but they are not in {folder.store.path} yet: {error}"
+            f"next extraction ({names}), as {folder.store.path} could not be brought up to date: {error}"
         ) from error
 
 
