@@ -1,5 +1,6 @@
 # make demo   sets up, then runs the four scripts on a drawn sample (or DATA=photos/ WEIGHTS=file.h5)
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
+# make app    sets up, then serves the newest model in the browser, on this machine (Ctrl-C ends it)
 # make test   sets up, then ruff, mypy and the whole test suite: eight minutes and a half on two cores
 # make check  ruff, mypy and the fast tests, in two and a half minutes: what to run while working
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
@@ -8,12 +9,16 @@
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
 READY := .venv/.ready
+APP_READY := .venv/.ready-app
 # Two processes, whatever the machine: each runs programs that use all cores.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo dogs fuzz screenshots check test lint setup clean
+.PHONY: app demo dogs fuzz screenshots check test lint setup clean
 demo: $(READY)
 	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+app: $(APP_READY)
+	@.venv/bin/python -m breeds.app
 
 dogs: $(READY)
 	@.venv/bin/python -m breeds.sample.dogs
@@ -34,7 +39,7 @@ fuzz: $(READY)
 	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
 	KILLS=100 .venv/bin/python -m pytest -n 1 -k killed_at_random tests/test_faults.py
 
-lint: $(READY)
+lint: $(APP_READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -48,6 +53,10 @@ $(READY): requirements.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(READY)
+
+$(APP_READY): $(READY) requirements-app.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
+	@touch $(APP_READY)
 
 clean:
 	rm -rf .venv demo dogs fuzz

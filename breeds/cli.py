@@ -25,6 +25,8 @@ N = TypeVar("N", int, float)
 
 _MOST_WORKERS = 1024
 _NO_MEMORY = "There is not enough memory for this, or a limit (ulimit) is too low; free some, or raise it."
+# What only the application needs, which has requirements of its own.
+_OF_THE_APP = ("fastapi", "uvicorn", "python_multipart")
 _VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
 
 # Seconds by which the clock of a file server may be ahead of ours; and the last date there is a name for.
@@ -57,7 +59,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         say("", "stopped; what was finished is kept, and the same command goes on from there",
             file=sys.stderr)  # fmt: skip
-        _leave(130)
+        leave(130)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         code = 0
     except (BreedsError, OSError, MemoryError, ImportError, RuntimeError) as error:
@@ -74,8 +76,9 @@ def _sentence(error: Exception) -> str:
         case BreedsError():
             return str(error)
         case ModuleNotFoundError() if not (error.name or "breeds").startswith("breeds"):
+            setup = "app" if error.name in _OF_THE_APP else "setup"
             return (
-                f"The package {error.name} is not installed; run `make setup`, then "
+                f"The package {error.name} is not installed; run `make {setup}`, then "
                 f"`source .venv/bin/activate`."
             )
         case OSError():
@@ -110,7 +113,7 @@ def _give_up_unwritten() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End now, whatever threads still compute; what is to be done at the end is done before."""
     _give_up_unwritten()
     atexit._run_exitfuncs()

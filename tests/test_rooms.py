@@ -14,6 +14,7 @@ from conftest import ROOT
 #: Floors from the roof down; modules of one floor may know each other, but never in a circle.
 FLOORS = (
     ("sample",),
+    ("app",),
     ("extract", "train", "evaluate", "predict", "preview", "review"),
     ("pages",),
     ("heads",),
@@ -91,6 +92,7 @@ def test_only_named_modules_can_reach_the_network() -> None:
 
 HEAVY = (
     "tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py", "matplotlib", "httpcore",
+    "fastapi", "uvicorn",
 )  # fmt: skip
 
 

@@ -138,10 +138,14 @@ def explain_with(
         if isinstance(found, PhotoError):
             yield found
             continue
-        feature, unpooled = found
-        probabilities = model.probabilities(feature[None])[0]
-        kind = EXACT if len(model.layers) == 1 else GRADIENT
-        yield Explanation(feature, probabilities, class_evidence(model, unpooled), kind)
+        yield explanation_of(model, *found)
+
+
+def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation:
+    """Explain a photo by its feature, float32 (width,), and the map that this is the mean of."""
+    kind = EXACT if len(model.layers) == 1 else GRADIENT
+    probabilities = model.probabilities(feature[None])[0]
+    return Explanation(feature, probabilities, class_evidence(model, unpooled), kind)
 
 
 def explain(

@@ -69,6 +69,22 @@ def write_page(template: str, path: Path, script: str = "", **values: Any) -> in
         return aside.stat().st_size
 
 
+def render(template: str, **values: Any) -> str:
+    """Return a page, or a part of one, that is served: style and script are files of their own.
+
+    Parameters
+    ----------
+    template, **values
+        As in `write_page`.
+    """
+    return _environment().get_template(template).render(version=__version__, **values)
+
+
+def asset(name: str) -> bytes:
+    """Return a style or a script of ours, to be served."""
+    return (_TEMPLATES / name).read_bytes()
+
+
 def link(target: str | os.PathLike[str], page: Path) -> str:
     """Return the address of a file as seen from a page, relative, so that both can move together.
 
@@ -123,6 +139,13 @@ def _environment() -> Environment:
 def percent(share: float, digits: int = 1) -> str:
     """Return a share as people read it, such as 97.4 %; a narrow space keeps number and sign together."""
     return f"{share * 100:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
+
+
+def certainty(share: float) -> str:
+    """Return a probability as people read it; what is not quite certain is never called so."""
+    number = f"{share * 100:.1f}"
+    number = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(number, number)
+    return f"{number}\N{NARROW NO-BREAK SPACE}%"
 
 
 def _interval(bounds: list[float] | None, digits: int = 1, as_share: bool = True) -> str:

@@ -88,14 +88,17 @@ def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator
     with ThreadPoolExecutor(cores()) as pool:
         try:
             for _, found in run_ahead(
-                pool, partial(_thumbnail, longest=longest, stop=stop), photos, window=64
+                pool, partial(thumbnail, longest=longest, stop=stop), photos, window=64
             ):
                 yield found
         finally:
             stop.set()  # after Ctrl-C, nobody wants what is still being decoded
 
 
-def _thumbnail(photo: KeyAndPath, longest: int, stop: threading.Event) -> Thumbnail | PhotoError:
+def thumbnail(
+    photo: KeyAndPath, longest: int = LONGEST, stop: threading.Event | None = None
+) -> Thumbnail | PhotoError:
+    """Return a thumbnail of one photo, as `thumbnails` does, or why there is none."""
     key, path = photo
     try:
         data = read(path)

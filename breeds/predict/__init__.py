@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import Pipeline, run_ahead
+from breeds.engines.pipeline import Feature, Pipeline, run_ahead
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
@@ -188,6 +188,13 @@ def _answers(
                 photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key),
                 file if file != photo.name else "",
             )  # fmt: skip
+
+
+def answer_of(model: Model, path: str, key: str, feature: Feature) -> Answer:
+    """Return the answer for one photo by its feature, float32 (width,), of all the model's recipes."""
+    row = feature[None]
+    unknown = model.unknown is not None and bool(model.unknown.is_unknown(row)[0])
+    return Answer(path, model.probabilities(row)[0], unknown=unknown, key=key)
 
 
 def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:

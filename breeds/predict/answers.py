@@ -112,18 +112,21 @@ def _csv(classes: list[str], file: TextIO, top_k: int, cell: Cell) -> Callable[[
     return row
 
 
+def as_json(answer: Answer, classes: list[str], top_k: int) -> dict[str, Any]:
+    """Return what JSON says of an answer, but for the photo's name."""
+    best = _best(answer, classes, top_k)
+    return {
+        "breed": _breed(answer, classes)[0] or None,
+        "probability": round(best[0][1], 6) if best else None,
+        "guess": best[0][0] if best else None,
+        "top": [{"breed": name, "probability": round(p, 6)} for name, p in best],
+        "error": answer.error or None,
+    }
+
+
 def _json(classes: list[str], file: TextIO, top_k: int, _: Cell) -> Callable[[Answer], object]:
     def row(answer: Answer) -> None:
-        best = _best(answer, classes, top_k)
-        line = {
-            "path": answer.path,
-            "breed": _breed(answer, classes)[0] or None,
-            "probability": round(best[0][1], 6) if best else None,
-            "guess": best[0][0] if best else None,
-            "top": [{"breed": name, "probability": round(p, 6)} for name, p in best],
-            "error": answer.error or None,
-        }
-        file.write(_plain_json(line) + "\n")
+        file.write(plain_json({"path": answer.path, **as_json(answer, classes, top_k)}) + "\n")
 
     return row
 
@@ -142,7 +145,7 @@ def _kaggle(classes: list[str], file: TextIO, top_k: int, cell: Cell) -> Callabl
     return row
 
 
-def _plain_json(line: dict[str, Any]) -> str:
+def plain_json(line: Any) -> str:
     """Return a line of JSON with marks for bytes of a name that are no Unicode, and controls written out."""
     text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", json.dumps(line, ensure_ascii=False))
     return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

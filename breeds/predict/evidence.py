@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from breeds.engines.pipeline import KeyAndPath
 from breeds.errors import BreedsError, PhotoError
@@ -28,7 +29,7 @@ class Evidence:
 
 
 class Explainer:
-    """Finds the evidence for a model's answers. Without the store of its training photos, it says so once.
+    """Finds the evidence for a model's answers.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ class Explainer:
     def __init__(self, model: Model, weights: str | None, engine: str = "auto", workers: int = 2) -> None:
         self._model = model
         self._pipeline = open_maps(model, weights, engine, workers)
-        self._neighbours = self._training_photos()
+        self._training = TrainingPhotos(model)
 
     def __enter__(self) -> Explainer:
         return self
@@ -66,24 +67,42 @@ class Explainer:
         }
 
     def _nearest(self, explanations: list[Explanation]) -> list[list[Neighbour]]:
-        if self._neighbours is not None and explanations:
+        if not explanations:
+            return []
+        return self._training.nearest(np.stack([one.feature for one in explanations]))
+
+
+class TrainingPhotos:
+    """The photos that a model was trained on, as long as their store is there; else it says so once.
+
+    Parameters
+    ----------
+    model
+        The model.
+    store
+        Its store, if that is open already; by default, where it was at training.
+    """
+
+    def __init__(self, model: Model, store: Store | None = None) -> None:
+        self._neighbours: Neighbours | None = None
+        path = str(model.record.get("store", ""))
+        try:
+            store = store or Store.open_beside([Path(path)], corrected=True)
+            if store.recipe.digest == model.recipe.digest:
+                self._neighbours = Neighbours(store, model.seen_keys())
+            else:
+                self._do_without(f"{path} is of another recipe now.")
+        except BreedsError as error:
+            self._do_without(str(error))
+
+    def nearest(self, features: NDArray[np.float32]) -> list[list[Neighbour]]:
+        """Return, for each feature, float32 (n, width), the training photos most like it, or none."""
+        if self._neighbours is not None:
             try:
-                return self._neighbours.nearest(np.stack([one.feature for one in explanations]))
+                return self._neighbours.nearest(features)
             except BreedsError as error:
                 self._do_without(str(error))
-        return [[] for _ in explanations]
-
-    def _training_photos(self) -> Neighbours | None:
-        path = str(self._model.record.get("store", ""))
-        try:
-            store = Store.open_beside([Path(path)], corrected=True)
-            if store.recipe.digest == self._model.recipe.digest:
-                return Neighbours(store, self._model.seen_keys())
-            reason = f"{path} is of another recipe now."
-        except BreedsError as error:
-            reason = str(error)
-        self._do_without(reason)
-        return None
+        return [[] for _ in features]
 
     def _do_without(self, reason: str) -> None:
         self._neighbours = None

@@ -19,7 +19,7 @@ from breeds.errors import PhotoError
 from breeds.files import check_writable
 from breeds.heads.model import Model
 from breeds.outputs import PAGE, check_output
-from breeds.pages.render import link, write_page
+from breeds.pages.render import certainty, link, write_page
 from breeds.pages.thumbs import Thumbnail, thumbnails
 from breeds.photos import read
 from breeds.predict import Answer
@@ -155,9 +155,9 @@ class AnswersPage:
                 breed=classes[note.best],
                 unknown=note.unknown,
                 probability=note.probability,
-                certainty=_certainty(note.probability),
+                certainty=certainty(note.probability),
                 second=classes[note.second],
-                second_certainty=_certainty(note.second_probability),
+                second_certainty=certainty(note.second_probability),
                 thumbnail=picture if isinstance(picture, _Picture) else None,
                 missing=str(picture) if isinstance(picture, PhotoError) else "",
             )
@@ -270,13 +270,6 @@ def _below(common: str, folder: str) -> str:
     """Return a folder as seen from one above it, "" for that one itself."""
     found = os.path.relpath(folder, common) if common else folder
     return "" if found == "." else found
-
-
-def _certainty(share: float) -> str:
-    """Return a probability as people read it; what is not quite certain is never called so."""
-    number = f"{share * 100:.1f}"
-    number = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(number, number)
-    return f"{number}\N{NARROW NO-BREAK SPACE}%"
 
 
 def _weights(recipe: Recipe) -> str:

@@ -1,0 +1,1 @@
+"""The pages, served on this machine, and the endpoint for programs: ``python -m breeds.app``."""

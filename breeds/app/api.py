@@ -1,0 +1,208 @@
+"""The endpoint for programs: answers, the model, and whether all is well."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
+from pydantic import BaseModel
+
+from breeds import __version__
+from breeds.app.answers import answers
+from breeds.app.site import Site, site_of, while_here
+from breeds.app.uploads import MOST_FILES, Form, RefusedError, Upload
+from breeds.predict.answers import as_json, plain_json
+
+router = APIRouter(prefix="/api")
+_MOST_JSON = 2**20
+
+
+class Guess(BaseModel):
+    """One of the likeliest breeds."""
+
+    breed: str
+    probability: float
+
+
+class Row(BaseModel):
+    """The answer for one photo: the values of ``predict.py --format json``."""
+
+    name: str
+    breed: str | None
+    probability: float | None
+    guess: str | None
+    top: list[Guess]
+    error: str | None
+
+
+class About(BaseModel):
+    """The model in use."""
+
+    name: str
+    classes: list[str]
+    head: str
+    recipe: str
+    photos: int | None
+    unknown: bool
+
+
+class Health(BaseModel):
+    """How the application is."""
+
+    status: str
+    warm: bool
+    waiting: int
+    error: str | None
+    version: str
+
+
+class Problem(BaseModel):
+    """Why a request was not served."""
+
+    error: str
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in (
+        (400, "The body is not what it should be"),
+        (413, "Too many photos, or too large"),
+        (415, "Neither multipart/form-data nor JSON"),
+        (503, "Too many photos wait already: come again after as many seconds as Retry-After says"),
+    )
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "maxItems": MOST_FILES,
+                            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+                        }
+                    },
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["urls"],
+                    "properties": {
+                        "urls": {"type": "array", "maxItems": MOST_FILES, "items": {"type": "string"}}
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@router.post(
+    "/predict",
+    responses={200: {"model": list[Row]}, **_PROBLEMS},
+    openapi_extra=_BODY,
+    response_class=Response,
+)
+async def predict(request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 3) -> Response:
+    """Say what breed is on each photo: as many rows as photos, in the same order.
+
+    A photo that cannot be read, or fetched, is an error in its row. `top` says how many breeds to name.
+    """
+    site = site_of(request)
+    site.desk.check_room()  # before the photos are sent in vain
+    uploads: list[Upload] = []
+    try:
+        uploads = await _uploads(site, request)
+        return await while_here(request, _rows(site, uploads, top))
+    finally:
+        site.uploads.remove(uploads)
+
+
+async def _rows(site: Site, uploads: list[Upload], top: int) -> Response:
+    found = await answers(site, uploads)
+    rows = [
+        {"name": upload.name, **as_json(one.answer, one.model.classes, top)}
+        for upload, one in zip(uploads, found, strict=True)
+    ]
+    return _json(rows)
+
+
+async def _uploads(site: Site, request: Request) -> list[Upload]:
+    """Return the photos of a request: sent as multipart, or to be fetched from the addresses in JSON."""
+    if not request.headers.get("content-type", "").lower().startswith("application/json"):
+        form: Form = await site.receive(request)
+        if not form.uploads:
+            raise RefusedError(400, "There is no photo in the field files.")
+        return form.uploads
+    urls = await _urls(request)
+    return await while_here(request, site.fetch_all(urls))
+
+
+async def _urls(request: Request) -> list[str]:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_JSON:
+            raise RefusedError(413, "A list of addresses has no more than a megabyte.")
+    try:
+        said = json.loads(bytes(body))
+        urls = said["urls"]
+        if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
+            raise ValueError
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise RefusedError(400, 'Send JSON such as {"urls": ["https://..."]}.') from None
+    if len(urls) > MOST_FILES:
+        raise RefusedError(413, f"The request has more than {MOST_FILES} addresses; send them in several.")
+    return urls
+
+
+@router.get("/model", responses={200: {"model": About}}, response_class=Response)
+async def model(request: Request) -> Response:
+    """Say which model answers."""
+    workshop = site_of(request).workshop
+    used = workshop.model
+    photos = used.record.get("n_train")
+    return _json(
+        {
+            "name": workshop.name,
+            "classes": used.classes,
+            "head": used.kind,
+            "recipe": str(used.recipe),
+            "photos": photos if isinstance(photos, int) else None,
+            "unknown": used.unknown is not None,
+        }
+    )
+
+
+@router.get("/health", responses={200: {"model": Health}}, response_class=Response)
+async def health(request: Request) -> Response:
+    """Say how the application is: `status` is ok, warming up, or failed, with the reason."""
+    desk = site_of(request).desk
+    status = "ok" if desk.warm else "failed" if desk.failure else "warming up"
+    return _json(
+        {
+            "status": status,
+            "warm": desk.warm,
+            "waiting": desk.waiting,
+            "error": desk.failure or None,
+            "version": __version__,
+        }
+    )
+
+
+def _json(found: Any) -> Response:
+    """Return JSON, in which names of classes and files may be no Unicode."""
+    return Response(plain_json(found), media_type="application/json")
+
+
+@router.get("", include_in_schema=False)
+async def about(request: Request) -> HTMLResponse:
+    """Show how programs ask."""
+    return site_of(request).page(request, "api.html", most=MOST_FILES, base=str(request.base_url).rstrip("/"))

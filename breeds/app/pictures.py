@@ -1,0 +1,42 @@
+"""Photos of the model's store, by the key that the store knows them by, and the pages' own files."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from breeds.app.site import site_of
+from breeds.pages.thumbs import Thumbnail
+
+router = APIRouter(include_in_schema=False)
+# What has a name made of its content never changes.
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+@router.get("/photo/{key}")
+def photo(request: Request, key: str) -> Response:
+    """Give a photo of the store, large enough to judge."""
+    return _answer(site_of(request).workshop.large(key))
+
+
+@router.get("/thumb/{key}")
+def thumb(request: Request, key: str) -> Response:
+    """Give a photo of the store, small."""
+    return _answer(site_of(request).workshop.thumb(key))
+
+
+def _answer(found: Thumbnail | None) -> Response:
+    if found is None:
+        raise HTTPException(404)
+    return Response(found.data, media_type="image/jpeg", headers=_FOREVER)
+
+
+@router.get("/static/{name:path}")
+async def static(request: Request, name: str) -> Response:
+    """Give a style or a script of the pages: one of a few names, each read when the application began."""
+    found = site_of(request).assets.get(name)
+    if found is None:
+        raise HTTPException(404)
+    data, kind = found
+    return Response(data, media_type=kind, headers=_FOREVER)

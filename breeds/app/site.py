@@ -1,0 +1,127 @@
+"""What the pages share: the parts of the application, pages as answers, and work for one who may leave."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from breeds.app.desk import Desk
+from breeds.app.guard import Secrets
+from breeds.app.uploads import Form, Upload, Uploads
+from breeds.app.workshop import Workshop
+from breeds.errors import PhotoError
+from breeds.pages.render import asset, render
+
+T = TypeVar("T")
+
+#: Scripts and styles that are served, by the name that they are asked for.
+ASSETS = {"look.css": "text/css", "app/try.js": "text/javascript"}
+
+
+@dataclass
+class Site:
+    """The parts of the application.
+
+    Attributes
+    ----------
+    workshop, desk, uploads
+        The model and its photos; the engine; the photos that come.
+    known
+        The tokens.
+    fetch
+        Fetches a photo from the web, or None if that is switched off.
+    pages
+        What the navigation names: title and address.
+    """
+
+    workshop: Workshop
+    desk: Desk
+    uploads: Uploads
+    known: Secrets
+    fetch: Callable[[str], bytes] | None = None
+    pages: list[tuple[str, str]] = field(default_factory=list)
+    assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.assets = {name: (asset(name), kind) for name, kind in ASSETS.items()}
+
+    def address(self, name: str) -> str:
+        """Return the address of a script or style, another one after every change."""
+        return f"/static/{name}?{hashlib.sha256(self.assets[name][0]).hexdigest()[:12]}"
+
+    def page(self, request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """Return a page; `template` is the name of one in ``templates/app``."""
+        html = render(f"app/{template}", site=self, here=request.url.path, token=self.known.page, **values)
+        return HTMLResponse(html.encode("utf-8", "replace"), status)
+
+    async def receive(self, request: Request) -> Form:
+        """Read what came with a request.
+
+        Raises
+        ------
+        RefusedError
+            If it is not what it should be, or too much.
+        """
+        return await self.uploads.receive(request.headers.get("content-type", ""), request.stream())
+
+    async def fetch_all(self, urls: list[str]) -> list[Upload]:
+        """Fetch photos from the web, a few at a time; who has none says why."""
+        some = asyncio.Semaphore(4)
+
+        async def fetched(url: str) -> Upload:
+            async with some:
+                return await self._fetched(url)
+
+        return list(await asyncio.gather(*map(fetched, urls)))
+
+    async def _fetched(self, url: str) -> Upload:
+        if self.fetch is None:
+            return Upload(url, error="fetching from the web is switched off")
+        try:
+            data = await asyncio.to_thread(self.fetch, url)
+        except PhotoError as error:
+            return Upload(url, error=str(error))
+        return self.uploads.add(data, url)
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request is served by."""
+    site: Site = request.app.state.site
+    return site
+
+
+class LeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def while_here(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do some work for a request whose body has been read, and cancel it when its sender has gone.
+
+    Raises
+    ------
+    LeftError
+        If the sender has gone.
+    """
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise LeftError
+    finally:
+        for task in (doing, leaving):
+            task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await doing

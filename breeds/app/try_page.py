@@ -1,0 +1,142 @@
+"""The page Try: what breed is it, how sure, why, and which training photos are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, Response
+from PIL import Image
+
+from breeds.app.answers import answers
+from breeds.app.desk import Answered
+from breeds.app.site import Site, site_of, while_here
+from breeds.app.uploads import RefusedError, Upload
+from breeds.errors import PhotoError
+from breeds.heads.explain import EXACT
+from breeds.heads.neighbours import Neighbour
+from breeds.pages.overlay import overlay
+from breeds.pages.render import certainty
+from breeds.pages.thumbs import Thumbnail
+from breeds.photos import picture, read
+
+router = APIRouter(include_in_schema=False)
+PAGE = ("Try", "/")
+#: How many breeds a card names.
+BEST = 3
+# How many photos a page without script shows at once: each has two pictures in the page itself.
+_MOST_SHOWN = 24
+# Longer side of the pictures on a card, in pixels.
+_LONGEST = 480
+
+
+@dataclass
+class Card:
+    """What a card shows of a photo.
+
+    Attributes
+    ----------
+    breed, unknown, sure
+        The likeliest breed; whether the photo seems to be of none; the probability in words.
+    bars
+        The likeliest breeds: name, probability in words, and as a share of 100.
+    photo, looked
+        The photo, and where the network looked.
+    exact
+        Whether that adds up to the score, or is a first approximation.
+    nearest
+        Training photos like it.
+    error
+        Why there is no answer; then there is nothing else.
+    """
+
+    name: str
+    error: str = ""
+    breed: str = ""
+    unknown: bool = False
+    sure: str = ""
+    bars: list[tuple[str, str, float]] = field(default_factory=list)
+    photo: Thumbnail | None = None
+    looked: Thumbnail | None = None
+    exact: bool = True
+    nearest: list[Neighbour] = field(default_factory=list)
+
+
+@router.get("/")
+async def show(request: Request) -> HTMLResponse:
+    """Show the page, without any answer."""
+    return site_of(request).page(request, "try.html", cards=[], urls=[])
+
+
+@router.post("/")
+async def answer(request: Request) -> Response:
+    """Show the page with the answers for the photos of its form, where there is no script."""
+    return await _with_cards(request, "try.html")
+
+
+@router.post("/card")
+async def card(request: Request) -> Response:
+    """Give the cards alone, for the script."""
+    return await _with_cards(request, "cards.html")
+
+
+async def _with_cards(request: Request, template: str) -> Response:
+    site = site_of(request)
+    site.desk.check_room()
+    uploads: list[Upload] = []
+    try:
+        form = await site.receive(request)
+        uploads, urls = form.uploads, form.texts("url")
+        if len(uploads) + len(urls) > _MOST_SHOWN:
+            raise RefusedError(413, f"This page shows {_MOST_SHOWN} photos at once; send fewer.")
+        return await while_here(request, _shown(site, request, template, uploads, urls))
+    finally:
+        site.uploads.remove(uploads)
+
+
+async def _shown(
+    site: Site, request: Request, template: str, uploads: list[Upload], urls: list[str]
+) -> Response:
+    uploads += await site.fetch_all(urls)  # the caller removes them
+    found = await answers(site, uploads, explain=True)
+    cards = [await _card(site, upload, one) for upload, one in zip(uploads, found, strict=True)]
+    return site.page(request, template, cards=cards, urls=urls)
+
+
+def _card(site: Site, upload: Upload, found: Answered) -> Coroutine[Any, Any, Card]:
+    return run_in_threadpool(make_card, site, upload, found)
+
+
+def make_card(site: Site, upload: Upload, found: Answered) -> Card:
+    """Make a card of an answer: read the photo again, small, and lay over it where the network looked."""
+    answer, model, explanation = found.answer, found.model, found.explanation
+    if answer.probabilities is None:
+        return Card(upload.name, answer.error)
+    order = np.argsort(-answer.probabilities, kind="stable")[:BEST]
+    shares = [(model.classes[i], float(answer.probabilities[i])) for i in order]
+    card = Card(
+        upload.name,
+        breed=shares[0][0],
+        unknown=answer.unknown,
+        sure=certainty(shares[0][1]),
+        bars=[(name, certainty(share), round(100 * share, 2)) for name, share in shares],
+    )
+    try:
+        shown = picture(read(answer.path), _LONGEST)
+    except PhotoError as error:
+        return Card(upload.name, str(error))
+    card.photo = Thumbnail.of(shown)
+    if explanation is not None:
+        cells = explanation.speaks_for(explanation.answer)
+        card.looked = Thumbnail.of(overlay(_pixels(shown), cells, model.recipe.resize))
+        card.exact = explanation.kind == EXACT
+        card.nearest = site.workshop.nearest(explanation.feature)
+    return card
+
+
+def _pixels(shown: Image.Image) -> Any:
+    return np.asarray(shown)
