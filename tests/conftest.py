@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folde
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+    from served import Served
 
     from breeds.extract import Summary
 
@@ -172,6 +174,33 @@ def browser() -> Iterator[Browser]:
             yield opened
 
 
+@pytest.fixture(scope="session")
+def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with thirty drawn photos of five breeds, their store and a model, on small random networks."""
+    from breeds.heads.model import save_model
+    from breeds.store import Store
+    from breeds.train import train
+
+    folder = tmp_path_factory.mktemp("app")
+    for breed in sorted(drawn_photos.iterdir())[:5]:
+        shutil.copytree(breed, folder / "photos" / breed.name)
+    extract_photos(folder / "photos", folder / "features/photos.h5", size=96)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few photos are few for scikit-learn's solver
+        model = train(Store.open(folder / "features/photos.h5"), C=0.01)
+    save_model(model, folder / "models/photos.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The application on `app_place`, in a process of its own."""
+    from served import serving
+
+    with serving(app_place, tmp_path_factory.mktemp("temporary")) as running:
+        yield running
+
+
 MakeStore = Callable[..., Path]
 
 
@@ -212,11 +241,11 @@ def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
 
 
 #: Whatever asks for one of these runs a network or the scripts over photos, or loads TensorFlow.
-SLOW_FIXTURES = {"random_engine", "workplace", "load_img", "browser"}
+SLOW_FIXTURES = {"random_engine", "workplace", "load_img", "browser", "app_place"}
 #: Where pytest-xdist runs the tests in several processes, those of a group share one: what is costly
 #: is made once for all of them, and only one process carries TensorFlow.
 GROUPS = {"random_engine": "tensorflow", "load_img": "tensorflow"} | {
-    name: name for name in ("workplace", "int8", "kaggle", "browser")
+    name: name for name in ("workplace", "int8", "kaggle", "browser", "app_place")
 }
 
 

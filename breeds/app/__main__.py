@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly
         signal.signal(_number, lambda *_: os._exit(0))
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
@@ -66,7 +67,7 @@ def main() -> int:
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
     from breeds.app.desk import Desk
     from breeds.app.guard import Secrets
-    from breeds.app.server import guarded, listen, make_app, serve
+    from breeds.app.server import guarded, listen, make_app, make_server, serve
     from breeds.app.site import Site
     from breeds.app.uploads import Uploads
     from breeds.app.workshop import Workshop
@@ -85,7 +86,7 @@ def main() -> int:
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     say(f"Breeds is at http://{host}:{port}/ (Ctrl-C ends it)")
     sys.stdout.flush()
-    serve(app, listening)
+    asyncio.run(serve(make_server(app), listening))
     return 0
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from breeds.app.guard import with_headers
 
@@ -59,7 +59,7 @@ class Connection(H11Protocol):
             (b"connection", b"close"),
             *more,
         ]
-        head = h11.Response(status_code=status, headers=with_headers(headers))
+        head = h11.Response(status_code=status, headers=with_headers(headers), reason=STATUS_PHRASES[status])
         events = (head, h11.Data(data=body), h11.EndOfMessage())
         try:
             self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))

@@ -319,7 +319,7 @@ class Desk:
             engines = network.open()
             self.failure = ""
             streams = [
-                _outputs(engine, (job.pixels[number] for job in copy), network.maps)
+                _outputs(engine, copy, number, network.maps)
                 for number, (engine, copy) in enumerate(zip(engines, tee(jobs(), len(engines)), strict=True))
             ]
             started = time.perf_counter()
@@ -346,8 +346,9 @@ class Desk:
         job.future.set_result(Answered(answer, model, explanation))
 
 
-def _outputs(engine: Engine, pixels: Iterable[Pixels], maps: bool) -> Iterator[tuple[Any, ...]]:
-    """Yield the feature of each photo, with its map where the network was opened for it."""
+def _outputs(engine: Engine, jobs: Iterable[_Job], number: int, maps: bool) -> Iterator[tuple[Any, ...]]:
+    """Yield the feature of each photo by one network, with its map where that was opened for it."""
+    pixels = (job.pixels[number] for job in jobs)
     if maps:
         return engine.stream_maps(pixels)
     return ((feature,) for feature in engine.stream(pixels))

@@ -29,6 +29,8 @@ from breeds.text import say
 SLOWEST, LONGEST_PAUSE = 20_000, 15.0
 #: Seconds in which a piece of an answer has to be taken.
 _TAKE_SECONDS = 30.0
+#: How many headers a request may have.
+MOST_HEADERS = 100
 # How long what still comes of a refused body is passed over.
 _DRAIN_SECONDS = 3.0
 _SAFE = ("GET", "HEAD")
@@ -284,6 +286,8 @@ def is_loopback(host: str) -> bool:
 
 def _unique_headers(scope: Scope) -> dict[str, str]:
     """Return the headers; those that are decided by must not come twice."""
+    if len(scope["headers"]) > MOST_HEADERS:
+        raise RefusedError(431, f"The request has more than {MOST_HEADERS} headers.")
     found: dict[str, str] = {}
     for raw, value in scope["headers"]:
         name = raw.decode("latin-1").lower()
@@ -304,8 +308,8 @@ def _name_of(host: str) -> str:
     ('localhost', '::1', '')
     """
     if host.startswith("["):
-        name, _, port = host[1:].partition("]")
-        port = port.removeprefix(":") if port else "0"
+        name, end, port = host[1:].partition("]")
+        port = (port.removeprefix(":") if port else "0") if end else ""
     else:
         name, colon, port = host.partition(":")
         port = port if colon else "0"

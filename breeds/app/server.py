@@ -128,8 +128,8 @@ def listen(host: str, port: int) -> Socket:
         raise BreedsError(f"Cannot serve on {host} port {port}: {os.strerror(error.errno or 0)}.") from None
 
 
-def serve(app: ASGIApp, listening: Socket) -> None:
-    """Serve until the process ends."""
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """Return what serves the application; it says nothing of its own."""
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # what strangers send is no news
     config = uvicorn.Config(
         app,
@@ -142,12 +142,14 @@ def serve(app: ASGIApp, listening: Socket) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=15,
+        timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=_LONGEST_HEAD,
     )
-    asyncio.run(_serve(uvicorn.Server(config), listening))
+    return uvicorn.Server(config)
 
 
-async def _serve(server: uvicorn.Server, listening: Socket) -> None:
+async def serve(server: uvicorn.Server, listening: Socket) -> None:
+    """Serve until the process ends, or ``server.should_exit`` is set."""
     asyncio.get_running_loop().set_exception_handler(_tell)
     await server._serve([listening])  # without its own way with signals
 

@@ -79,13 +79,15 @@ class Uploads:
     ----------
     most_bytes
         What all photos of one request may have.
+    base
+        Where the folder is made; by default, where the system has its temporary files.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, base: Path | None = None) -> None:
         self.most_bytes = most_bytes
         self._here = 0
         self._numbers: Iterator[int] = count()
-        base = Path(tempfile.gettempdir())
+        base = base or Path(tempfile.gettempdir())
         _remove_leftovers(base)
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))  # 0700
         self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

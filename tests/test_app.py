@@ -1,0 +1,760 @@
+"""The application: its answers are predict.py's, it is fair, and whatever a request does stays a request."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_refused, extract_photos, run_script
+from PIL import Image
+from served import (
+    MODEL,
+    PATIENCE,
+    Served,
+    all_of,
+    files,
+    gated,
+    jpeg,
+    multipart,
+    part,
+    serving,
+    serving_here,
+)
+
+from breeds.app import connections, guard
+from breeds.app.desk import BusyError, Desk
+from breeds.app.turns import FullError, Turns
+from breeds.heads.model import Model, load_model, save_model
+from breeds.photos import key_of
+from breeds.store import Store
+from breeds.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
+
+
+def until(true: object, seconds: float = PATIENCE) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+# --- its answers -------------------------------------------------------------------------------
+
+
+def test_the_answers_are_those_of_predict_in_the_order_asked(
+    served: Served, app_place: Path, drawn_photos: Path, tmp_path: Path
+) -> None:
+    known = sorted((app_place / "photos").rglob("*.jpg"))[:3]
+    others = sorted(sorted(drawn_photos.iterdir())[-1].iterdir())[:3]
+    shutil.copy(known[0], tmp_path / "cut.jpg")
+    os.truncate(tmp_path / "cut.jpg", 700)
+    (tmp_path / "empty.jpg").touch()
+    Image.open(known[1]).save(tmp_path / "a.png")
+    odd = sorted(tmp_path.glob("*.*"))
+    asked = [others[0], odd[0], known[0], odd[1], others[1], odd[2], known[1], known[0], known[2], others[2]]
+    done = run_script("predict.py", *asked, "--top-k=3", "--format=json", "--no-cache",
+                      "--model", app_place / MODEL, cwd=tmp_path)  # fmt: skip
+    wanted = [json.loads(line) for line in done.stdout.splitlines()]
+    with served.client() as client:
+        answer = client.post(
+            "/api/predict", files=[("files", (path.name, path.read_bytes())) for path in asked]
+        )
+        assert answer.status_code == 200
+        assert [row["name"] for row in answer.json()] == [path.name for path in asked]
+        for row in wanted:
+            del row["path"]
+        found = answer.json()
+        for row in found:
+            del row["name"]
+        assert found == wanted
+        assert sum(row["error"] is not None for row in found) == 2
+        five = client.post("/api/predict?top=5", files=files(known[0].read_bytes())).json()
+        assert len(five[0]["top"]) == 5 and five[0]["top"][:3] == wanted[2]["top"]
+    assert served.left() == []
+
+
+def test_many_photos_keep_their_order(served: Served) -> None:
+    photos = [jpeg(number, (400, 300) if number % 7 == 0 else (32, 24)) for number in range(60)]
+    photos[13] = photos[40] = b"no photo"
+    with served.client() as client:
+        together = client.post("/api/predict", files=files(*photos)).json()
+        assert [row["name"] for row in together] == [f"{number}.jpg" for number in range(60)]
+        for number in (0, 7, 13, 59):
+            (alone,) = client.post("/api/predict", files=files(photos[number])).json()
+            assert {**alone, "name": ""} == {**together[number], "name": ""}
+        assert [number for number, row in enumerate(together) if row["error"]] == [13, 40]
+
+
+def test_addresses_are_rows_too_and_fetching_is_switched_off(served: Served) -> None:
+    with served.client() as client:
+        rows = client.post("/api/predict", json={"urls": ["https://example.org/a.jpg", "file:///etc/passwd"]})
+        assert [row["error"] for row in rows.json()] == ["fetching from the web is switched off"] * 2
+        assert rows.json()[0]["name"] == "https://example.org/a.jpg"
+        for wrong in (b"", b"{", b"[]", b'{"urls": []}', b'{"urls": [1]}', b'{"urls": "a"}', b"[" * 100_000):
+            found = client.post("/api/predict", content=wrong, headers={"content-type": "application/json"})
+            assert (found.status_code, "error" in found.json()) == (400, True)
+        assert client.post("/api/predict", json={"urls": ["a"] * 257}).status_code == 413
+        assert client.post("/api/predict", json={"urls": ["a" * 2**20]}).status_code == 413
+
+
+def test_model_and_health(served: Served, app_place: Path) -> None:
+    with served.client() as client:
+        until(lambda: client.get("/api/health").json()["warm"])
+        assert client.get("/api/health").json()["status"] == "ok"
+        model = load_model(app_place / MODEL)
+        about = client.get("/api/model").json()
+        assert about["classes"] == model.classes
+        assert (about["name"], about["recipe"]) == ("photos", str(model.recipe))
+
+
+def test_openapi_describes_it_and_nothing_is_loaded_from_elsewhere(served: Served) -> None:
+    with served.client() as client:
+        described = client.get("/openapi.json").json()
+        assert set(described["paths"]) == {"/api/predict", "/api/model", "/api/health"}
+        assert set(described["paths"]["/api/predict"]["post"]["requestBody"]["content"]) == {
+            "multipart/form-data",
+            "application/json",
+        }
+        assert "://" not in json.dumps(described)
+        for address in ("/", "/api"):
+            page = client.get(address).text
+            assert not re.findall(r"""(?:src|href|action)=["'](?!/(?!/)|data:,)""", page)
+
+
+def test_head_is_get_without_a_body(served: Served) -> None:
+    with served.client() as client:
+        found, whole = client.head("/"), client.get("/")
+        assert (found.status_code, found.content) == (200, b"")
+        assert found.headers["content-length"] == str(len(whole.content))
+
+
+# --- photos of the store ------------------------------------------------------------------------
+
+
+def test_photos_are_given_by_their_key(served: Served, app_place: Path) -> None:
+    photo = min((app_place / "photos").rglob("*.jpg"))
+    key = key_of(photo.read_bytes())
+    with served.client() as client:
+        for address, longest in ((f"/photo/{key}", 1200), (f"/thumb/{key}", 160)):
+            found = client.get(address)
+            assert found.headers["content-type"] == "image/jpeg"
+            assert max(Image.open(io.BytesIO(found.content)).size) <= longest
+            assert "immutable" in found.headers["cache-control"]
+
+
+HOSTILE_PATHS = [
+    "/photo/", "/photo/x", "/photo/" + "0" * 64, "/photo/" + "F" * 64, "/photo/../../../etc/passwd",
+    "/photo/..%2f..%2fetc%2fpasswd", "/photo/%2e%2e/%2e%2e/etc/passwd", "/photo/%00", "/thumb/" + "a" * 3000,
+    "/photo/" + "0" * 64 + "/..", "/thumb/" + "0" * 63 + "%0a", "/static/", "/static/../try.html",
+    "/static/app/try.html", "/static/..%2f..%2f..%2fetc/passwd", "/static//etc/passwd", "/static/look.css/",
+    "/static/%2e%2e/render.py", "/static/app", "//etc/passwd", "/photos/", "/docs", "/redoc", "/.git/config",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", HOSTILE_PATHS)
+def test_no_path_of_a_request_reaches_the_files(served: Served, path: str) -> None:
+    answer = served.answer_to(get(path))
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"root:" not in answer and b"{%" not in answer
+    assert names_in(answer) >= STRICT
+
+
+# --- what is wrong with a request ----------------------------------------------------------------
+
+#: Headers that every answer has, whatever it is.
+STRICT = {
+    "content-security-policy", "x-content-type-options", "referrer-policy", "cross-origin-opener-policy",
+    "cross-origin-resource-policy", "cache-control", "x-frame-options",
+}  # fmt: skip
+
+
+def names_in(answer: bytes) -> set[str]:
+    """The names of the headers in an answer."""
+    head = answer.partition(b"\r\n\r\n")[0].decode().splitlines()[1:]
+    return {line.partition(":")[0].lower() for line in head}
+
+
+KIND = b"multipart/form-data; boundary=b0undary"
+
+
+def post(body: bytes, kind: bytes = KIND, more: bytes = b"") -> bytes:
+    """A whole request with that body."""
+    head = b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + kind + b"\r\n" + more
+    return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def get(path: str, host: str = "localhost") -> bytes:
+    """A whole request, after which the connection is closed."""
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+
+
+#: The head of a field that is no photo.
+FIELD = b'Content-Disposition: form-data; name="a"\r\n\r\n'
+
+
+HOSTILE_BODIES = {
+    "no boundary": (415, multipart(part(b"x")), b"multipart/form-data"),
+    "empty boundary": (415, multipart(part(b"x")), b'multipart/form-data; boundary=""'),
+    "long boundary": (400, b"x", b"multipart/form-data; boundary=" + b"b" * 300),
+    "another kind": (415, b"a=b", b"application/x-www-form-urlencoded"),
+    "no kind": (415, b"a=b", b""),
+    "another boundary": (400, multipart(part(b"x"), boundary=b"other"), None),
+    "empty": (400, b"", None),
+    "no end": (400, multipart(part(b"x"), end=False), None),
+    "cut": (400, multipart(part(jpeg()))[:-40], None),
+    "no parts": (400, multipart(), None),
+    "a part without a name": (400, multipart(b"\r\nx"), None),
+    "a part of another kind": (400, multipart(FIELD.replace(b"form-data", b"attachment") + b"x"), None),
+    "only fields": (400, multipart(FIELD + b"x"), None),
+    "files of another field": (400, multipart(part(b"x", name=b"other")), None),
+    "thousands of photos": (413, multipart(*[part(b"x")] * 3000), None),
+    "thousands of fields": (413, multipart(*[FIELD + b"x"] * 3000), None),
+    "a large field": (413, multipart(FIELD + b"x" * 9000), None),
+    "thousands of heads": (400, multipart(b"A: b\r\n" * 3000 + part(b"x")), None),
+    "an endless head": (400, multipart(b"A: " + b"b" * 100_000), None),
+    "bare line feeds": (400, multipart(part(b"x")).replace(b"\r\n", b"\n"), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_BODIES)
+def test_a_hostile_body_is_refused_in_a_sentence(served: Served, name: str) -> None:
+    status, body, kind = HOSTILE_BODIES[name]
+    more = b"Connection: close\r\n"
+    answer = served.answer_to(post(body, kind, more) if kind is not None else post(body, more=more))
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
+    assert names_in(answer) >= STRICT
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].endswith(".")
+    assert served.left() == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        (b"../../../../tmp/x.jpg", "x.jpg"),
+        (b"..\\\\..\\\\x.jpg", "x.jpg"),
+        (b"/etc/passwd", "passwd"),
+        (b"..", ".."),
+        (b"a\0b.jpg", "a\0b.jpg"),
+        (b"\xff\xfe.jpg", "\ufffd\ufffd.jpg"),
+        ("é😀.jpg".encode(), "é😀.jpg"),
+        (b"x" * 3000, "x" * 255),
+        (b"<script>.jpg", "<script>.jpg"),
+        (b"\x1b[2J.jpg", "\x1b[2J.jpg"),
+        (b"", ""),
+    ],
+)
+def test_a_name_is_only_shown(served: Served, sent: bytes, shown: str) -> None:
+    answer = served.answer_to(post(multipart(part(jpeg(), sent)), more=b"Connection: close\r\n"))
+    (row,) = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert row["name"] == shown
+    assert row["error"] is None
+    assert served.left() == []
+
+
+def test_what_is_no_http_is_answered_with_all_headers(served: Served) -> None:
+    for data in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nHost: localhost\r\nA b: c\r\n\r\n",
+                 b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 100_000,
+                 b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+                 b"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                 b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"):  # fmt: skip
+        answer = served.answer_to(data + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 "), (data[:60], answer[:200])
+        assert names_in(answer) >= STRICT
+
+
+def test_hundreds_of_headers_are_refused(served: Served) -> None:
+    with served.client() as client:
+        assert client.get("/", headers={f"a{number}": "b" for number in range(80)}).status_code == 200
+        refused = client.get("/", headers={f"a{number}": "b" for number in range(200)})
+        assert (refused.status_code, set(refused.headers) >= STRICT) == (431, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 200), ("GET", "/api", 200), ("GET", "/api/health", 200), ("GET", "/openapi.json", 200),
+        ("GET", "/static/look.css", 200), ("GET", "/nothing", 404), ("GET", "/api/nothing", 404),
+        ("PUT", "/", 405), ("GET", "/api/predict", 405), ("OPTIONS", "/api/predict", 405),
+        ("POST", "/", 415), ("POST", "/card", 415), ("POST", "/api/predict?top=0", 400), ("TRACE", "/", 405),
+    ],
+)  # fmt: skip
+def test_every_answer_has_the_strict_headers(served: Served, method: str, path: str, status: int) -> None:
+    with served.client() as client:
+        found = client.request(method, path)
+    assert found.status_code == status
+    assert set(found.headers) >= STRICT
+    policy = found.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
+    assert "server" not in found.headers and "access-control-allow-origin" not in found.headers
+    assert path.startswith("/static") == ("immutable" in found.headers["cache-control"])
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((good, 200) for good in ("localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:8000",
+                                   "127.9.9.9", "[::1]:80")),
+        *((bad, 421) for bad in ("evil.example", "evil.example:8000", "localhost.evil.example", "0.0.0.0", "",
+                                 "127.0.0.1.evil.example", "192.168.1.2", "localhost:x", "2130706433",
+                                 "127.1",
+                                 "localhost@evil.example", "[::1", "localhost, evil.example")),
+    ],
+)  # fmt: skip
+def test_only_its_own_names_are_served(served: Served, host: str, status: int) -> None:
+    answer = served.answer_to(get("/", host))
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert names_in(answer) >= STRICT
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "OWN"}, 200),
+        ({"origin": "OWN", "sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "none"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": ""}, 403),
+        ({"origin": "http://localhost:1"}, 403),
+        ({"origin": "http://127.0.0.1.evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "OWN", "sec-fetch-site": "same-site"}, 403),
+    ],
+)
+def test_other_pages_may_ask_for_nothing(served: Served, headers: dict[str, str], status: int) -> None:
+    headers = {name: value.replace("OWN", served.url) for name, value in headers.items()}
+    with served.client() as client:
+        for path in ("/api/predict", "/card", "/"):
+            answer = client.post(path, files=files(jpeg()), headers=headers)
+            assert (answer.status_code, set(answer.headers) >= STRICT) == (status, True)
+
+
+# --- tokens --------------------------------------------------------------------------------------
+
+
+def test_with_a_token_nothing_is_served_without_it(app_place: Path, tmp_path: Path) -> None:
+    token = "correct-horse"
+    with serving_here(app_place, tmp_path, token=token) as running, running.client() as client:
+        for path in ("/", "/api/health", "/static/look.css", "/nothing", "/openapi.json", "/?token=wrong"):
+            refused = client.get(path)
+            assert (refused.status_code, set(refused.headers) >= STRICT) == (401, True)
+        for wrong in (
+            f"Bearer {token}x",
+            "Bearer",
+            token,
+            f"Basic {token}",
+            f"Bearer {token[:-1]}",
+        ):
+            assert client.get("/api/health", headers={"authorization": wrong}).status_code == 401
+        assert client.post(f"/api/predict?token={token}", files=files(jpeg())).status_code == 401
+        bearer = {"authorization": f"Bearer {token}"}
+        assert client.get("/api/health", headers=bearer).status_code == 200
+        assert client.post("/api/predict", files=files(jpeg()), headers=bearer).status_code == 200
+        evil = {**bearer, "host": "evil.example"}
+        assert client.get("/api/health", headers=evil).status_code == 421
+        moved = client.get(f"/api/model?a=1&token={token}&b=%26")
+        assert (moved.status_code, moved.headers["location"]) == (303, "/api/model?a=1&b=%26")
+        cookie = moved.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and token not in cookie
+        assert client.get("/api/model").status_code == 200
+        client.cookies.clear()
+        name = cookie.partition("=")[0]
+        for wrong in (token, "", "x"):
+            assert client.get("/", headers={"cookie": f"{name}={wrong}"}).status_code == 401
+        for path in (f"//evil.example/?token={token}", f"/\\evil.example/?token={token}"):
+            answer = running.answer_to(get(path))
+            assert b"location: /evil.example" in answer
+
+
+def test_the_pages_token_is_another_for_every_start(app_place: Path, tmp_path: Path) -> None:
+    one, other = guard.Secrets(), guard.Secrets()
+    one.check_page(one.page)
+    for wrong in (other.page, "", "é"):
+        with pytest.raises(guard.RefusedError):
+            one.check_page(wrong)
+
+
+# --- slow, many, gone ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is slow is cut after a second and less."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.6)
+    monkeypatch.setattr(connections, "TAKE_SECONDS", 0.6)
+    monkeypatch.setattr(connections, "_TICK", 0.1)
+    monkeypatch.setattr(guard, "LONGEST_PAUSE", 0.6)
+    monkeypatch.setattr(guard, "_DRAIN_SECONDS", 0.2)
+
+
+def test_slow_clients_hold_nobody_up_and_are_cut(app_place: Path, tmp_path: Path, impatient: None) -> None:
+    gate, desk = gated()
+    gate.let(1000)
+    body = multipart(part(jpeg(size=(300, 300))))
+    with serving_here(app_place, tmp_path, desk) as running, running.client() as client:
+        quick = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        slow = [running.raw(data) for data in (
+            b"", b"GET / HT", quick[:-2], post(body)[:-len(body)], post(body)[:-9], quick + b"GET",
+        )]  # fmt: skip
+        drips = [running.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n"), running.raw(post(body)[:200])]
+        stop = threading.Event()
+
+        def drip(connection: socket.socket) -> None:
+            while not stop.wait(0.1):
+                try:
+                    connection.sendall(b"a")
+                except OSError:
+                    return
+
+        with ThreadPoolExecutor() as pool:
+            for connection in drips:
+                pool.submit(drip, connection)
+            started = time.monotonic()
+            for _ in range(20):
+                assert client.post("/api/predict", files=files(jpeg())).status_code == 200
+            answers = [all_of(connection) for connection in [*slow, *drips]]
+            assert time.monotonic() - started < 20
+            stop.set()
+        for connection in [*slow, *drips]:
+            connection.close()
+        assert [answer[:12] for answer in answers] == [
+            b"", b"", b"", b"HTTP/1.1 408", b"HTTP/1.1 408", b"HTTP/1.1 200", b"", b"HTTP/1.1 408",
+        ]  # fmt: skip
+        assert all(names_in(answer) >= STRICT for answer in answers if answer)
+        until(lambda: running.left() == [])
+        assert client.get("/api/health").status_code == 200  # kept open, though cut while quiet
+
+
+def test_who_takes_no_answer_is_cut(app_place: Path, tmp_path: Path, impatient: None) -> None:
+    _, desk = gated()
+    with serving_here(app_place, tmp_path, desk) as running:
+        greedy = socket.socket()
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.connect(("127.0.0.1", running.port))
+        ask = b"GET /static/look.css HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with pytest.raises(OSError):
+            end = time.monotonic() + PATIENCE
+            while time.monotonic() < end:
+                greedy.settimeout(0.2)
+                try:
+                    greedy.sendall(ask * 20)
+                except TimeoutError:
+                    continue
+        greedy.close()
+        assert time.monotonic() < end
+
+
+def test_too_many_connections_are_told_so(
+    app_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MOST", 5)
+    _, desk = gated()
+    with serving_here(app_place, tmp_path, desk) as running:
+        open_ones = [running.raw() for _ in range(5)]
+        ask = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        until(lambda: running.answer_to(ask).startswith(b"HTTP/1.1 503 "))
+        refused = running.answer_to(ask)
+        assert {*STRICT, "retry-after"} <= names_in(refused)
+        for connection in open_ones:
+            connection.close()
+        until(lambda: running.answer_to(ask).startswith(b"HTTP/1.1 200 "))
+
+
+@pytest.mark.parametrize("how", ["length", "chunks"])
+def test_what_is_too_large_is_refused_while_it_comes(app_place: Path, tmp_path: Path, how: str) -> None:
+    _, desk = gated()
+    with serving_here(app_place, tmp_path, desk, most_bytes=10**6) as running, running.client() as client:
+        body = multipart(part(b"x" * 4_000_000))
+        kind = {"content-type": "multipart/form-data; boundary=b0undary"}
+        content = body if how == "length" else (body[i : i + 50_000] for i in range(0, len(body), 50_000))
+        answer = client.post("/api/predict", content=content, headers=kind)
+        assert (answer.status_code, set(answer.headers) >= STRICT) == (413, True)
+        assert "MB" in answer.json()["error"]
+        assert running.left() == []
+        assert client.get("/api/health").status_code == 200
+
+
+def test_a_request_of_many_photos_does_not_hold_up_one_of_one(app_place: Path, tmp_path: Path) -> None:
+    gate, desk = gated()
+    with serving_here(app_place, tmp_path, desk) as running, ThreadPoolExecutor() as pool:
+        photos = files(*[jpeg(n) for n in range(200)])
+        many = pool.submit(lambda: running.client().post("/api/predict", files=photos))
+        until(lambda: running.site.desk.waiting > 150)  # type: ignore[union-attr]
+        one = pool.submit(lambda: running.client().post("/api/predict", files=files(jpeg(1000))))
+        waiting = running.site.desk.waiting  # type: ignore[union-attr]
+        until(lambda: running.site.desk.waiting > waiting or one.done())  # type: ignore[union-attr]
+        while not one.done():
+            gate.let(1)
+            time.sleep(0.02)
+        assert not many.done()
+        assert gate.computed < 30
+        gate.let(1000)
+        assert len(many.result().json()) == 200
+
+
+def test_beyond_the_queue_there_is_503_and_when_to_come_again(app_place: Path, tmp_path: Path) -> None:
+    gate, desk = gated(most_waiting=40)
+    photos = files(*[jpeg(n) for n in range(41)])
+    with (
+        serving_here(app_place, tmp_path, desk) as running,
+        ThreadPoolExecutor() as pool,
+        running.client() as client,
+    ):
+        waiting = pool.submit(lambda: running.client().post("/api/predict", files=photos[:40]))
+        until(lambda: running.site.desk.waiting >= 30)  # type: ignore[union-attr]
+        for path, some in (("/api/predict", photos), ("/api/predict", photos[:20]), ("/card", photos[:20])):
+            refused = client.post(path, files=some)
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) >= 1
+            assert set(refused.headers) >= STRICT
+        assert client.get("/api/health").json()["waiting"] >= 30
+        gate.let(1000)
+        assert waiting.result().status_code == 200
+        assert client.post("/api/predict", files=photos[:20]).status_code == 200
+
+
+def test_who_gives_up_costs_nothing_more(app_place: Path, tmp_path: Path) -> None:
+    gate, desk = gated()
+    body = multipart(*[part(jpeg(n)) for n in range(100)])
+    with serving_here(app_place, tmp_path, desk) as running:
+        assert running.site is not None
+        site = running.site
+        for _ in range(3):
+            with running.raw(post(body)):
+                until(lambda: site.desk.waiting > 50)
+            until(lambda: not len(site.desk._turns))
+        until(lambda: running.left() == [])
+        gate.let(1000)
+        with running.client() as client:
+            assert client.post("/api/predict", files=files(jpeg(7))).status_code == 200
+        assert gate.computed < 20
+
+
+def test_photos_that_are_here_at_once_are_bounded(app_place: Path, tmp_path: Path) -> None:
+    gate, desk = gated()
+    with serving_here(app_place, tmp_path, desk, most_bytes=10**6) as running:
+        body = post(multipart(part(b"x" * 900_000)))[:-20]
+        slow = [running.raw(body) for _ in range(4)]
+        until(lambda: running.site.uploads._here > 3_000_000)  # type: ignore[union-attr]
+        with running.client() as client:
+            refused = client.post("/api/predict", files=files(b"x" * 900_000))
+            assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
+            for connection in slow:
+                connection.close()
+            gate.let(9)
+            until(lambda: client.post("/api/predict", files=files(b"x" * 900_000)).status_code == 200)
+        until(lambda: running.left() == [])
+        assert running.site.uploads._here == 0  # type: ignore[union-attr]
+
+
+# --- the desk --------------------------------------------------------------------------------------
+
+
+def test_turns_are_taken_in_turn_and_bounded() -> None:
+    turns: Turns[str] = Turns(7)
+    turns.add(["a1", "a2", "a3"])
+    b = turns.add(["b1", "b2"])
+    turns.add(["c1"])
+    turns.add([])
+    with pytest.raises(FullError):
+        turns.add(["d1", "d2"])
+    assert [turns.take() for _ in range(3)] == ["a1", "b1", "c1"]
+    turns.drop(b)
+    assert [turns.take() for _ in range(2)] == ["a2", "a3"]
+    assert (len(turns), turns.room()) == (0, 7)
+    turns.close()
+    assert turns.take() is None
+
+
+def desk_of(model: Model) -> Iterator[Desk]:
+    desk = Desk(model)
+    desk.start()
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def desk(app_place: Path) -> Iterator[Desk]:
+    """A desk on the model of `app_place`, with its network."""
+    yield from desk_of(load_model(app_place / MODEL))
+
+
+def keyed(folder: Path, count: int) -> list[tuple[str, str]]:
+    return [(key_of(path.read_bytes()), str(path)) for path in sorted(folder.rglob("*.jpg"))[:count]]
+
+
+def test_the_model_is_exchanged_while_it_runs(desk: Desk, app_place: Path) -> None:
+    photos = keyed(app_place / "photos", 6)
+    before = [future.result(PATIENCE) for future in desk.ask(photos).futures]
+    network = desk._setup.network
+    store = Store.open(app_place / "features/photos.h5")
+    other = train(store, C=10.0)
+    other.classes = [name.upper() for name in other.classes]
+    desk.use(other)
+    after = [future.result(PATIENCE) for future in desk.ask(photos, explain=True).futures]
+    assert desk._setup.network is network and desk.warm
+    features = store.features_of([key for key, _ in photos])
+    for (old, new), feature in zip(zip(before, after, strict=True), features, strict=True):
+        assert old.model.classes != new.model.classes == other.classes
+        assert new.answer.probabilities is not None
+        assert np.allclose(new.answer.probabilities, other.probabilities(feature[None])[0], atol=1e-12)
+        assert old.explanation is None and new.explanation is not None
+
+
+@pytest.fixture(scope="module")
+def two_stores(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model on two stores of the same photos."""
+    other = tmp_path_factory.mktemp("other") / "crop.h5"
+    extract_photos(app_place / "photos", other, size=96, resize="crop")
+    return train(Store.open_beside([app_place / "features/photos.h5", other]), C=0.01)
+
+
+def test_a_model_that_cannot_be_explained_still_answers(
+    two_stores: Model, desk: Desk, app_place: Path, tmp_path: Path
+) -> None:
+    save_model(two_stores, tmp_path / "two.safetensors")
+    (tmp_path / "bad.jpg").write_bytes(b"no photo")
+    photos = [*keyed(app_place / "photos", 9), (key_of(b"no photo"), str(tmp_path / "bad.jpg"))]
+    desk.use(two_stores)
+    found = [future.result(PATIENCE) for future in desk.ask(photos, explain=True).futures]
+    options = ("--format=json", "--no-cache", "--model", tmp_path / "two.safetensors")
+    done = run_script("predict.py", *[path for _, path in photos], *options, cwd=tmp_path)
+    wanted = [json.loads(line) for line in done.stdout.splitlines()]
+    for one, row in zip(found, wanted, strict=True):
+        assert one.explanation is None
+        shares = one.answer.probabilities
+        assert (None if shares is None else round(float(shares.max()), 6)) == row["probability"]
+
+
+def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
+    app_place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(app_place / MODEL)
+    broken = load_model(app_place / MODEL)
+    broken.recipe = type(model.recipe)(**{**vars(model.recipe), "weights_sha256": "0" * 64})
+    desk = Desk(broken)
+    desk.start()
+    until(lambda: desk.failure)
+    (photo,) = keyed(app_place / "photos", 1)
+    with pytest.raises(Exception, match="weights"):
+        desk.ask([photo]).futures[0].result(PATIENCE)
+    desk.use(model)
+    assert desk.ask([photo]).futures[0].result(PATIENCE).answer.probabilities is not None
+    assert desk.failure == ""
+    desk.close()
+    assert "no photo can be answered: The model was trained on" in capsys.readouterr().err
+
+
+def test_a_full_desk_says_when_to_come_again(app_place: Path) -> None:
+    desk = Desk(load_model(app_place / MODEL), most_waiting=3)  # not started: nothing is taken
+    asked = desk.ask([("0" * 64, "a")] * 3)
+    with pytest.raises(BusyError) as caught:
+        desk.ask([("0" * 64, "a")])
+    assert caught.value.seconds >= 1
+    asked.give_up()
+    assert all(future.cancelled() for future in asked.futures)
+    desk.check_room(3)
+
+
+def test_what_goes_wrong_is_a_sentence_and_no_page_of_python(
+    app_place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, make = gated()
+    with serving_here(app_place, tmp_path, make) as running, running.client() as client:
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("\x1b[2J\nfake: line")
+
+        running.site.workshop.large = fail  # type: ignore[union-attr, method-assign]
+        answer = client.get("/photo/" + "0" * 64)
+        assert (answer.status_code, set(answer.headers) >= STRICT) == (500, True)
+        assert "ZeroDivision" not in answer.text
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: \\x1b[2J\\nfake: line" in said
+    assert len(said.splitlines()) == 1 and "Traceback" not in said
+
+
+# --- the command line ------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_sentence(app_place: Path, tmp_path: Path) -> None:
+    def ran(*arguments: object, cwd: Path = app_place) -> subprocess.CompletedProcess[str]:
+        return run_script("-m breeds.app", *arguments, cwd=cwd)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(ran("--port", port), str(port), "--port")
+    assert_refused(ran("--host", "0.0.0.0", "--port", 0), "0.0.0.0", "--token")
+    assert_refused(ran("--host", "no.such.host.invalid", "--port", 0, "--token", "12345678"), "--host")
+    assert_refused(ran("--host", "192.0.2.1", "--port", 0, "--token", "12345678"), "192.0.2.1")
+    assert_refused(ran(cwd=tmp_path), "train_head.py")
+    assert_refused(ran("--model", "no.safetensors"), "no.safetensors")
+    assert_refused(ran("--store", "no.h5"), "no.h5")
+
+
+@pytest.mark.parametrize("wrong", ["--port=70000", "--port=x", "--token=short", "--token=with blank",
+                                   "--token=éééééééé", "--workers=0", "--max-upload=1"])  # fmt: skip
+def test_options_that_make_no_sense_are_refused(tmp_path: Path, wrong: str) -> None:
+    done = run_script("-m breeds.app", wrong, cwd=tmp_path)
+    assert done.returncode == 2 and wrong.split("=")[0] in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys, breeds.app.__main__ as m; m.parser(); print(*{'fastapi', 'numpy'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_quietly_and_leaves_nothing(app_place: Path, tmp_path: Path, number: int) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with serving(app_place, temporary) as running:
+        assert running.process is not None
+        body = multipart(*[part(jpeg(n)) for n in range(200)])
+        with running.raw(post(body)), running.raw(post(body)[:-50]):
+            until(lambda: running.left())
+            running.process.send_signal(number)
+            assert running.process.wait(5) == 0
+        rest = running.process.stdout.read()  # type: ignore[union-attr]
+    said = (temporary / "stderr").read_text()
+    assert [line for line in said.splitlines() if not line.startswith(("using ", "the model rests on"))] == []
+    assert rest == ""
+    assert os.listdir(temporary) == ["stderr"]
+
+
+def test_what_a_killed_one_left_behind_is_removed_and_nothing_else(app_place: Path, tmp_path: Path) -> None:
+    with serving(app_place, tmp_path) as running:
+        assert running.process is not None
+        running.process.kill()
+    (left,) = tmp_path.glob("breeds-app-*")
+    assert oct(left.stat().st_mode & 0o777) == "0o700"
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "lock").touch()
+    (tmp_path / "breeds-app-link").symlink_to(others)
+    (tmp_path / "breeds-app-mine").mkdir()
+    with serving(app_place, tmp_path) as one, serving(app_place, tmp_path) as other:
+        assert not left.exists()
+        assert (others / "lock").exists() and (tmp_path / "breeds-app-mine").exists()
+        assert len(list(tmp_path.glob("breeds-app-????????"))) == 2
+        for running in (one, other):
+            with running.client() as client:
+                assert client.post("/api/predict", files=files(jpeg())).status_code == 200
