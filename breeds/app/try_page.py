@@ -50,12 +50,16 @@ class Card:
         Whether that adds up to the score, or is a first approximation.
     nearest
         Training photos like it.
+    key, seen
+        The photo's key, and whether the model was trained on it.
     error
         Why there is no answer; then there is nothing else.
     """
 
     name: str
     error: str = ""
+    key: str = ""
+    seen: bool = False
     breed: str = ""
     unknown: bool = False
     sure: str = ""
@@ -120,6 +124,8 @@ def make_card(site: Site, upload: Upload, found: Answered) -> Card:
     shares = [(model.classes[i], float(answer.probabilities[i])) for i in order]
     card = Card(
         upload.name,
+        key=answer.key,
+        seen=model.has_seen(answer.key),
         breed=shares[0][0],
         unknown=answer.unknown,
         sure=certainty(shares[0][1]),

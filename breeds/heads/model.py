@@ -98,6 +98,10 @@ class Model:
         """Return the probabilities, float64 (n, classes), rows adding up to 1."""
         return softmax(self.logits(features))
 
+    def has_seen(self, key: str) -> bool:
+        """Say whether training has seen the photo of this key."""
+        return bool((self.seen == np.frombuffer(bytes.fromhex(key), dtype=np.uint8)).all(axis=1).any())
+
     def seen_keys(self) -> set[str]:
         """Return the keys of the photos that training has seen."""
         return _hexadecimal(self.seen)
