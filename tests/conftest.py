@@ -199,6 +199,9 @@ def served(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
     with serving(app_place, tmp_path_factory.mktemp("temporary")) as running:
         yield running
+        # Nothing that a request holds is told on the terminal, and none of the tests meets a defect.
+        said = (running.temporary / "stderr").read_text().splitlines()
+        assert [line for line in said if not line.startswith(("using ", "the model rests on random"))] == []
 
 
 MakeStore = Callable[..., Path]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import os
 import subprocess
 import sys
 import tracemalloc
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,8 @@ import pytest
 from conftest import ROOT, MakeStore
 from PIL import Image
 
+from breeds.errors import PhotoError
+from breeds.photos import decode, picture
 from breeds.store import FeatureIndex, Store
 
 # Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
@@ -95,3 +101,24 @@ def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tm
     assert table < 100 * 5000
     assert peak < 250 * 5000
     assert both - table < 50 * 5000
+
+
+def test_a_photo_that_is_decoded_is_let_go_at_once() -> None:
+    """Its bytes must not wait for Python to look for circles, which it rarely does."""
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(file, "JPEG")
+    photos = [file.getvalue() + bytes([number]) for number in range(40)]
+    photos += [photo[: len(photo) // 2] for photo in photos]
+    decode(photos[0], 96)
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for photo in photos:
+            for function in (partial(decode, size=96), partial(picture, longest=96)):
+                with suppress(PhotoError):
+                    function(bytes(bytearray(photo)))  # bytes of its own
+        assert tracemalloc.get_traced_memory()[0] < 20 * len(photos[0])
+    finally:
+        tracemalloc.stop()
+        gc.enable()

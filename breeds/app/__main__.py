@@ -14,6 +14,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -83,6 +84,7 @@ def main() -> int:
     port = listening.getsockname()[1]
     app = guarded(make_app(site), arguments.host, port)
     desk.start()
+    threading.Thread(target=workshop.warm_up, daemon=True).start()
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     say(f"Breeds is at http://{host}:{port}/ (Ctrl-C ends it)")
     sys.stdout.flush()

@@ -324,7 +324,11 @@ class Desk:
             ]
             started = time.perf_counter()
             for found in zip(*streams, strict=True):
-                self._finish(under_way.popleft(), found)
+                job = under_way.popleft()
+                try:
+                    job.future.set_result(self._answered(job, found))
+                except Exception as error:  # of the head, which says nothing about the next photo
+                    job.future.set_exception(error)
                 now = time.perf_counter()
                 self._seconds += 0.1 * (now - started - self._seconds)
                 started = now
@@ -333,8 +337,8 @@ class Desk:
             for job in under_way or [first]:
                 job.future.set_exception(error)
 
-    def _finish(self, job: _Job, found: Sequence[Any]) -> None:
-        """Give the answer: the head on the features of all networks beside each other."""
+    def _answered(self, job: _Job, found: Sequence[Any]) -> Answered:
+        """Return the answer: the head on the features of all networks beside each other."""
         assert job.setup is not None
         model, (key, path) = job.setup.model, job.photo
         job.pixels.clear()
@@ -343,7 +347,7 @@ class Desk:
         explanation = None
         if job.explain and job.setup.network.maps:
             explanation = explanation_of(model, feature, found[0][1])
-        job.future.set_result(Answered(answer, model, explanation))
+        return Answered(answer, model, explanation)
 
 
 def _outputs(engine: Engine, jobs: Iterable[_Job], number: int, maps: bool) -> Iterator[tuple[Any, ...]]:

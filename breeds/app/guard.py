@@ -225,7 +225,10 @@ class _Exchange:
         await self._take(message)
 
     async def _take(self, message: Message) -> None:
-        await asyncio.wait_for(self._send(message), _TAKE_SECONDS)
+        try:
+            await asyncio.wait_for(self._send(message), _TAKE_SECONDS)
+        except TimeoutError:
+            raise _CutError from None
 
     async def _drain(self) -> None:
         """Pass over what still comes of the body: who is still sending could not read the answer."""
@@ -251,21 +254,23 @@ class _Exchange:
 
     async def fail(self, error: Exception) -> None:
         """Answer for an error: of the request, or a defect of ours, which is told on the terminal."""
+        if isinstance(error, _CutError):
+            raise error
         if not isinstance(error, RefusedError):
             say(f"error: {self._scope['method']} {self._scope['path']}: {type(error).__name__}: {error}",
                 file=sys.stderr)  # fmt: skip
         if self._ended:
             return
         if self._answered:
-            raise _Cut from None
+            raise _CutError from None
         if isinstance(error, RefusedError):
             await self.answer(error.status, error.sentence, error.headers)
         else:
             await self.answer(500, WRONG)
 
 
-class _Cut(Exception):  # noqa: N818
-    """The answer cannot be finished: the connection is cut."""
+class _CutError(Exception):
+    """The answer cannot be finished, or is not taken: the connection is cut."""
 
 
 def with_headers(given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from breeds.app.site import site_of
+from breeds.errors import PhotoError
 from breeds.pages.thumbs import Thumbnail
 
 router = APIRouter(include_in_schema=False)
@@ -17,19 +20,21 @@ _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 @router.get("/photo/{key}")
 def photo(request: Request, key: str) -> Response:
     """Give a photo of the store, large enough to judge."""
-    return _answer(site_of(request).workshop.large(key))
+    return _jpeg(site_of(request).workshop.large, key)
 
 
 @router.get("/thumb/{key}")
 def thumb(request: Request, key: str) -> Response:
     """Give a photo of the store, small."""
-    return _answer(site_of(request).workshop.thumb(key))
+    return _jpeg(site_of(request).workshop.thumb, key)
 
 
-def _answer(found: Thumbnail | None) -> Response:
-    if found is None:
-        raise HTTPException(404)
-    return Response(found.data, media_type="image/jpeg", headers=_FOREVER)
+def _jpeg(made: Callable[[str], Thumbnail], key: str) -> Response:
+    try:
+        data = made(key).data
+    except PhotoError:
+        raise HTTPException(404) from None
+    return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
 
 @router.get("/static/{name:path}")

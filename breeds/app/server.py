@@ -14,8 +14,9 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from breeds import __version__
@@ -26,6 +27,7 @@ from breeds.app.guard import WRONG, Guard
 from breeds.app.site import LeftError, Site
 from breeds.app.uploads import RefusedError
 from breeds.errors import BreedsError
+from breeds.predict.answers import plain_json
 from breeds.text import say
 
 # How long the head of a request may be, in bytes.
@@ -48,15 +50,8 @@ def make_app(site: Site) -> FastAPI:
     site.pages = [page.PAGE for page in _PAGES]
     for module in (api, pictures, *_PAGES):
         app.include_router(module.router)
-    for kind in (
-        RefusedError,
-        BusyError,
-        BreedsError,
-        HTTPException,
-        RequestValidationError,
-        LeftError,
-        Exception,
-    ):
+    ours = (RefusedError, BusyError, BreedsError, LeftError)
+    for kind in (*ours, ClientDisconnect, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _problem)
     return app
 
@@ -72,7 +67,7 @@ async def _problem(request: Request, error: Exception) -> Response:
     """Answer for an error: JSON for programs, a page for people."""
     status, sentence, headers = _told(error)
     if request.url.path.startswith("/api/"):
-        return JSONResponse({"error": sentence}, status, headers)
+        return Response(plain_json({"error": sentence}), status, headers, "application/json")
     site: Site = request.app.state.site
     page = "problem.html" if request.url.path != "/card" else "problem_card.html"
     response = site.page(request, page, status, sentence=sentence)
@@ -88,7 +83,7 @@ def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
             return 503, str(error), {"retry-after": str(error.seconds)}
         case BreedsError():
             return 503, str(error), {}
-        case LeftError():
+        case LeftError() | ClientDisconnect():
             return 499, "Nobody waits for this.", {}
         case HTTPException(status_code=404):
             return 404, "There is nothing at this address.", {}
@@ -130,7 +125,8 @@ def listen(host: str, port: int) -> Socket:
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """Return what serves the application; it says nothing of its own."""
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)  # what strangers send is no news
+    for library in ("uvicorn", "python_multipart"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)  # what strangers send is no news
     config = uvicorn.Config(
         app,
         http=Connection,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from breeds.pages.render import asset, render
 
 T = TypeVar("T")
 
+# How many photos of a request are fetched from the web at once.
+_FETCHED_AT_ONCE = 4
+
 #: Scripts and styles that are served, by the name that they are asked for.
 ASSETS = {"look.css": "text/css", "app/try.js": "text/javascript"}
 
@@ -36,7 +40,7 @@ class Site:
     known
         The tokens.
     fetch
-        Fetches a photo from the web, or None if that is switched off.
+        Fetches a photo from the web, and ends soon once the event is set; None if that is switched off.
     pages
         What the navigation names: title and address.
     """
@@ -45,7 +49,7 @@ class Site:
     desk: Desk
     uploads: Uploads
     known: Secrets
-    fetch: Callable[[str], bytes] | None = None
+    fetch: Callable[[str, threading.Event], bytes] | None = None
     pages: list[tuple[str, str]] = field(default_factory=list)
     assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
@@ -72,23 +76,39 @@ class Site:
         return await self.uploads.receive(request.headers.get("content-type", ""), request.stream())
 
     async def fetch_all(self, urls: list[str]) -> list[Upload]:
-        """Fetch photos from the web, a few at a time; who has none says why."""
-        some = asyncio.Semaphore(4)
+        """Fetch photos from the web, a few at a time; one that cannot be had says why.
 
-        async def fetched(url: str) -> Upload:
-            async with some:
-                return await self._fetched(url)
-
-        return list(await asyncio.gather(*map(fetched, urls)))
-
-    async def _fetched(self, url: str) -> Upload:
-        if self.fetch is None:
-            return Upload(url, error="fetching from the web is switched off")
+        Raises
+        ------
+        RefusedError
+            If there is no room for them; then none is kept.
+        """
+        found = [Upload(url) for url in urls]
+        some = asyncio.Semaphore(_FETCHED_AT_ONCE)
+        stop = threading.Event()
+        tasks = [asyncio.ensure_future(self._fetch(upload, some, stop)) for upload in found]
         try:
-            data = await asyncio.to_thread(self.fetch, url)
-        except PhotoError as error:
-            return Upload(url, error=str(error))
-        return self.uploads.add(data, url)
+            await asyncio.gather(*tasks)
+        except BaseException:
+            stop.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.uploads.remove(found)
+            raise
+        return found
+
+    async def _fetch(self, upload: Upload, some: asyncio.Semaphore, stop: threading.Event) -> None:
+        if self.fetch is None:
+            upload.error = "fetching from the web is switched off"
+            return
+        async with some:
+            try:
+                data = await asyncio.to_thread(self.fetch, upload.name, stop)
+            except PhotoError as error:
+                upload.error = str(error)
+                return
+            self.uploads.keep(upload, data)
 
 
 def site_of(request: Request) -> Site:

@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,6 @@ from typing import BinaryIO
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from breeds.errors import PhotoError
 from breeds.photos.decode import MAX_BYTES
 
 #: How many photos one request may have, and how many other fields of how many bytes.
@@ -102,8 +101,8 @@ class Uploads:
         """Return a path for a new file, which nothing that a stranger says is part of."""
         return str(self.folder / f"{next(self._numbers)}.photo")
 
-    def add(self, data: bytes, name: str) -> Upload:
-        """Keep bytes that came otherwise, such as from the web.
+    def keep(self, upload: Upload, data: bytes) -> None:
+        """Keep the bytes of a photo that came otherwise, such as from the web.
 
         Raises
         ------
@@ -111,10 +110,9 @@ class Uploads:
             If there is no room.
         """
         self.take_room(len(data))
-        path = self.new_path()
-        with open(path, "xb") as file:
+        upload.size, upload.path, upload.key = len(data), self.new_path(), hashlib.sha256(data).hexdigest()
+        with no_room_left(), open(upload.path, "xb", opener=_private) as file:
             file.write(data)
-        return Upload(name, path, hashlib.sha256(data).hexdigest(), len(data))
 
     def remove(self, uploads: list[Upload]) -> None:
         """Remove the files of these photos."""
@@ -153,7 +151,8 @@ class Uploads:
         try:
             parser = MultipartParser(boundary, parts.callbacks)  # type: ignore[arg-type]
             async for piece in body:
-                parser.write(piece)
+                with no_room_left():
+                    parser.write(piece)
             parser.finalize()
             if not parts.ended:
                 raise RefusedError(400, "The body ends in the middle of a part.")
@@ -274,22 +273,26 @@ class _Parts:
         self.ended = True
 
 
-def too_large(most_bytes: int) -> str:
-    """Return the sentence for a request that has too many bytes."""
-    return f"The request is larger than {most_bytes // 10**6} MB; send fewer photos at once."
-
-
-def check_upload(upload: Upload) -> Upload:
-    """Return a photo that came.
+@contextmanager
+def no_room_left() -> Iterator[None]:
+    """Make a refusal of what goes wrong in writing a photo.
 
     Raises
     ------
-    PhotoError
-        With the reason, if it did not.
+    RefusedError
+        If it cannot be written.
     """
-    if upload.error:
-        raise PhotoError(upload.error)
-    return upload
+    try:
+        yield
+    except OSError as error:
+        raise RefusedError(
+            507, f"The photos cannot be kept while they are answered: {error.strerror}."
+        ) from None
+
+
+def too_large(most_bytes: int) -> str:
+    """Return the sentence for a request that has too many bytes."""
+    return f"The request is larger than {most_bytes // 10**6} MB; send fewer photos at once."
 
 
 def _shown_name(sent: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Workshop:
         self.model: Model = load_model(model_path)
         self.store = self._open_store(store)
         self._training: TrainingPhotos | None = None
+        self._reading = threading.Lock()
         self._order: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
         if self.store is not None:
             self._order = np.argsort(self.store.table.key.packed, kind="stable")
@@ -92,23 +94,34 @@ class Workshop:
             return None
         return key, os.path.join(table.root, table.path[int(self._order[at])])
 
-    def large(self, key: str) -> Thumbnail | None:
-        """Return a photo of the store to look at, or None if it is not there any more."""
+    def large(self, key: str) -> Thumbnail:
+        """Return a photo of the store to look at.
+
+        Raises
+        ------
+        PhotoError
+            If the store has none of that key, or it is not there any more.
+        """
         return self._picture(key, LARGE)
 
-    def _thumb(self, key: str) -> Thumbnail | None:
-        """Return a photo of the store, small, or None if it is not there any more."""
+    def _thumb(self, key: str) -> Thumbnail:
+        """Return a photo of the store, small; as `large`."""
         return self._picture(key, LONGEST)
 
-    def _picture(self, key: str, longest: int) -> Thumbnail | None:
+    def _picture(self, key: str, longest: int) -> Thumbnail:
         photo = self.photo(key)
-        found = thumbnail(photo, longest) if photo else None
-        return None if isinstance(found, PhotoError) else found
+        found = thumbnail(photo, longest) if photo else PhotoError("the store has no such photo")
+        if isinstance(found, PhotoError):  # not kept: it may be back the next time
+            raise found
+        return found
+
+    def warm_up(self) -> None:
+        """Read what the first look for photos alike would wait for."""
+        with self._reading:
+            if self._training is None and self.store is not None:
+                self._training = TrainingPhotos(self.model, self.store)
 
     def nearest(self, feature: NDArray[np.float32]) -> list[Neighbour]:
         """Return the training photos most like a photo, by its feature, float32 (width,)."""
-        if self.store is None:
-            return []
-        if self._training is None:
-            self._training = TrainingPhotos(self.model, self.store)
-        return self._training.nearest(feature[None])[0]
+        self.warm_up()
+        return self._training.nearest(feature[None])[0] if self._training else []

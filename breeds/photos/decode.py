@@ -199,19 +199,20 @@ def _opened_safely(
     """
     try:
         contents = limits.contents_of(data)
-        watched = limits.Watched(data, contents, stop)
-        image = _opened(watched, data[:16])
-        watched.opened()
-        if image.width * image.height > MAX_PIXELS:
-            shape = f"{image.width}×{image.height}"
-            raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
-        if image.format == "TIFF":
-            limits.check_tiff(image, data)
-        # Only JPEG's metadata are known before its pixels.
-        turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
-        wanted = memory.bytes_needed(image, contents, size, view, turned)
-        with memory.budget().hold(wanted), closing(image):
-            return function(image)
+        # It is in a circle with its own methods, and would keep the photo's bytes until that is found.
+        with closing(limits.Watched(data, contents, stop)) as watched:
+            image = _opened(watched, data[:16])
+            watched.opened()
+            if image.width * image.height > MAX_PIXELS:
+                shape = f"{image.width}×{image.height}"
+                raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+            if image.format == "TIFF":
+                limits.check_tiff(image, data)
+            # Only JPEG's metadata are known before its pixels.
+            turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
+            wanted = memory.bytes_needed(image, contents, size, view, turned)
+            with memory.budget().hold(wanted), closing(image):
+                return function(image)
     except PhotoError:
         raise
     except Image.DecompressionBombError:  # a limit of Pillow's, in some formats, that is above ours
