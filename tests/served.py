@@ -110,12 +110,13 @@ def serving_here(
     desk: Callable[[Workshop], Desk] | None = None,
     token: str = "",
     most_bytes: int = 10**8,
+    fetch: Callable[[str, threading.Event], bytes] | None = None,
 ) -> Iterator[Served]:
     """The application in a thread of this process, where its parts can be reached."""
     workshop = Workshop(place / MODEL)
     uploads = Uploads(most_bytes, temporary)
     made = desk(workshop) if desk else Desk(workshop.model)
-    site = Site(workshop, made, uploads, Secrets(token))
+    site = Site(workshop, made, uploads, Secrets(token), fetch)
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     server = make_server(guarded(make_app(site), "127.0.0.1", port))

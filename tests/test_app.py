@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import http.client
+import http.server
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from breeds.app.desk import BusyError, Desk
 from breeds.app.turns import FullError, Turns
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
+from breeds.photos.web import fetch
 from breeds.store import Store
 from breeds.train import train
 
@@ -104,16 +106,101 @@ def test_many_photos_keep_their_order(served: Served) -> None:
         assert [number for number, row in enumerate(together) if row["error"]] == [13, 40]
 
 
-def test_addresses_are_rows_too_and_fetching_is_switched_off(served: Served) -> None:
+@pytest.fixture
+def web() -> Iterator[tuple[str, Callable[[str, threading.Event], bytes], list[str]]]:
+    """A web server, how to fetch from it, and what it was asked for; ``/slow`` is never answered."""
+    asked: list[str] = []
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.path == "/slow":
+                over.wait(PATIENCE)
+            self.send_response(200 if self.path.endswith(".jpg") else 404)
+            self.end_headers()
+            self.wfile.write(jpeg(3) if self.path != "/bad.jpg" else b"no photo")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+
+        def allowed(url: str, stop: threading.Event) -> bytes:
+            return fetch(url, stop=stop, allow=[("127.0.0.1", port)])
+
+        yield f"http://127.0.0.1:{port}", allowed, asked
+        over.set()
+        server.shutdown()
+
+
+def test_photos_are_fetched_from_the_web_each_on_its_own_row(
+    app_place: Path, tmp_path: Path, web: tuple[str, Callable[[str, threading.Event], bytes], list[str]]
+) -> None:
+    url, allowed, _ = web
+    with serving_here(app_place, tmp_path, fetch=allowed) as running, running.client() as client:
+        urls = [f"{url}/{name}" for name in ("1.jpg", "none", "bad.jpg", "2.jpg")]
+        urls += ["http://10.0.0.1/a.jpg", "file:///etc/passwd", "\udcff", ""]
+        rows = client.post("/api/predict", content=json.dumps({"urls": urls}), headers=JSON).json()
+        assert [row["name"] for row in rows[:6]] == urls[:6]
+        assert [row["error"] is None for row in rows] == [
+            True,
+            False,
+            False,
+            True,
+            False,
+            False,
+            False,
+            False,
+        ]
+        (wanted,) = client.post("/api/predict", files=files(jpeg(3))).json()
+        assert rows[0]["top"] == rows[3]["top"] == wanted["top"]
+        cards = client.post("/card", files={"url": (None, urls[0])}).text
+        assert wanted["guess"] in cards and "<img" in cards
+        assert running.left() == []
+
+
+def test_who_leaves_while_photos_are_fetched_ends_that(
+    app_place: Path, tmp_path: Path, web: tuple[str, Callable[[str, threading.Event], bytes], list[str]]
+) -> None:
+    url, allowed, asked = web
+    stopped: list[threading.Event] = []
+
+    def watched(url: str, stop: threading.Event) -> bytes:
+        stopped.append(stop)
+        return allowed(url, stop)
+
+    body = json.dumps({"urls": [f"{url}/1.jpg", *[f"{url}/slow"] * 20]}).encode()
+    with serving_here(app_place, tmp_path, gated()[1], fetch=watched) as running:
+        with running.raw(post(body, b"application/json")):
+            until(lambda: asked.count("/slow") == 4)
+        until(lambda: stopped[0].is_set() and running.left() == [])
+        assert running.site is not None and running.site.uploads._here == 0
+        time.sleep(0.2)
+    assert asked.count("/slow") <= 8
+
+
+JSON = {"content-type": "application/json"}
+
+
+def test_no_machine_that_is_not_public_is_asked(served: Served) -> None:
     with served.client() as client:
-        rows = client.post("/api/predict", json={"urls": ["https://example.org/a.jpg", "file:///etc/passwd"]})
-        assert [row["error"] for row in rows.json()] == ["fetching from the web is switched off"] * 2
-        assert rows.json()[0]["name"] == "https://example.org/a.jpg"
+        rows = client.post("/api/predict", json={"urls": [f"{served.url}/static/look.css", "http://[::1]/"]})
+        assert all("public" in row["error"] for row in rows.json()), rows.text
         for wrong in (b"", b"{", b"[]", b'{"urls": []}', b'{"urls": [1]}', b'{"urls": "a"}', b"[" * 100_000):
-            found = client.post("/api/predict", content=wrong, headers={"content-type": "application/json"})
+            found = client.post("/api/predict", content=wrong, headers=JSON)
             assert (found.status_code, "error" in found.json()) == (400, True)
         assert client.post("/api/predict", json={"urls": ["a"] * 257}).status_code == 413
         assert client.post("/api/predict", json={"urls": ["a" * 2**20]}).status_code == 413
+
+
+def test_without_a_network_addresses_are_refused_and_not_asked_for(app_place: Path, tmp_path: Path) -> None:
+    with serving(app_place, tmp_path, "--no-network") as running, running.client() as client:
+        rows = client.post("/api/predict", json={"urls": ["https://example.org/a.jpg", "file:///etc/passwd"]})
+        assert [row["error"] for row in rows.json()] == ["fetching from the web is switched off"] * 2
+        assert 'name="url"' not in client.get("/").text
 
 
 def test_model_and_health(served: Served, app_place: Path) -> None:

@@ -80,7 +80,8 @@ def main() -> int:
     uploads = Uploads(arguments.max_upload)
     _on_signals(uploads.close)
     desk = Desk(workshop.model, arguments.engine, arguments.workers)
-    site = Site(workshop, desk, uploads, Secrets(arguments.token or ""))
+    known = Secrets(arguments.token or "")
+    site = Site(workshop, desk, uploads, known, None if arguments.no_network else _fetch)
     port = listening.getsockname()[1]
     app = guarded(make_app(site), arguments.host, port)
     desk.start()
@@ -90,6 +91,12 @@ def main() -> int:
     sys.stdout.flush()
     asyncio.run(serve(make_server(app), listening))
     return 0
+
+
+def _fetch(url: str, stop: threading.Event) -> bytes:
+    from breeds.photos.web import fetch  # who asks for nothing from the web does not load what does
+
+    return fetch(url, stop=stop)
 
 
 def _on_signals(close: Callable[[], None]) -> None:

@@ -71,7 +71,7 @@ class Workshop:
     def _open_store(self, named: Path | None) -> Store | None:
         path = named or Path(str(self.model.record.get("store", "")))
         try:
-            store = Store.open(path)
+            store = Store.open_beside([path], corrected=True)
             if store.recipe.digest != self.model.recipe.digest:
                 raise BreedsError(
                     f"{path} is of another recipe ({store.recipe}) than {self.model_path} "
