@@ -37,6 +37,12 @@ def _jpeg(made: Callable[[str], Thumbnail], key: str) -> Response:
     return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
 
+@router.get("/favicon.ico")
+async def icon() -> Response:
+    """Give no icon: browsers ask for one beside a photo that they show alone."""
+    return Response(status_code=204, headers=_FOREVER)
+
+
 @router.get("/static/{name:path}")
 async def static(request: Request, name: str) -> Response:
     """Give a style or a script of the pages: one of a few names, each read when the application began."""
