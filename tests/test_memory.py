@@ -118,7 +118,12 @@ def test_a_photo_that_is_decoded_is_let_go_at_once() -> None:
             for function in (partial(decode, size=96), partial(picture, longest=96)):
                 with suppress(PhotoError):
                     function(bytes(bytearray(photo)))  # bytes of its own
-        assert tracemalloc.get_traced_memory()[0] < 20 * len(photos[0])
+        assert tracemalloc.get_traced_memory()[0] < 3 * len(photos[0])
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert [found for found in gc.garbage if isinstance(found, io.BytesIO)] == []
     finally:
         tracemalloc.stop()
+        gc.set_debug(0)
+        gc.garbage.clear()
         gc.enable()

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
              "(default: none is needed)")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
-    add("--workers", metavar="N", type=cli.workers, default=max(2, os.cpu_count() or 2),
+    add("--workers", metavar="N", type=cli.workers, default=max(4, os.cpu_count() or 4),
         help="threads that read and decode photos")  # fmt: skip
     add("--max-upload", metavar="SIZE", type=cli.cache_size, default="200MB",
         help="how large the photos of one request may be altogether, in MB or GB")  # fmt: skip

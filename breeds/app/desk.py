@@ -108,7 +108,7 @@ class _Job:
     photo: KeyAndPath
     explain: bool
     future: Future[Answered] = field(default_factory=Future)
-    given_up: bool = False
+    given_up: threading.Event = field(default_factory=threading.Event)
     setup: _Setup | None = None
     #: Pixels for each of the networks.
     pixels: list[Pixels] = field(default_factory=list)
@@ -129,9 +129,9 @@ class Asked:
         self.futures = [job.future for job in jobs]
 
     def give_up(self) -> None:
-        """Nobody wants the answers any more: what has not begun never will."""
+        """Nobody wants the answers any more: what has not begun never will, and decoding ends."""
         for job in self._jobs:
-            job.given_up = True
+            job.given_up.set()
         self._turns.drop(self._number)
         for job in self._jobs:
             job.future.cancel()
@@ -238,7 +238,7 @@ class Desk:
 
     def _decode(self) -> None:
         while (job := self._turns.take()) is not None:
-            if job.given_up or not job.future.set_running_or_notify_cancel():
+            if job.given_up.is_set() or not job.future.set_running_or_notify_cancel():
                 continue
             try:
                 self._load(job)
@@ -249,7 +249,7 @@ class Desk:
         """Decode a photo for each network, and let it wait for them; a bad one is answered here."""
         setup = job.setup = self._setup
         for recipe, _ in setup.model.parts:
-            pixels = load_pixels(recipe, job.photo, self._stop)
+            pixels = load_pixels(recipe, job.photo, job.given_up)
             if isinstance(pixels, PhotoError):
                 key, path = job.photo
                 job.future.set_result(Answered(Answer(path, None, str(pixels), key=key), setup.model))
@@ -287,7 +287,7 @@ class Desk:
                 blank = np.zeros((recipe.size, recipe.size, 3), dtype=np.uint8)
                 list(engine.stream([blank]))
             self.failure = ""
-        except (BreedsError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the thread goes on: another model may be used
             self.failure = str(error) or type(error).__name__
             say(f"no photo can be answered: {self.failure}", file=sys.stderr)
 
@@ -297,7 +297,7 @@ class Desk:
             while self._ready and (network is None or self._ready[0].setup.network is network):  # type: ignore[union-attr]
                 job = self._ready.popleft()
                 self._changed.notify_all()
-                if not job.given_up:
+                if not job.given_up.is_set():
                     return job
                 job.pixels.clear()
         return None

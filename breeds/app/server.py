@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
@@ -68,9 +68,10 @@ async def _problem(request: Request, error: Exception) -> Response:
     status, sentence, headers = _told(error)
     if request.url.path.startswith("/api/"):
         return Response(plain_json({"error": sentence}), status, headers, "application/json")
+    if request.url.path == "/card":
+        return PlainTextResponse(sentence.encode("utf-8", "replace"), status, headers)
     site: Site = request.app.state.site
-    page = "problem.html" if request.url.path != "/card" else "problem_card.html"
-    response = site.page(request, page, status, sentence=sentence)
+    response = site.page(request, "problem.html", status, sentence=sentence)
     response.headers.update(headers)
     return response
 

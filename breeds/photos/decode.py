@@ -199,7 +199,6 @@ def _opened_safely(
     """
     try:
         contents = limits.contents_of(data)
-        # It is in a circle with its own methods, and would keep the photo's bytes until that is found.
         with closing(limits.Watched(data, contents, stop)) as watched:
             image = _opened(watched, data[:16])
             watched.opened()

@@ -95,6 +95,11 @@ class Watched(io.BytesIO):
         if not contents.bounded:
             self.read = self._read_metadata  # type: ignore[method-assign]
 
+    def close(self) -> None:
+        """Let go of the bytes, and of the method that makes a circle with this."""
+        self.__dict__.pop("read", None)
+        super().close()
+
     def opened(self) -> None:
         """Say that what is read from now on is pixels."""
         self.read = self._read_pixels  # type: ignore[method-assign]
