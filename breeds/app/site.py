@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 
 from breeds.app.desk import Desk
+from breeds.app.explained import Explained
 from breeds.app.guard import Secrets
+from breeds.app.look import Look
 from breeds.app.uploads import Form, Upload, Uploads
 from breeds.app.workshop import Workshop
 from breeds.errors import PhotoError
-from breeds.pages.render import asset, render
+from breeds.pages.render import asset, render, render_pieces
 
 T = TypeVar("T")
 
@@ -26,7 +28,12 @@ T = TypeVar("T")
 _FETCHED_AT_ONCE = 4
 
 #: Scripts and styles that are served, by the name that they are asked for.
-ASSETS = {"look.css": "text/css", "app/try.js": "text/javascript"}
+ASSETS = {
+    "look.css": "text/css",
+    "report.js": "text/javascript",
+    "app/look.js": "text/javascript",
+    "app/try.js": "text/javascript",
+}
 
 
 @dataclass
@@ -43,6 +50,8 @@ class Site:
         Fetches a photo from the web, and ends soon once the event is set; None if that is switched off.
     pages
         What the navigation names: title and address.
+    look, explained
+        The report on the model; where the network looked at its photos.
     """
 
     workshop: Workshop
@@ -52,8 +61,11 @@ class Site:
     fetch: Callable[[str, threading.Event], bytes] | None = None
     pages: list[tuple[str, str]] = field(default_factory=list)
     assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    look: Look = field(init=False)
+    explained: Explained = field(init=False)
 
     def __post_init__(self) -> None:
+        self.look, self.explained = Look(self.workshop), Explained(self.desk)
         self.assets = {name: (asset(name), kind) for name, kind in ASSETS.items()}
 
     def address(self, name: str) -> str:
@@ -64,6 +76,15 @@ class Site:
         """Return a page; `template` is the name of one in ``templates/app``."""
         html = render(f"app/{template}", site=self, here=request.url.path, token=self.known.page, **values)
         return HTMLResponse(html.encode("utf-8", "replace"), status)
+
+    def stream(self, request: Request, template: str, **values: Any) -> StreamingResponse:
+        """Return a page as `page` does, sent as it is made: what is slow keeps back only what follows it."""
+        pieces = render_pieces(
+            f"app/{template}", site=self, here=request.url.path, token=self.known.page, **values
+        )
+        return StreamingResponse(
+            (piece.encode("utf-8", "replace") for piece in pieces), media_type="text/html"
+        )
 
     async def receive(self, request: Request) -> Form:
         """Read what came with a request.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from breeds.errors import PhotoError
 from breeds.pages.render import link
@@ -13,8 +13,32 @@ from breeds.pages.thumbs import Thumbnail, thumbnails
 from breeds.store import Store
 
 
+class Photos(Protocol):
+    """Photos of a store, by their rows, as a page shows them."""
+
+    def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
+        """Return what a template needs of a photo.
+
+        Parameters
+        ----------
+        alt
+            What the picture shows, for those who do not see it.
+        longest
+            Longest side of its thumbnail in pixels, if it is to be smaller than the others.
+        **more
+            What else the template shows with it.
+        """
+
+
+def out_of(shown: int, total: int, things: str) -> str:
+    """Say how many things there are, and how many of them are not shown."""
+    more = f"; {total - shown:,} more are not shown" if total > shown else ""
+    things = things.removesuffix("s") if total == 1 else things
+    return f"{total:,} {things}{more}"
+
+
 class Album:
-    """The photos of a store that a page shows, each opened once.
+    """The photos of a store that a page from disk shows, each opened once.
 
     Parameters
     ----------
@@ -40,22 +64,13 @@ class Album:
         return os.path.join(self._table.root, self._table.path[row])
 
     def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
-        """Return what a template needs of a photo.
-
-        Parameters
-        ----------
-        alt
-            What the picture shows, for those who do not see it.
-        longest
-            Longest side of its thumbnail in pixels, if it is to be smaller than the others.
-        **more
-            What else the template shows with it.
-        """
+        """Return what a template needs of a photo whose thumbnail was fetched, as `Photos.photo` says."""
         found = self._thumbnails[row]
         is_there = isinstance(found, Thumbnail)
         if isinstance(found, Thumbnail) and longest:
             found = found.smaller(longest)
         return {
+            "key": self._table.key[row],
             "name": self._table.path[row],
             "href": link(self.file(row), self._page),
             "thumbnail": found if is_there else None,

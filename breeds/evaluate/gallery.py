@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.evaluate import Tested
-from breeds.evaluate.album import Album
+from breeds.evaluate.album import Photos
 from breeds.pages.render import percent
 
 #: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.
@@ -20,6 +21,8 @@ POINTS = 1000
 SHADES, COLOURS, SHAPES = 5, 8, 3
 #: More classes than this have no legend; their points tell their class one by one.
 _LEGEND = 24
+#: Fewer points than this are no map.
+_LEAST = 4
 _WIDTH, _HEIGHT, _MARGIN = 1000, 640, 24
 
 
@@ -65,7 +68,7 @@ class Gallery:
         shown = [i for _, _, i in sorted(ranked)[:GALLERY]]
         return shown, rank - Counter(self.cell(i) for i in shown)
 
-    def photo(self, album: Album, i: int, longest: int = 0) -> dict[str, Any]:
+    def photo(self, album: Photos, i: int, longest: int = 0) -> dict[str, Any]:
         """Return what a template shows of the photo in place `i`."""
         classes, (truth, answer) = self.tested.model.classes, self.cell(i)
         called = "" if truth == answer else f", called {classes[answer]}"
@@ -110,7 +113,7 @@ class Gallery:
             rows.append({"number": truth, "name": self.tested.model.classes[truth], "cells": cells})
         return rows
 
-    def per_class(self, scores: dict[str, dict[str, float]], album: Album) -> list[dict[str, Any]]:
+    def per_class(self, scores: dict[str, dict[str, float]], album: Photos) -> list[dict[str, Any]]:
         """Return the rows of the table of classes, each with a strip of its tested photos."""
         strips: dict[int, list[int]] = {number: [] for number in range(len(scores))}
         for i in self.shown:
@@ -122,20 +125,39 @@ class Gallery:
             for n, name in enumerate(scores)
         ]
 
-    def map(self) -> dict[str, Any]:
-        """Return the photos as points of a plane, laid out by t-SNE, with a legend if that helps."""
-        places = np.array([*self.mistakes, *np.flatnonzero(self.is_right)][:POINTS], dtype=np.intp)
-        classes = self.tested.model.classes
-        if len(places) < 4:
-            return {"map_missing": "A map needs four tested photos or more."}
+    @cached_property
+    def mapped(self) -> NDArray[np.intp]:
+        """The places of the photos on the map: all, or else the mistakes and some others."""
+        return np.sort(np.array([*self.mistakes, *np.flatnonzero(self.is_right)][:POINTS], dtype=np.intp))
+
+    def plane(self) -> NDArray[np.float64]:
+        """Lay the photos of the map out: x and y, float64 (n, 2); none where they are too few for a map."""
+        if len(self.mapped) < _LEAST:
+            return np.zeros((0, 2))
+        return _laid_out(self.tested.features[self.mapped])
+
+    def map(self, plane: NDArray[np.float64] | None = None) -> dict[str, Any]:
+        """Return the photos as points of a plane, laid out by t-SNE, with a legend if that helps.
+
+        Parameters
+        ----------
+        plane
+            What `plane` returns, if that is known already.
+        """
+        places, classes = self.mapped, self.tested.model.classes
+        if len(places) < _LEAST:
+            return {"missing": "A map needs four tested photos or more."}
         points = []
-        for (x, y), i in zip(_laid_out(self.tested.features[places]), places.tolist(), strict=True):
+        for (x, y), i in zip(self.plane() if plane is None else plane, places.tolist(), strict=True):
             truth, answer = self.cell(i)
             called = "" if truth == answer else f", called {classes[answer]}"
             mark = {"colour": truth % COLOURS, "shape": truth // COLOURS % SHAPES}
             where = {"x": round(float(x), 1), "y": round(float(y), 1), "number": i}
+            key = self.tested.store.table.key[self.row(i)]
             text = f"{classes[truth]}{called} {percent(self.confidence[i])}"
-            points.append({**where, **mark, "truth": truth, "is_wrong": truth != answer, "text": text})
+            points.append(
+                {**where, **mark, "key": key, "truth": truth, "is_wrong": truth != answer, "text": text}
+            )
         legend = [
             {"number": n, "name": name, "colour": n % COLOURS, "shape": n // COLOURS % SHAPES}
             for n, name in enumerate(classes)
@@ -147,10 +169,10 @@ class Gallery:
             else f"{len(places):,} of the {total:,} tested photos, all mistakes among them"
         )
         return {
-            "map_missing": "",
-            "map_note": f"{which}, laid out so that those with like features lie together (t-SNE); how far "
+            "missing": "",
+            "note": f"{which}, laid out so that those with like features lie together (t-SNE); how far "
             f"apart others lie says little. Mistakes are ringed.",
-            "points": points[::-1],  # the mistakes last, so on top
+            "points": sorted(points, key=lambda point: point["is_wrong"]),  # the mistakes on top
             "legend": legend if len(legend) <= _LEGEND else [],
         }
 

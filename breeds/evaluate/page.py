@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from breeds.engines.convert import is_prepared
-from breeds.errors import BreedsError
 from breeds.evaluate import Tested
-from breeds.evaluate.album import Album
-from breeds.evaluate.doubts import Doubt, NearDuplicate, find_doubts, find_near_duplicates
+from breeds.evaluate.album import Album, Photos, out_of
+from breeds.evaluate.doubts import Doubt, NearDuplicate
 from breeds.evaluate.figures import draw_charts
 from breeds.evaluate.gallery import Gallery
+from breeds.evaluate.labels import Labels
+from breeds.evaluate.mistakes import Looked, Mistakes, look_again
 from breeds.evaluate.terminal import FEW, touched
-from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
-from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.heads.record import KEPT
-from breeds.pages.overlay import overlay
 from breeds.pages.render import percent, write_page
-from breeds.pages.thumbs import LONGEST, Thumbnail
-from breeds.photos import picture, read
-from breeds.store import Store
 from breeds.store.corrections import corrections_path
 
-#: How many are shown of each list, and for how many mistakes the network is run again to see where it looked.
-MISTAKES, EXPLAINED, DOUBTS, PAIRS = 24, 12, 24, 12
+T = TypeVar("T")
 
 
 def write_report(
@@ -63,217 +58,124 @@ def write_report(
     BreedsError
         If it cannot be written, or the store is damaged.
     """
-    gallery, album = Gallery(tested), Album(tested.store, path)
-    labels, mistakes = Labels.of(tested.store, found), Mistakes.of(gallery, album)
-    album.fetch([*map(gallery.row, gallery.shown), *labels.rows, *mistakes.rows])
+    report = Report(numbers, tested, Once(lambda: Labels.of(tested.store, found)))
+    gallery, album = report.gallery, Album(tested.store, path)
+    looked, labels = look_again(report.mistakes, album), report.labels()
+    album.fetch([*map(gallery.row, gallery.shown), *labels.rows, *report.mistakes.rows])
+    shown = [gallery.photo(album, i) for i in gallery.shown]
+    return write_page("report.html", path, "report.js", gallery=shown, **report.values(album, looked))
+
+
+class Once(Generic[T]):
+    """What is worked out when it is first asked for, once, whichever thread asks."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work, self._lock = work, threading.Lock()
+        self._found: list[T] = []
+
+    def __call__(self) -> T:
+        """Return it, however long that takes."""
+        with self._lock:
+            if not self._found:
+                self._found.append(self._work())
+            return self._found[0]
+
+    @property
+    def known(self) -> T | None:
+        """What it is, or None if nobody has asked."""
+        return self._found[0] if self._found else None
+
+
+class Report:
+    """What a report shows, wherever it is shown.
+
+    Attributes
+    ----------
+    labels, plane, charts
+        What takes long, worked out when it is first asked for: `Labels`, `Gallery.plane`, and `_charts`.
+
+    Parameters
+    ----------
+    numbers, tested
+        As `write_report` takes them.
+    labels, plane
+        These, if they are worked out elsewhere.
+
+    Raises
+    ------
+    BreedsError
+        If the store is damaged.
+    """
+
+    def __init__(
+        self,
+        numbers: dict[str, Any],
+        tested: Tested,
+        labels: Once[Labels] | None = None,
+        plane: Once[NDArray[np.float64]] | None = None,
+    ) -> None:
+        self.numbers, self.tested = numbers, tested
+        self.gallery = Gallery(tested)
+        self.mistakes = Mistakes.of(self.gallery)
+        self.labels = labels or Once(lambda: Labels.of(tested.store))
+        self.plane = plane or Once(self.gallery.plane)
+        self.charts = Once(lambda: _charts(numbers, tested))
+
+    def values(
+        self,
+        album: Photos,
+        looked: Looked,
+        address: Callable[..., str] | None = None,
+        review: Callable[[str], str] | None = None,
+    ) -> dict[str, Any]:
+        """Return what the template shows; it calls for what takes long where it shows it.
+
+        Parameters
+        ----------
+        album
+            Shows the photos.
+        looked
+            Where the network looked at the mistakes.
+        address
+            Of a page that shows some of the photos, which its arguments name (``truth``, ``answer``,
+            ``only``, ``photo``); None for a page that shows them itself.
+        review
+            Of the page where a photo's label is judged, by its key, if there is an `address`.
+        """
+        numbers, tested, gallery = self.numbers, self.tested, self.gallery
+        labels = self.labels.known
+        return {
+            "address": address,
+            "review": review,
+            "n": numbers,
+            "name": Path(numbers["model"]).stem,
+            "right": int(gallery.is_right.sum()),
+            "total": len(tested.truth),
+            "refused": int(gallery.is_refused.sum()),
+            "root": tested.store.table.root,
+            "split": _split(tested),
+            "head": _head(tested),
+            "caveats": _caveats(numbers, tested, labels or Labels()),
+            "touched": touched(numbers["corrected"]) if numbers["corrected"] else "",
+            "matrix": gallery.matrix(numbers["confusion"]),
+            "gallery_note": out_of(len(gallery.shown), len(tested.truth), "tested photos"),
+            "per_class": gallery.per_class(numbers["per_class"], album),
+            "mistakes": self.mistakes.shown(album, looked, set(labels.row_of) if labels else set()),
+            "mistakes_note": self.mistakes.note(looked),
+            "labels": lambda: self.labels().shown(album),
+            "charts": self.charts,
+            "map": lambda: gallery.map(self.plane()),
+            "facts": _facts(tested),
+            "commands": _commands(tested, numbers["model"]),
+            "versions": numbers["versions"].items(),
+        }
+
+
+def _charts(numbers: dict[str, Any], tested: Tested) -> dict[str, Any]:
+    """Draw the charts, and say why some are missing."""
     drawn, missing = draw_charts(numbers, tested)
-    return write_page(
-        "report.html",
-        path,
-        "report.js",
-        n=numbers,
-        name=Path(numbers["model"]).stem,
-        right=int(gallery.is_right.sum()),
-        total=len(tested.truth),
-        root=tested.store.table.root,
-        split=_split(tested),
-        head=_head(tested),
-        caveats=_caveats(numbers, tested, labels),
-        touched=touched(numbers["corrected"]) if numbers["corrected"] else "",
-        matrix=gallery.matrix(numbers["confusion"]),
-        gallery=[gallery.photo(album, i) for i in gallery.shown],
-        gallery_note=_of(len(gallery.shown), len(tested.truth), "tested photos"),
-        per_class=gallery.per_class(numbers["per_class"], album),
-        mistakes=mistakes.shown(album, labels),
-        mistakes_note=mistakes.note(),
-        **labels.shown(album),
-        charts=drawn,
-        charts_missing=missing,
-        **gallery.map(),
-        facts=_facts(tested),
-        commands=_commands(tested, numbers["model"]),
-        versions=numbers["versions"].items(),
-    )
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of a store that are worth a second look, with the rows of their photos."""
-
-    doubts: list[Doubt] = field(default_factory=list)
-    pairs: list[NearDuplicate] = field(default_factory=list)
-    row_of: dict[str, int] = field(default_factory=dict)
-    missing: str = ""
-
-    @staticmethod
-    def of(store: Store, found: tuple[list[Doubt], list[NearDuplicate]] | None = None) -> Labels:
-        """Look for doubtful labels and near duplicates; where photos are too few, say so."""
-        try:
-            doubts, pairs = found or (find_doubts(store), find_near_duplicates(store))
-        except BreedsError as error:
-            return Labels(missing=f"Doubtful labels cannot be looked for: {error}")
-        wanted = {doubt.path for doubt in doubts} | {
-            path for pair in pairs for path in (pair.path, pair.other_path)
-        }
-        row_of = {path: row for row, path in enumerate(store.table.path) if path in wanted}
-        return Labels(doubts, pairs, row_of)
-
-    @property
-    def rows(self) -> list[int]:
-        """The rows of the photos that are shown."""
-        paths = [doubt.path for doubt in self.doubts[:DOUBTS]]
-        paths += [path for pair in self.pairs[:PAIRS] for path in (pair.path, pair.other_path)]
-        return [self.row_of[path] for path in paths]
-
-    def shown(self, album: Album) -> dict[str, Any]:
-        """Return what the template shows of them."""
-        return {
-            "labels_missing": self.missing,
-            "doubts": [self._doubt(album, doubt) for doubt in self.doubts[:DOUBTS]],
-            "doubts_note": self._doubts_note(),
-            "pairs": [self._pair(album, pair) for pair in self.pairs[:PAIRS]],
-            "pairs_note": _of(min(PAIRS, len(self.pairs)), len(self.pairs), "pairs")
-            if self.pairs
-            else "No two photos of different classes are.",
-        }
-
-    def _doubts_note(self) -> str:
-        if not self.doubts:
-            return (
-                "Every photo, those for training too, was judged by a head trained without it; none "
-                "contradicts its label."
-            )
-        shown = _of(min(DOUBTS, len(self.doubts)), len(self.doubts), "photos")
-        return (
-            f"{shown}, the most doubtful first. Each was judged by a head trained without it, which gives "
-            f"its label less than 5 %. Look, and decide: some are wrong labels, some only odd photos."
-        )
-
-    def _doubt(self, album: Album, doubt: Doubt) -> dict[str, Any]:
-        return album.photo(
-            self.row_of[doubt.path],
-            f"Photo labelled {doubt.label}",
-            label=doubt.label,
-            label_share=doubt.label_probability,
-            suggestion=doubt.suggestion,
-            suggestion_share=doubt.suggestion_probability,
-        )
-
-    def _pair(self, album: Album, pair: NearDuplicate) -> dict[str, Any]:
-        photos = ((pair.path, pair.label), (pair.other_path, pair.other_label))
-        return {
-            "similarity": pair.similarity,
-            "photos": [
-                album.photo(self.row_of[path], f"Photo labelled {label}", label=label)
-                for path, label in photos
-            ],
-        }
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """The mistakes that are shown, with what explains them: nearest training photos, and where it looked."""
-
-    gallery: Gallery
-    places: list[int]
-    nearest: list[list[Neighbour]]
-    row_of: dict[str, int]
-    explanations: list[Explanation | Exception]
-    unexplained: str = ""
-
-    @staticmethod
-    def of(gallery: Gallery, album: Album) -> Mistakes:
-        """Gather what explains the most confident mistakes."""
-        tested, places = gallery.tested, gallery.mistakes[:MISTAKES]
-        if not places:
-            return Mistakes(gallery, [], [], {}, [])
-        store, model = tested.store, tested.model
-        nearest = Neighbours(store, model.seen_keys()).nearest(tested.features[places])
-        wanted = {near.key for found in nearest for near in found}
-        row_of = {key: row for row, key in enumerate(store.table.key) if key in wanted}
-        try:
-            check_explainable(model)
-            if not is_prepared(model.recipe):
-                raise BreedsError(
-                    "Where the network looked is not shown, as the network has not been prepared on this "
-                    "machine: predict.py does that, the first time it computes a photo."
-                )
-            rows = map(gallery.row, places[:EXPLAINED])
-            explanations = list(explain(model, [(store.table.key[row], album.file(row)) for row in rows]))
-        except BreedsError as error:
-            return Mistakes(gallery, places, nearest, row_of, [], str(error))
-        return Mistakes(gallery, places, nearest, row_of, [*explanations])
-
-    @property
-    def rows(self) -> list[int]:
-        """The rows of all photos that are shown."""
-        return [*map(self.gallery.row, self.places), *self.row_of.values()]
-
-    def note(self) -> str:
-        """Say how many there are, and what stands beside them."""
-        total = len(self.gallery.mistakes)
-        parts = [f"{_of(len(self.places), total, 'mistakes')}."]
-        if any(isinstance(found, Explanation) for found in self.explanations):
-            kind = next(found.kind for found in self.explanations if isinstance(found, Explanation))
-            how = (
-                "class activation maps, exact for this head"
-                if kind == EXACT
-                else "the gradient at the pooled features, near for this head"
-            )
-            parts.append(f"Warm parts speak for a name, cool ones against it ({how}).")
-        parts.append("Beside it, the training photos most like it.")
-        return " ".join([*parts, self.unexplained]).strip()
-
-    def shown(self, album: Album, labels: Labels) -> list[dict[str, Any]]:
-        """Return what the template shows of each mistake."""
-        found = []
-        for number, i in enumerate(self.places):
-            row = self.gallery.row(i)
-            explanation = self.explanations[number] if number < len(self.explanations) else None
-            found.append(
-                {
-                    "photo": self.gallery.photo(album, i),
-                    "doubted": self.gallery.tested.store.table.path[row] in labels.row_of,
-                    "looked": self._looked(album, i, explanation),
-                    "nearest": [
-                        album.photo(
-                            self.row_of[near.key],
-                            f"Training photo of {near.label}",
-                            caption=f"{near.label}, similarity {near.similarity:.2f}",
-                        )
-                        for near in self.nearest[number]
-                    ],
-                }
-            )
-        return found
-
-    def _looked(self, album: Album, i: int, found: Explanation | Exception | None) -> list[dict[str, Any]]:
-        if not isinstance(found, Explanation):
-            return []
-        model, (truth, answer) = self.gallery.tested.model, self.gallery.cell(i)
-        names = model.classes
-        pixels = np.asarray(picture(read(album.file(self.gallery.row(i))), LONGEST))
-        views = [
-            (found.speaks_for(answer), f"for {names[answer]}"),
-            (found.speaks_for(answer, truth), f"for it rather than {names[truth]}"),
-        ]
-        return [
-            {
-                "thumbnail": Thumbnail.of(overlay(pixels, cells, model.recipe.resize)),
-                "missing": "",
-                "name": "",
-                "alt": f"The same photo; warm where it speaks {text}",
-                "caption": f"speaks {text}",
-            }
-            for cells, text in views
-        ]
-
-
-def _of(shown: int, total: int, things: str) -> str:
-    """Say how many are shown, and how many more there are."""
-    more = f"; {total - shown:,} more are not shown" if total > shown else ""
-    things = things.removesuffix("s") if total == 1 else things
-    return f"{total:,} {things}{more}"
+    shown = [{"title": chart.title, "svg": chart.svg(), "words": chart.words} for chart in drawn]
+    return {"shown": shown, "missing": missing}
 
 
 def _split(tested: Tested) -> str:
@@ -299,7 +201,7 @@ def _caveats(numbers: dict[str, Any], tested: Tested, labels: Labels) -> list[st
         found.append(f"Fewer than {FEW} photos were tested of {names}: little is known of these classes.")
     if labels.doubts:
         found.append(
-            f"{_of(len(labels.doubts), len(labels.doubts), 'labels')} "
+            f"{out_of(len(labels.doubts), len(labels.doubts), 'labels')} "
             f"{'is' if len(labels.doubts) == 1 else 'are'} doubtful, and every number here takes labels for "
             f"true: see Labels."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ _DPI = 300
 #: The kinds of file that a chart is written as.
 FILES = ("png", "svg")
 _SVG = "{http://www.w3.org/2000/svg}"
+# matplotlib has one set of settings for all threads.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def _settings(font_type: str, salt: str) -> Iterator[None]:
 
     # Names of classes are text, never formulas between dollars; ids are the same from run to run.
     with (
+        _ONE_AT_A_TIME,
         warnings.catch_warnings(),
         rc_context(
             {"svg.fonttype": font_type, "svg.hashsalt": salt, "text.parse_math": False, "font.size": 10.5}

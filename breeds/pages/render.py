@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,23 @@ def render(template: str, **values: Any) -> str:
         As in `write_page`.
     """
     return _environment().get_template(template).render(version=__version__, **values)
+
+
+def render_pieces(template: str, **values: Any) -> Iterator[str]:
+    """Yield a page as `render` returns it, heading by heading: what follows one is made when it is asked for.
+
+    Parameters
+    ----------
+    template, **values
+        As in `write_page`.
+    """
+    waiting: list[str] = []
+    for piece in _environment().get_template(template).generate(version=__version__, **values):
+        waiting.append(piece)
+        if "<h2" in piece:
+            yield "".join(waiting)
+            waiting.clear()
+    yield "".join(waiting)
 
 
 def asset(name: str) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Thumbnail:
     data: bytes
     width: int
     height: int
+    served: ClassVar[bool] = False
 
     @property
     def src(self) -> str:
@@ -71,6 +72,16 @@ class Thumbnail:
         file = io.BytesIO()
         image.save(file, "JPEG", quality=_QUALITY)
         return Thumbnail(file.getvalue(), image.width, image.height)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A small picture that a page asks the application for; its size is not known before."""
+
+    src: str
+    width: int = LONGEST
+    height: int = LONGEST
+    served: ClassVar[bool] = True
 
 
 def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:

@@ -1,8 +1,10 @@
 "use strict";
 // What a click needs: photos of a cell, rates, sorting, and the map. Without this all photos are shown.
+// A served page has no photos of its own but links to them, which another script opens in place.
 const $ = (id) => document.getElementById(id);
 const cards = [...document.querySelectorAll("#gallery > li")];
 const cells = [...document.querySelectorAll("#matrix button")];
+const place = (point) => [Number(point.dataset.x), Number(point.dataset.y)];
 
 function show(title, note, fits) {
   let count = 0;
@@ -11,7 +13,7 @@ function show(title, note, fits) {
   $("chosen-note").textContent = note(count);
 }
 
-show("No cell is chosen", () => "Press a number in the table to see its photos here.", () => false);
+if ($("gallery")) show("No cell is chosen", () => "Press a number in the table to see its photos here.", () => false);
 
 for (const cell of cells) {
   cell.setAttribute("aria-pressed", "false");
@@ -37,7 +39,7 @@ $("matrix").addEventListener("keydown", (event) => {
     if (down) row = down > 0 ? row.nextElementSibling : row.previousElementSibling;
     column += right;
     if (!row || column < 1 || column >= row.cells.length) return;
-    found = row.cells[column].querySelector("button");
+    found = row.cells[column].querySelector(".cell");
   }
   found.focus();
 });
@@ -62,8 +64,7 @@ for (const heading of document.querySelectorAll("#per-class .sort")) {
 
 const plot = $("plot");
 if (plot) {
-  const points = [...plot.querySelectorAll("g")];
-  const place = (point) => [Number(point.dataset.x), Number(point.dataset.y)];
+  const points = [...plot.querySelectorAll(".point")];
   let here = null;
   const visit = (point) => {
     if (here) here.classList.remove("here");
@@ -71,9 +72,9 @@ if (plot) {
     $("shown").hidden = !point;
     if (!point) return;
     point.classList.add("here");
-    const picture = document.querySelector(`#photo-${point.dataset.photo} img`);
+    const picture = point.dataset.picture ?? document.querySelector(`#photo-${point.dataset.photo} img`)?.src;
     $("shown-picture").hidden = !picture;
-    if (picture) $("shown-picture").src = picture.src;
+    if (picture) $("shown-picture").src = picture;
     $("shown-text").textContent = point.dataset.text;
     $("shown").classList.toggle("at-right", place(point)[0] < 500);
   };
@@ -83,15 +84,16 @@ if (plot) {
     const cell = cells.find((other) => other.dataset.truth === card.dataset.truth && other.dataset.answer === card.dataset.answer);
     cell.click();
   };
-  plot.addEventListener("pointerover", (event) => visit(event.target.closest("g")));
+  $("shown-picture").addEventListener("error", () => { $("shown-picture").hidden = true; });
+  plot.addEventListener("pointerover", (event) => visit(event.target.closest(".point")));
   plot.addEventListener("pointerleave", () => visit(null));
-  plot.addEventListener("click", (event) => { const point = event.target.closest("g"); if (point) choose(point); });
+  plot.addEventListener("click", (event) => { const point = event.target.closest(".point"); if (point) choose(point); });
   plot.addEventListener("blur", () => visit(null));
   plot.addEventListener("keydown", (event) => {
     const steps = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
     const step = steps[event.key];
     if (event.key === "Escape") visit(null);
-    if (event.key === "Enter" && here) choose(here);
+    if (event.key === "Enter" && here) here.dispatchEvent(new MouseEvent("click", {bubbles: true, cancelable: true}));
     if (!step) return;
     event.preventDefault();
     if (!here) return visit(points[0]);

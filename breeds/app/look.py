@@ -1,0 +1,306 @@
+"""The report on the model in use, worked out once for all who look, and photos as its pages show them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import numpy as np
+
+from breeds.app.workshop import Workshop
+from breeds.errors import BreedsError, PhotoError
+from breeds.evaluate import answer_test_photos, measure
+from breeds.evaluate.gallery import Gallery
+from breeds.evaluate.mistakes import Looked, views
+from breeds.evaluate.page import Report
+from breeds.heads.explain import EXACT, GRADIENT, check_explainable
+from breeds.heads.model import Model
+from breeds.pages.thumbs import Served
+from breeds.photos import key_of, read
+from breeds.store import Store
+
+#: Some of the tested photos, by name: what is said of one of them, and of several.
+ONLY = {"": "tested photo", "mistakes": "mistake", "refused": "refused photo"}
+
+
+class Shelf:
+    """The photos of a store as pages show them that are served: each by its own address.
+
+    Parameters
+    ----------
+    store
+        Whose photos.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._table = store.table
+        self._looked_at: dict[int, tuple[tuple[int, int], str]] = {}
+
+    def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
+        """Return what a template needs of a photo, as `breeds.evaluate.album.Photos` says."""
+        key, missing = self._table.key[row], self.missing(row)
+        return {
+            "key": key,
+            "name": self._table.path[row],
+            "href": f"/photo/{key}",
+            "thumbnail": None if missing else Served(f"/thumb/{key}"),
+            "missing": missing,
+            "alt": alt,
+            **more,
+        }
+
+    def missing(self, row: int) -> str:
+        """Say why a photo cannot be shown, "" if it can: its file has the bytes that its key says.
+
+        A file of the same size and time as at extraction is taken for the same; another is read.
+        """
+        path = os.path.join(self._table.root, self._table.path[row])
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            found = None
+        state = (found.st_size, found.st_mtime_ns) if found else (0, 0)
+        if state == (int(self._table.size[row]), int(self._table.mtime_ns[row])):
+            return ""
+        if found is None or self._looked_at.get(row, ((), ""))[0] != state:
+            self._looked_at[row] = state, _changed(path, self._table.key[row])
+        return self._looked_at[row][1]
+
+
+def _changed(path: str, key: str) -> str:
+    try:
+        return "" if key_of(read(path)) == key else "changed since its features were computed"
+    except PhotoError as error:
+        return str(error)
+
+
+@dataclass(frozen=True)
+class View:
+    """A report, and what it is about.
+
+    Attributes
+    ----------
+    made
+        When it was made.
+    """
+
+    report: Report
+    model: Model
+    store: Store
+    shelf: Shelf
+    made: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
+
+    @property
+    def gone(self) -> str:
+        """Say so if the folder of the photos is not there any more, else ""."""
+        root = self.store.table.root
+        if os.path.isdir(root):
+            return ""
+        return (
+            f"The photos are not in {root} any more, so none is shown. Put them back, or extract again from "
+            f"where they are, which computes nothing, and start again."
+        )
+
+    def looked(self, failure: str) -> Looked:
+        """Return where the network looked at the mistakes: pictures that are made when they are asked for.
+
+        Parameters
+        ----------
+        failure
+            Why nothing can be computed, "" if it can.
+        """
+        gallery, missing = self.report.gallery, failure or self.unexplained
+        if missing:
+            return Looked(missing=missing)
+        pictures: dict[int, list[dict[str, Any]]] = {}
+        for i in self.report.mistakes.places:
+            row, (truth, answer) = gallery.row(i), gallery.cell(i)
+            sources = [self.looked_address(row, answer), self.looked_address(row, answer, truth)]
+            if not self.shelf.missing(row):
+                pictures[i] = [
+                    {"thumbnail": Served(source), **words}
+                    for source, (_, words) in zip(sources, views(gallery, i), strict=True)
+                ]
+        return Looked(pictures, EXACT if len(self.model.layers) == 1 else GRADIENT)
+
+    @property
+    def unexplained(self) -> str:
+        """Say why where the network looked cannot be shown, "" if it can."""
+        try:
+            check_explainable(self.model)
+        except BreedsError as error:
+            return str(error)
+        return ""
+
+    def looked_address(self, row: int, answer: int, rather_than: int | None = None) -> str:
+        """Return the address of the picture of where the network looked at a photo."""
+        names = self.model.classes
+        asked = {"for": names[answer]} | ({} if rather_than is None else {"rather": names[rather_than]})
+        return f"/look/looked/{self.store.table.key[row]}?{_query(asked)}"
+
+
+class Look:
+    """Gives the report on the model in use; who comes while it is worked out waits for the same.
+
+    Parameters
+    ----------
+    workshop
+        Has the model and its store; when it has others, there is another report.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._lock = threading.Lock()
+        self._view: View | None = None
+
+    def view(self) -> View:
+        """Return the report.
+
+        Raises
+        ------
+        BreedsError
+            If there is no store, or the model cannot be tested on it.
+        """
+        with self._lock:
+            model, store = self._workshop.model, self._workshop.store
+            if store is None:
+                where = model.record.get("store") or "the store of the model"
+                raise BreedsError(
+                    f"There is no report without the photos that the model is tested on: {where} cannot be "
+                    f"opened; start again with --store and where it is now."
+                )
+            if self._view is None or self._view.model is not model or self._view.store is not store:
+                self._view = self._made(model, store, self._view)
+            return self._view
+
+    def _made(self, model: Model, store: Store, before: View | None) -> View:
+        """Make a report; what the one before knows of the same photos is taken from there."""
+        tested = answer_test_photos(store, model)
+        numbers = measure(tested) | {"model": str(self._workshop.model_path)}
+        if before is None:
+            return View(Report(numbers, tested), model, store, Shelf(store))
+        same = before.store is store
+        gallery, old = Gallery(tested), before.report.gallery
+        is_mapped_alike = np.array_equal(tested.features[gallery.mapped], old.tested.features[old.mapped])
+        return View(
+            Report(
+                numbers,
+                tested,
+                before.report.labels if same else None,
+                before.report.plane if is_mapped_alike else None,
+            ),
+            model,
+            store,
+            before.shelf if same else Shelf(store),
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which of the tested photos are asked for: class numbers, a name of `ONLY`, a key; and from which on."""
+
+    truth: int | None = None
+    answer: int | None = None
+    only: str = ""
+    photo: str = ""
+    page: int = 1
+
+    @staticmethod
+    def of(query: bytes, classes: Sequence[str]) -> Chosen:
+        """Read the part of an address after the question mark.
+
+        Raises
+        ------
+        ValueError
+            If it is not what `address` writes; the sentence says what is wrong.
+        """
+        given = read_query(query, ("truth", "answer", "only", "photo", "page"))
+        numbers = {name: _class(classes, given[name]) for name in ("truth", "answer") if name in given}
+        only, page = given.get("only", ""), given.get("page", "1")
+        if only not in ONLY:
+            raise ValueError(f"There are no photos called {_short(only)}, only mistakes and refused ones.")
+        if not (page.isascii() and page.isdecimal() and 0 < int(page[:9]) < 10**6):
+            raise ValueError(f"There is no page {_short(page)} of these photos.")
+        return Chosen(**numbers, only=only, photo=given.get("photo", ""), page=int(page))
+
+    def places(self, gallery: Gallery) -> list[int]:
+        """Return the photos' places: mistakes first, the surest before, then the least sure answers."""
+        table, rows = gallery.tested.store.table, gallery.tested.rows
+        is_chosen = np.ones(len(gallery.answer), dtype=bool)
+        if self.truth is not None:
+            is_chosen &= gallery.tested.truth == self.truth
+        if self.answer is not None:
+            is_chosen &= gallery.answer == self.answer
+        if self.only:
+            is_chosen &= gallery.is_refused if self.only == "refused" else ~gallery.is_right
+        if self.photo:
+            is_chosen &= np.array([table.key[row] == self.photo for row in rows.tolist()], dtype=bool)
+        order = np.argsort(np.where(gallery.is_right, gallery.confidence, -gallery.confidence), kind="stable")
+        chosen: list[int] = order[is_chosen[order]].tolist()
+        return chosen
+
+    def title(self, total: int, classes: Sequence[str]) -> str:
+        """Say what is asked for, and how many these are."""
+        what = f"{total:,} {ONLY[self.only]}{'' if total == 1 else 's'}"
+        if self.truth is not None:
+            what += f" of {classes[self.truth]}"
+        if self.answer is not None:
+            right = self.answer == self.truth
+            what += ", rightly called so" if right else f" called {classes[self.answer]}"
+        return what
+
+    def address(self, classes: Sequence[str], page: int) -> str:
+        """Return the address of a page of these photos."""
+        asked = {
+            "truth": None if self.truth is None else classes[self.truth],
+            "answer": None if self.answer is None else classes[self.answer],
+            "only": self.only or None,
+            "photo": self.photo or None,
+            "page": None if page == 1 else str(page),
+        }
+        return address(**{name: value for name, value in asked.items() if value is not None})
+
+
+def address(**asked: str) -> str:
+    """Return the address of some of the tested photos, by ``truth``, ``answer``, ``only`` and ``photo``."""
+    return f"/look/photos?{_query(asked)}" if asked else "/look/photos"
+
+
+def _query(asked: dict[str, str]) -> str:
+    # Names may hold bytes that are no Unicode, and have to come back as they were.
+    return urlencode(asked, errors="surrogatepass", quote_via=quote)
+
+
+def read_query(query: bytes, names: Sequence[str]) -> dict[str, str]:
+    """Read what `_query` wrote, of these names alone, each once.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, errors="surrogatepass", max_num_fields=len(names)
+        )
+    except ValueError:
+        raise ValueError("This address cannot be read.") from None
+    found = dict(pairs)
+    if len(found) < len(pairs) or not found.keys() <= set(names):
+        raise ValueError(f"This address may say {', '.join(names)}, each once, and nothing else.")
+    return found
+
+
+def _class(classes: Sequence[str], name: str) -> int:
+    if name not in classes:
+        raise ValueError(f"The model knows no class {_short(name) or 'without a name'}.")
+    return classes.index(name)
+
+
+def _short(text: str, longest: int = 80) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
