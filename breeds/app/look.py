@@ -23,6 +23,7 @@ from breeds.heads.model import Model
 from breeds.pages.thumbs import Served
 from breeds.photos import key_of, read
 from breeds.store import Store
+from breeds.text import visible
 
 #: Some of the tested photos, by name: what is said of one of them, and of several.
 ONLY = {"": "tested photo", "mistakes": "mistake", "refused": "refused photo"}
@@ -114,19 +115,24 @@ class View:
         failure
             Why nothing can be computed, "" if it can.
         """
-        gallery, missing = self.report.gallery, failure or self.unexplained
+        missing = failure or self.unexplained
         if missing:
             return Looked(missing=missing)
-        pictures: dict[int, list[dict[str, Any]]] = {}
-        for i in self.report.mistakes.places:
-            row, (truth, answer) = gallery.row(i), gallery.cell(i)
-            sources = [self.looked_address(row, answer), self.looked_address(row, answer, truth)]
-            if not self.shelf.missing(row):
-                pictures[i] = [
-                    {"thumbnail": Served(source), **words}
-                    for source, (_, words) in zip(sources, views(gallery, i), strict=True)
-                ]
+        pictures = {i: self.pictures(i) for i in self.report.mistakes.places}
         return Looked(pictures, EXACT if len(self.model.layers) == 1 else GRADIENT)
+
+    def pictures(self, i: int) -> list[dict[str, Any]]:
+        """Return where the network looked at the photo in place `i`, as a template shows it."""
+        gallery = self.report.gallery
+        row, (truth, answer) = gallery.row(i), gallery.cell(i)
+        if self.shelf.missing(row):
+            return []
+        sources = [self.looked_address(row, answer)]
+        sources += [self.looked_address(row, answer, truth)] if truth != answer else []
+        return [
+            {"thumbnail": Served(source), **words}
+            for source, (_, words) in zip(sources, views(gallery, i), strict=False)
+        ]
 
     @property
     def unexplained(self) -> str:
@@ -224,7 +230,7 @@ class Chosen:
         only, page = given.get("only", ""), given.get("page", "1")
         if only not in ONLY:
             raise ValueError(f"There are no photos called {_short(only)}, only mistakes and refused ones.")
-        if not (page.isascii() and page.isdecimal() and 0 < int(page[:9]) < 10**6):
+        if not (page.isascii() and page.isdecimal() and len(page) < 7 and int(page)):
             raise ValueError(f"There is no page {_short(page)} of these photos.")
         return Chosen(**numbers, only=only, photo=given.get("photo", ""), page=int(page))
 
@@ -303,4 +309,4 @@ def _class(classes: Sequence[str], name: str) -> int:
 
 
 def _short(text: str, longest: int = 80) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}…"
+    return visible(text if len(text) <= longest else f"{text[:longest]}…")

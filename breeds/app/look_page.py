@@ -65,6 +65,7 @@ def photos(request: Request) -> Response:
         note=_note(view, places, shown),
         photos=cards,
         alone=bool(chosen.photo),
+        looked=view.pictures(shown[0]) if chosen.photo and explained else [],
         nearest=_nearest(site, view, shown[0]) if chosen.photo else [],
         before=chosen.address(classes, chosen.page - 1) if first else "",
         after=chosen.address(classes, chosen.page + 1) if first + AT_ONCE < len(places) else "",

@@ -67,18 +67,31 @@ def write_report(
 
 
 class Once(Generic[T]):
-    """What is worked out when it is first asked for, once, whichever thread asks."""
+    """What is worked out when it is first asked for, once, whichever thread asks.
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work, self._lock = work, threading.Lock()
+    Parameters
+    ----------
+    work
+        Works it out.
+    keep
+        Says of what was found whether it is to be kept; else it is worked out again.
+    """
+
+    def __init__(self, work: Callable[[], T], keep: Callable[[T], bool] = lambda _: True) -> None:
+        self._work: Callable[[], T] | None = work
+        self._keep, self._lock = keep, threading.Lock()
         self._found: list[T] = []
 
     def __call__(self) -> T:
         """Return it, however long that takes."""
         with self._lock:
-            if not self._found:
-                self._found.append(self._work())
-            return self._found[0]
+            if self._work is None:
+                return self._found[0]
+            found = self._work()
+            if self._keep(found):
+                self._found.append(found)
+                self._work = None  # and whatever it holds
+            return found
 
     @property
     def known(self) -> T | None:
@@ -117,7 +130,7 @@ class Report:
         self.numbers, self.tested = numbers, tested
         self.gallery = Gallery(tested)
         self.mistakes = Mistakes.of(self.gallery)
-        self.labels = labels or Once(lambda: Labels.of(tested.store))
+        self.labels = labels or Once(lambda: Labels.of(tested.store), lambda found: not found.missing)
         self.plane = plane or Once(self.gallery.plane)
         self.charts = Once(lambda: _charts(numbers, tested))
 
