@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
+from breeds.app.chosen import Chosen, address, read_query
 from breeds.app.desk import Answered
-from breeds.app.look import Chosen, View, address, read_query
+from breeds.app.look import View
 from breeds.app.site import Site, site_of
 from breeds.app.uploads import RefusedError
 from breeds.engines.pipeline import KeyAndPath

@@ -53,16 +53,19 @@ class Gallery:
         """Return the cell of the confusion matrix, truth and answer, that a photo is in."""
         return int(self.tested.truth[i]), int(self.answer[i])
 
-    def _pick(self) -> tuple[list[int], Counter[tuple[int, int]]]:
-        """Choose the photos to show, a few of every cell before many of one; count those left out.
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """All places: first the mistakes, the surest before, then the right answers, the least sure before.
 
-        Of a cell the photos come least sure first where they are right, and surest first where not:
-        these are the ones that people want to see.
+        These are the ones that people want to see.
         """
-        order = np.argsort(np.where(self.is_right, self.confidence, -self.confidence), kind="stable")
+        return np.argsort(np.where(self.is_right, self.confidence, -self.confidence), kind="stable")
+
+    def _pick(self) -> tuple[list[int], Counter[tuple[int, int]]]:
+        """Choose the photos to show, a few of every cell before many of one; count those left out."""
         rank: Counter[tuple[int, int]] = Counter()
         ranked = []
-        for i in order.tolist():
+        for i in self.order.tolist():
             ranked.append((rank[self.cell(i)], bool(self.is_right[i]), i))
             rank[self.cell(i)] += 1
         shown = [i for _, _, i in sorted(ranked)[:GALLERY]]
