@@ -31,6 +31,7 @@ from breeds.evaluate import answer_test_photos, labels, measure
 from breeds.heads.model import load_model, save_model
 from breeds.recipe import Recipe
 from breeds.store import Store
+from breeds.store.corrections import Correction, add, corrections_path, undo
 from breeds.train import train
 
 if TYPE_CHECKING:
@@ -287,6 +288,32 @@ def test_several_windows_share_one_report_until_the_model_changes(
     workshop.store = replace(workshop.store)  # type: ignore[type-var]
     assert get(0)
     assert counted == {"answers": 3, "labels": 2}
+
+
+def test_corrections_count_as_soon_as_they_are_made(
+    here: Served, made: Path, tested: Tested, counted: dict[str, int]
+) -> None:
+    path = corrections_path(made / "features/made.h5")
+    answer = tested.probabilities.argmax(axis=1)
+    wrong = int(np.flatnonzero(answer != tested.truth)[0])
+    key, called = tested.store.table.key[tested.rows[wrong]], tested.model.classes[answer[wrong]]
+    with here.client() as client:
+        before = client.get("/look").text
+        assert "as corrected" not in before
+        added = add(path, [Correction(key, called)])
+        try:
+            store = Store.open_beside([made / "features/made.h5"], corrected=True)
+            numbers = measure(answer_test_photos(store, load_model(made / MODEL)))
+            text = client.get("/look").text
+            assert counted == {"answers": 2, "labels": 2}
+            accuracy = f"{100 * numbers['corrected']['accuracy']:.1f}\u202f%"
+            assert f'<dt>Accuracy as corrected</dt><dd><span class="value">{accuracy}</span>' in text
+            h1 = re.compile("<h1>.*?</h1>")
+            assert h1.findall(text) == h1.findall(before)  # the first number takes labels as they came
+            assert "Its label was corrected to" in client.get(address(photo=key)).text
+        finally:
+            undo(path, added)
+        assert "as corrected" not in client.get("/look").text
 
 
 def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from breeds.heads.model import Model
 from breeds.pages.thumbs import Served
 from breeds.photos import key_of, read
 from breeds.store import Store
+from breeds.store.corrections import Corrections, corrections_path
 
 
 class Shelf:
@@ -81,12 +83,15 @@ class View:
 
     Attributes
     ----------
+    source, store
+        The store as the workshop has it, and with the corrections of its labels.
     made
         When it was made.
     """
 
     report: Report
     model: Model
+    source: Store
     store: Store
     shelf: Shelf
     made: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
@@ -151,13 +156,15 @@ class Look:
     Parameters
     ----------
     workshop
-        Has the model and its store; when it has others, there is another report.
+        Has the model and its store; when it has others, or somebody has corrected labels, there is another
+        report.
     """
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._lock = threading.Lock()
         self._view: View | None = None
+        self._read: tuple[tuple[Path | int, ...], Corrections] = (), Corrections()
 
     def view(self) -> View:
         """Return the report.
@@ -165,7 +172,7 @@ class Look:
         Raises
         ------
         BreedsError
-            If there is no store, or the model cannot be tested on it.
+            If there is no store, or the model cannot be tested on it, or its corrections cannot be read.
         """
         with self._lock:
             model, store = self._workshop.model, self._workshop.store
@@ -175,27 +182,42 @@ class Look:
                     f"There is no report without the photos that the model is tested on: {where} cannot be "
                     f"opened; start again with --store and where it is now."
                 )
-            if self._view is None or self._view.model is not model or self._view.store is not store:
-                self._view = self._made(model, store, self._view)
-            return self._view
+            corrections, view = self._corrections(corrections_path(store.path)), self._view
+            same = view is not None and view.source is store and view.store.corrections is corrections
+            if view is None or not same or view.model is not model:
+                self._view = view = self._made(model, store, corrections, view)
+            return view
 
-    def _made(self, model: Model, store: Store, before: View | None) -> View:
+    def _corrections(self, path: Path) -> Corrections:
+        """Return what the file of corrections says, which is read again when it is another."""
+        try:
+            found = os.stat(path)
+            state: tuple[Path | int, ...] = path, found.st_ino, found.st_size, found.st_mtime_ns
+        except OSError:
+            state = (path,)
+        if self._read[0] != state:
+            self._read = state, Corrections.load(path)
+        return self._read[1]
+
+    def _made(self, model: Model, source: Store, corrections: Corrections, before: View | None) -> View:
         """Make a report; what the one before knows of the same photos is taken from there."""
+        store = source.with_corrections(corrections)
         tested = answer_test_photos(store, model)
         numbers = measure(tested) | {"model": str(self._workshop.model_path)}
         if before is None:
-            return View(Report(numbers, tested), model, store, Shelf(store))
-        same = before.store is store
+            return View(Report(numbers, tested), model, source, store, Shelf(store))
+        same = before.source is source
         gallery, old = Gallery(tested), before.report.gallery
         is_mapped_alike = np.array_equal(tested.features[gallery.mapped], old.tested.features[old.mapped])
         return View(
             Report(
                 numbers,
                 tested,
-                before.report.labels if same else None,
+                before.report.labels if same and before.store.corrections is corrections else None,
                 before.report.plane if is_mapped_alike else None,
             ),
             model,
+            source,
             store,
             before.shelf if same else Shelf(store),
         )
