@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -15,7 +16,8 @@ from fastapi.responses import HTMLResponse
 
 from breeds.app.desk import Desk
 from breeds.app.guard import Secrets
-from breeds.app.uploads import Form, Upload, Uploads
+from breeds.app.review import Review
+from breeds.app.uploads import Form, RefusedError, Upload, Uploads
 from breeds.app.workshop import Workshop
 from breeds.errors import PhotoError
 from breeds.pages.render import asset, render
@@ -26,7 +28,14 @@ T = TypeVar("T")
 _FETCHED_AT_ONCE = 4
 
 #: Scripts and styles that are served, by the name that they are asked for.
-ASSETS = {"look.css": "text/css", "app/try.js": "text/javascript"}
+ASSETS = {
+    "look.css": "text/css",
+    "app/review.js": "text/javascript",
+    "app/teach.js": "text/javascript",
+    "app/try.js": "text/javascript",
+}
+# How many sentences are kept for pages that somebody is led to.
+_NOTES = 200
 
 
 @dataclass
@@ -43,6 +52,8 @@ class Site:
         Fetches a photo from the web, and ends soon once the event is set; None if that is switched off.
     pages
         What the navigation names: title and address.
+    review
+        What people say of photos.
     """
 
     workshop: Workshop
@@ -52,8 +63,13 @@ class Site:
     fetch: Callable[[str, threading.Event], bytes] | None = None
     pages: list[tuple[str, str]] = field(default_factory=list)
     assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    review: Review = field(init=False)
+    _notes: dict[int, Any] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
+        self.review = Review(self.workshop)
+        self.workshop.on_model = self.desk.use
         self.assets = {name: (asset(name), kind) for name, kind in ASSETS.items()}
 
     def address(self, name: str) -> str:
@@ -65,6 +81,18 @@ class Site:
         html = render(f"app/{template}", site=self, here=request.url.path, token=self.known.page, **values)
         return HTMLResponse(html.encode("utf-8", "replace"), status)
 
+    def note(self, found: Any) -> int:
+        """Keep something to be told on a page that somebody is led to, and return its number."""
+        number = next(self._numbers)
+        self._notes[number] = found
+        for old in [*self._notes][:-_NOTES]:
+            self._notes.pop(old, None)
+        return number
+
+    def noted(self, number: int | None) -> Any:
+        """Return what was kept under a number, None if it is not there."""
+        return None if number is None else self._notes.get(number)
+
     async def receive(self, request: Request) -> Form:
         """Read what came with a request.
 
@@ -74,6 +102,22 @@ class Site:
             If it is not what it should be, or too much.
         """
         return await self.uploads.receive(request.headers.get("content-type", ""), request.stream())
+
+    async def receive_change(self, request: Request) -> Form:
+        """Read the form of a page of ours that changes something.
+
+        Raises
+        ------
+        RefusedError
+            If it lacks the token of the page, or is not what it should be.
+        """
+        form = await self.receive(request)
+        try:
+            self.known.check_page(request.headers.get("x-breeds-token", "") or form.text("token"))
+        except RefusedError:
+            self.uploads.remove(form.uploads)
+            raise
+        return form
 
     async def fetch_all(self, urls: list[str]) -> list[Upload]:
         """Fetch photos from the web, a few at a time; one that cannot be had says why.
