@@ -108,18 +108,22 @@ class Review:
         threading.Thread(target=work, daemon=True).start()
 
     def open(self, found: Round, state: State) -> list[Case]:
-        """Return the photos of a round that are still to be looked at."""
+        """Return the photos of a round that are still to be looked at, and can still be what is suggested."""
+        classes = {*state.classes, ""}
         return [
-            case for case in found.open(settled(state, self.skipped)) if state.row(case.item.key) is not None
+            case
+            for case in found.open(settled(state, self.skipped))
+            if case.item.suggestion in classes and state.row(case.item.key) is not None
         ]
 
     def case(self, key: str, name: str = "check") -> Case | None:
-        """Return what is to be said of a photo; of one in a round, what the round says."""
+        """Return what is to be said of a photo; of one that a round still asks about, what the round says."""
         state = self._workshop.state
         found = self.rounds[name].get(self.skipped)
-        for case in found.cases if found is not None and found.fits(state) else []:
-            if case.item.key == key:
-                return case
+        if found is not None and found.fits(state):
+            for case in self.open(found, state):
+                if case.item.key == key:
+                    return case
         return one_case(state, key)
 
     def look(self, key: str) -> Seen:

@@ -179,9 +179,9 @@ def _round(request: Request, name: str, said: int | None, trained: int | None, a
     if state.store is None:
         return _page(site, request, name, None, note=note)
     found = review.rounds[name].get(review.skipped, _PATIENCE, after)
-    if found is None:
-        return _page(site, request, name, None, note=note, working=True)
-    cases = review.open(found, state)
+    cases = [] if found is None else review.open(found, state)
+    if found is None or (not cases and not found.fits(state)):
+        return _page(site, request, name, None, note=note, working=True, trained=trained)
     return _page(
         site,
         request,
