@@ -60,7 +60,7 @@ def _breeds(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty drawn photos of five breeds, two of them in a wrong folder, and a model."""
+    """Drawn photos of five breeds, two of them in a wrong folder, one twice with two labels; and a model."""
     folder = tmp_path_factory.mktemp("review")
     breeds = _breeds(drawn_photos)[:5]
     for breed in breeds:
@@ -68,6 +68,8 @@ def place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for one, other in ((0, 1), (2, 3)):
         photo = min((folder / "photos" / breeds[one]).iterdir())
         photo.rename(folder / "photos" / breeds[other] / f"astray-{photo.name}")
+    twin = max((folder / "photos" / breeds[4]).iterdir())
+    Image.open(twin).save(folder / "photos" / breeds[3] / "twin.jpg", quality=93)
     extract_photos(folder / "photos", folder / STORE, size=96)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -256,6 +258,18 @@ def test_any_photo_can_be_reviewed_and_its_evidence_is_there(app: Served, place:
         assert say(client, page, "keep").headers["location"] == f"/review/{key}"
         assert "A person called it so" in text_of(get(client, f"/review/{key}"))
         assert len(rows(place)) == 1
+
+
+def test_a_near_duplicate_is_shown_side_by_side(app: Served, place: Path) -> None:
+    key = key_of(next((place / "photos").rglob("twin.jpg")).read_bytes())
+    with app.client() as client:
+        get(client)
+        pages = [
+            get(client, f"/review/{key_of(path.read_bytes())}") for path in (place / "photos").rglob("*.jpg")
+        ]
+        (page,) = [page for page in pages if 'class="large two"' in page]
+        assert f'src="/photo/{key}"' in page and "nearly the same" in text_of(page)
+        assert len(re.findall('<img class="picture"[^>]* src="/photo/', page)) == 2
 
 
 def test_what_changes_something_needs_the_pages_token_and_origin(app: Served, place: Path) -> None:
@@ -597,9 +611,10 @@ def test_it_looks_right_and_hostile_names_are_text(hostile: Served, browser: Bro
                 with opened(browser, hostile, path, size, scheme) as tab:
                     assert tab.evaluate("document.documentElement.scrollWidth") <= size[0], path
                     assert tab.locator("img:not([alt])").count() == 0
-                    rules = Axe().run(tab).response["violations"]
-                    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in rules] == []
                     assert tab.title() != "canary"
+                    if (size[0] < 500) == (scheme == "light"):  # axe takes a second a page
+                        rules = Axe().run(tab).response["violations"]
+                        assert [(rule["id"], rule["nodes"][0]["html"]) for rule in rules] == []
 
 
 def test_hostile_names_can_be_kept_or_say_why_not(hostile: Served) -> None:

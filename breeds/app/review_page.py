@@ -56,7 +56,7 @@ def one(request: Request, key: str, said: int | None = None) -> Response:
     case = site.review.case(key)
     if case is None:
         raise RefusedError(404, "The store does not know this photo, or not any more.")
-    return _page(site, request, "one", case, note=site.noted(said))
+    return _page(site, request, "one", case, note=_note(site, said))
 
 
 @router.get("/review/looked/{key}/{mark}")
@@ -150,8 +150,8 @@ async def train(request: Request) -> Response:
     site = site_of(request)
     form = await _form(site, request)
     where = _ROUNDS.get(form.text("back")) or _ROUNDS["check"]
-    if form.text("trainings") != str(len(site.workshop.trainings)):  # a second click, or a reload
-        return _to(where, trained=len(site.workshop.trainings))
+    if form.text("trainings") != str(site.workshop.trained):  # a second click, or a reload
+        return _to(where, trained=site.workshop.trained)
     try:
         found = await run_in_threadpool(site.workshop.train_again, bool(form.text("search")))
     except BreedsError as error:
@@ -175,7 +175,7 @@ def _round(request: Request, name: str, said: int | None, trained: int | None, a
     site = site_of(request)
     state = site.workshop.refresh()
     review = site.review
-    note = site.noted(said)
+    note = _note(site, said)
     if state.store is None:
         return _page(site, request, name, None, note=note)
     found = review.rounds[name].get(review.skipped, _PATIENCE, after)
@@ -251,8 +251,12 @@ def _photo(site: Site, case: Case, seen: Seen) -> dict[str, Any]:
         "twin": item.twin,
         "twin_path": item.twin_path,
         "twin_label": item.twin_label,
-        "is_skipped": item.key in site.review.skipped,
     }
+
+
+def _note(site: Site, number: int | None) -> str:
+    found = site.noted(number)
+    return found if isinstance(found, str) else ""
 
 
 def _is_missing(site: Site, key: str) -> bool:

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from breeds.review import Again, Taught, teach, train_again
 from breeds.store import Store
 from breeds.store.columns import Keys, locate
 from breeds.store.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.store.table import Table
 from breeds.text import say
 
 T = TypeVar("T")
@@ -36,6 +38,8 @@ LARGE = 1200
 # Small pictures that are kept, some 5 KB each.
 _KEPT = 2000
 _KEY = re.compile("[0-9a-f]{64}")
+# How many trainings are kept to be told of.
+_TRAININGS = 20
 # Seconds between two looks at the files.
 _TICK = 1.0
 
@@ -50,24 +54,21 @@ class State:
         The model; the store of its photos with people's corrections, None if it cannot be opened.
     version
         Another one after every change of any of these.
+    index
+        Of the store's table.
     """
 
     model: Model
     store: Store | None
     version: int
-
-    @cached_property
-    def _order(self) -> NDArray[np.intp]:
-        assert self.store is not None
-        return np.argsort(self.store.table.key.packed, kind="stable")
+    index: _Index | None = field(default=None, repr=False)
 
     def row(self, key: str) -> int | None:
         """Return the first row of a photo in the store, None if the store does not know it."""
-        if self.store is None or not _KEY.fullmatch(key):
+        if self.index is None or not _KEY.fullmatch(key):
             return None
-        packed = self.store.table.key.packed
-        at = int(locate(packed[self._order], Keys.of([key]).packed)[0])
-        return None if at < 0 else int(self._order[at])
+        at = int(locate(self.index.keys, Keys.of([key]).packed)[0])
+        return None if at < 0 else int(self.index.order[at])
 
     @cached_property
     def training(self) -> TrainingPhotos:
@@ -88,14 +89,31 @@ class State:
     def _corrected(self) -> set[str]:
         return set() if self.store is None else set(self.store.corrections.labels.values())
 
-    @cached_property
+    @property
     def untrained(self) -> int:
         """How many labelled photos of the store, without a correction, the model knows nothing of."""
-        if self.store is None or not len(self.model.tested):
+        if self.store is None or self.index is None:
             return 0
-        known, table = self.model.seen_keys() | self.model.tested_keys(), self.store.table
-        new = {table.key[row] for row in table.labelled_rows()} - known
-        return len(new - self.store.corrections.last.keys())
+        return len(self.index.unknown_to(self.model) - self.store.corrections.last.keys())
+
+
+class _Index:
+    """What is found once in a table: where each key is, and which photos a model knows nothing of."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.order: NDArray[np.intp] = np.argsort(table.key.packed, kind="stable")
+        self.keys = table.key.packed[self.order]
+        self._unknown: tuple[Model, set[str]] | None = None
+
+    def unknown_to(self, model: Model) -> set[str]:
+        """Return the keys of labelled photos that a model was neither trained nor to be tested on."""
+        if self._unknown is None or self._unknown[0] is not model:
+            known = model.seen_keys() | model.tested_keys()
+            found = {self.table.key[row] for row in self.table.labelled_rows()} - known
+            # Models of older versions do not say what they are tested on.
+            self._unknown = model, found if len(model.tested) else set()
+        return self._unknown[1]
 
 
 @dataclass(frozen=True)
@@ -128,8 +146,8 @@ class _Read(Generic[T]):
         try:
             self.value, self.problem = self._read(paths), None
             return True
-        except BreedsError as error:
-            self.problem = error
+        except (BreedsError, OSError) as error:
+            self.problem = error if isinstance(error, BreedsError) else BreedsError(f"{paths[0]}: {error}.")
             if is_same_place:
                 return False
             self.value = None
@@ -175,7 +193,7 @@ class Workshop:
         self.model_path = model_path
         self.lock = threading.RLock()
         self.on_model: Callable[[Model], object] = lambda _: None
-        self.trainings: list[Trained] = []
+        self.trainings: deque[Trained] = deque(maxlen=_TRAININGS)  # each has its model
         self._named = store
         self._busy = threading.Lock()
         self._busy_with = ""
@@ -252,11 +270,18 @@ class Workshop:
                 changed |= self._words.refresh([corrections_path(store.path)])
                 store = store.with_corrections(self._words.value or Corrections())
             if changed or self._state is None:
-                self._state = State(model, store, 1 if self._state is None else self._state.version + 1)
+                version = 1 if self._state is None else self._state.version + 1
+                self._state = State(model, store, version, self._index(store))
                 self._base.follow(self._state)
             if new_model:
                 self.on_model(model)
             return self._state
+
+    def _index(self, store: Store | None) -> _Index | None:
+        index = None if self._state is None else self._state.index
+        if store is None or (index is not None and index.table is store.table):
+            return None if store is None else index
+        return _Index(store.table)
 
     def _store_paths(self, model: Model) -> list[Path]:
         also = model.record.get("also", [])
@@ -344,6 +369,11 @@ class Workshop:
         return store
 
     @property
+    def trained(self) -> int:
+        """How many trainings there were here."""
+        return self.trainings[-1].number if self.trainings else 0
+
+    @property
     def changes(self) -> int | None:
         """How many labels the model was not trained with; None if that is not known."""
         return self._base.changes(self.state)
@@ -360,7 +390,7 @@ class Workshop:
             return self._trained(search)
 
     def _trained(self, search: bool = False) -> Trained:
-        number = len(self.trainings) + 1
+        number = self.trained + 1
         try:
             store = self._need_store()
             again = train_again(self.model_path, store, store.corrections, search)
