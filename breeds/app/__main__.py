@@ -86,6 +86,8 @@ def main() -> int:
     app = guarded(make_app(site), arguments.host, port)
     desk.start()
     threading.Thread(target=workshop.warm_up, daemon=True).start()
+    workshop.watch()
+    site.review.prepare(lambda: not (desk.warm or desk.failure))
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     say(f"Breeds is at http://{host}:{port}/ (Ctrl-C ends it)")
     sys.stdout.flush()

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from breeds import __version__
-from breeds.app import api, look_page, pictures, try_page
+from breeds.app import api, look_page, pictures, review_page, teach_page, try_page
 from breeds.app.connections import Connection
 from breeds.app.desk import BusyError
 from breeds.app.guard import WRONG, Guard
@@ -34,7 +34,7 @@ from breeds.text import say
 _LONGEST_HEAD = 32 * 2**10
 # What the bytes around the photos may come to: heads of parts, and boundaries.
 _AROUND = 2**20
-_PAGES = (try_page, look_page)
+_PAGES = (try_page, look_page, review_page, teach_page)
 
 
 def make_app(site: Site) -> FastAPI:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -17,7 +18,8 @@ from breeds.app.desk import Desk
 from breeds.app.explained import Explained
 from breeds.app.guard import Secrets
 from breeds.app.look import Look
-from breeds.app.uploads import Form, Upload, Uploads
+from breeds.app.review import Review
+from breeds.app.uploads import Form, RefusedError, Upload, Uploads
 from breeds.app.workshop import Workshop
 from breeds.errors import PhotoError
 from breeds.pages.render import asset, render, render_pieces
@@ -32,8 +34,12 @@ ASSETS = {
     "look.css": "text/css",
     "report.js": "text/javascript",
     "app/look.js": "text/javascript",
+    "app/review.js": "text/javascript",
+    "app/teach.js": "text/javascript",
     "app/try.js": "text/javascript",
 }
+# How many sentences are kept for pages that somebody is led to.
+_NOTES = 200
 
 
 @dataclass
@@ -52,6 +58,8 @@ class Site:
         What the navigation names: title and address.
     look, explained
         The report on the model; where the network looked at its photos.
+    review
+        What people say of photos.
     """
 
     workshop: Workshop
@@ -63,9 +71,14 @@ class Site:
     assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     look: Look = field(init=False)
     explained: Explained = field(init=False)
+    review: Review = field(init=False)
+    _notes: dict[int, Any] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.look, self.explained = Look(self.workshop), Explained(self.desk)
+        self.review = Review(self.workshop)
+        self.workshop.on_model = self.desk.use
         self.assets = {name: (asset(name), kind) for name, kind in ASSETS.items()}
 
     def address(self, name: str) -> str:
@@ -86,6 +99,18 @@ class Site:
             (piece.encode("utf-8", "replace") for piece in pieces), media_type="text/html"
         )
 
+    def note(self, found: Any) -> int:
+        """Keep something to be told on a page that somebody is led to, and return its number."""
+        number = next(self._numbers)
+        self._notes[number] = found
+        for old in [*self._notes][:-_NOTES]:
+            self._notes.pop(old, None)
+        return number
+
+    def noted(self, number: int | None) -> Any:
+        """Return what was kept under a number, None if it is not there."""
+        return None if number is None else self._notes.get(number)
+
     async def receive(self, request: Request) -> Form:
         """Read what came with a request.
 
@@ -95,6 +120,22 @@ class Site:
             If it is not what it should be, or too much.
         """
         return await self.uploads.receive(request.headers.get("content-type", ""), request.stream())
+
+    async def receive_change(self, request: Request) -> Form:
+        """Read the form of a page of ours that changes something.
+
+        Raises
+        ------
+        RefusedError
+            If it lacks the token of the page, or is not what it should be.
+        """
+        form = await self.receive(request)
+        try:
+            self.known.check_page(request.headers.get("x-breeds-token", "") or form.text("token"))
+        except RefusedError:
+            self.uploads.remove(form.uploads)
+            raise
+        return form
 
     async def fetch_all(self, urls: list[str]) -> list[Upload]:
         """Fetch photos from the web, a few at a time; one that cannot be had says why.

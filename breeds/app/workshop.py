@@ -1,4 +1,4 @@
-"""The model in use, its store, and the photos that the store knows."""
+"""What is in use: the model, its store, people's corrections; read again when they change, and changed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import os
 import re
 import sys
 import threading
-from functools import lru_cache
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +21,145 @@ from numpy.typing import NDArray
 from breeds.engines.pipeline import KeyAndPath
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model, load_model
-from breeds.heads.neighbours import Neighbour
+from breeds.heads.neighbours import NEAREST, Neighbour
 from breeds.pages.thumbs import LONGEST, Thumbnail, thumbnail
 from breeds.predict.evidence import TrainingPhotos
+from breeds.review import Again, Taught, teach, train_again
 from breeds.store import Store
 from breeds.store.columns import Keys, locate
+from breeds.store.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.store.table import Table
 from breeds.text import say
+
+T = TypeVar("T")
 
 #: Longest side of a photo that is shown large, in pixels.
 LARGE = 1200
 # Small pictures that are kept, some 5 KB each.
 _KEPT = 2000
 _KEY = re.compile("[0-9a-f]{64}")
+# How many trainings are kept to be told of.
+_TRAININGS = 20
+# Seconds between two looks at the files.
+_TICK = 1.0
+
+
+@dataclass(frozen=True)
+class State:
+    """What is in use at one moment; it stays as it is, and another takes its place.
+
+    Attributes
+    ----------
+    model, store
+        The model; the store of its photos with people's corrections, None if it cannot be opened.
+    version
+        Another one after every change of any of these.
+    index
+        Of the store's table.
+    """
+
+    model: Model
+    store: Store | None
+    version: int
+    index: _Index | None = field(default=None, repr=False)
+
+    def row(self, key: str) -> int | None:
+        """Return the first row of a photo in the store, None if the store does not know it."""
+        if self.index is None or not _KEY.fullmatch(key):
+            return None
+        at = int(locate(self.index.keys, Keys.of([key]).packed)[0])
+        return None if at < 0 else int(self.index.order[at])
+
+    @cached_property
+    def training(self) -> TrainingPhotos:
+        """The photos that the model was trained on."""
+        return TrainingPhotos(self.model, self.store)
+
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
+        """Return the `k` training photos most like each of some, by their features, float32 (n, width)."""
+        return [[] for _ in features] if self.store is None else self.training.nearest(features, k)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """All names that photos have, or that the model answers with."""
+        labels = set() if self.store is None else {*self.store.table.label.names, *self._corrected}
+        return sorted({*self.model.classes, *labels} - {""}, key=lambda name: (name.casefold(), name))
+
+    @property
+    def _corrected(self) -> set[str]:
+        return set() if self.store is None else set(self.store.corrections.labels.values())
+
+    @property
+    def untrained(self) -> int:
+        """How many labelled photos of the store, without a correction, the model knows nothing of."""
+        if self.store is None or self.index is None:
+            return 0
+        return len(self.index.unknown_to(self.model) - self.store.corrections.last.keys())
+
+
+class _Index:
+    """What is found once in a table: where each key is, and which photos a model knows nothing of."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.order: NDArray[np.intp] = np.argsort(table.key.packed, kind="stable")
+        self.keys = table.key.packed[self.order]
+        self._unknown: tuple[Model, set[str]] | None = None
+
+    def unknown_to(self, model: Model) -> set[str]:
+        """Return the keys of labelled photos that a model was neither trained nor to be tested on."""
+        if self._unknown is None or self._unknown[0] is not model:
+            known = model.seen_keys() | model.tested_keys()
+            found = {self.table.key[row] for row in self.table.labelled_rows()} - known
+            # Models of older versions do not say what they are tested on.
+            self._unknown = model, found if len(model.tested) else set()
+        return self._unknown[1]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training here, by its number: what it changed, None if it failed, and then why."""
+
+    number: int
+    again: Again | None
+    problem: str = ""
+    search: bool = False
+
+
+class _Read(Generic[T]):
+    """What is read from files, and again when they have changed; what cannot be read is said."""
+
+    def __init__(self, read: Callable[[Sequence[Path]], T]) -> None:
+        self._read = read
+        self._seen: object = None
+        self._paths: list[Path] = []
+        self.value: T | None = None
+        self.problem: BreedsError | None = None
+
+    def refresh(self, paths: list[Path]) -> bool:
+        """Read them if they are others than they were; say whether what is in use is another now."""
+        seen = [paths, *map(_signature, paths)]  # before reading: a change meanwhile is seen next time
+        if seen == self._seen:
+            return False
+        is_same_place = paths == self._paths
+        self._seen, self._paths = seen, paths
+        try:
+            self.value, self.problem = self._read(paths), None
+            return True
+        except (BreedsError, OSError) as error:
+            self.problem = error if isinstance(error, BreedsError) else BreedsError(f"{paths[0]}: {error}.")
+            if is_same_place:
+                return False
+            self.value = None
+            return True
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Workshop:
@@ -34,10 +167,14 @@ class Workshop:
 
     Attributes
     ----------
-    model_path, model
-        The file, and what is in it.
-    store
-        The store of its training photos, or None.
+    model_path
+        The file of the model.
+    lock
+        Held by what changes the corrections.
+    on_model
+        Told of another model.
+    trainings
+        The trainings here, the last one at the end.
 
     Parameters
     ----------
@@ -54,45 +191,122 @@ class Workshop:
 
     def __init__(self, model_path: Path, store: Path | None = None) -> None:
         self.model_path = model_path
-        self.model: Model = load_model(model_path)
-        self.store = self._open_store(store)
-        self._training: TrainingPhotos | None = None
-        self._reading = threading.Lock()
-        self._order: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-        if self.store is not None:
-            self._order = np.argsort(self.store.table.key.packed, kind="stable")
+        self.lock = threading.RLock()
+        self.on_model: Callable[[Model], object] = lambda _: None
+        self.trainings: deque[Trained] = deque(maxlen=_TRAININGS)  # each has its model
+        self._named = store
+        self._busy = threading.Lock()
+        self._busy_with = ""
+        self._models = _Read(lambda paths: load_model(paths[0]))
+        self._stores = _Read(Store.open_beside)
+        self._words = _Read(lambda paths: Corrections.load(paths[0]))
+        self._misfit: BreedsError | None = None
+        self._base = _Base()
+        self._state: State | None = None
+        self.refresh()
+        problem = self._stores.problem or self._misfit
+        if problem is not None:
+            if store is not None:
+                raise problem
+            say(f"the training photos are not shown: {problem}", file=sys.stderr)
+        if self._words.problem is not None:
+            say(f"no corrections are used: {self._words.problem}", file=sys.stderr)
         self.thumb = lru_cache(_KEPT)(self._thumb)
+
+    # What is in use
 
     @property
     def name(self) -> str:
         """What to call the model."""
         return self.model_path.stem
 
-    def _open_store(self, named: Path | None) -> Store | None:
-        path = named or Path(str(self.model.record.get("store", "")))
-        try:
-            store = Store.open_beside([path], corrected=True)
-            if store.recipe.digest != self.model.recipe.digest:
-                raise BreedsError(
-                    f"{path} is of another recipe ({store.recipe}) than {self.model_path} "
-                    f"({self.model.recipe}); name the store that the model was trained on with --store."
-                )
-            return store
-        except BreedsError as error:
-            if named is not None:
-                raise
-            say(f"the training photos are not shown: {error}", file=sys.stderr)
-            return None
+    @property
+    def state(self) -> State:
+        """What is in use."""
+        assert self._state is not None
+        return self._state
+
+    @property
+    def model(self) -> Model:
+        """The model in use."""
+        return self.state.model
+
+    @property
+    def store(self) -> Store | None:
+        """The store of its photos, with people's corrections, or None."""
+        return self.state.store
+
+    @property
+    def version(self) -> int:
+        """Another number after every change of model, store or corrections."""
+        return self.state.version
+
+    @property
+    def problems(self) -> list[str]:
+        """What cannot be read any more, in sentences; what was read before stays in use."""
+        found = (self._models.problem, self._stores.problem, self._misfit, self._words.problem)
+        return [str(problem) for problem in found if problem is not None]
+
+    def refresh(self) -> State:
+        """Read again what has changed on disk, and return what is in use.
+
+        Raises
+        ------
+        BreedsError
+            If there is no model that was ever read.
+        """
+        with self.lock:
+            new_model = self._models.refresh([self.model_path])
+            if self._models.value is None:
+                assert self._models.problem is not None
+                raise self._models.problem
+            model = self._models.value
+            changed = self._stores.refresh(self._store_paths(model)) | new_model
+            store = self._stores.value
+            self._misfit = _misfit(store, model, self.model_path)
+            if self._misfit is not None:
+                store = None
+            if store is not None:
+                changed |= self._words.refresh([corrections_path(store.path)])
+                store = store.with_corrections(self._words.value or Corrections())
+            if changed or self._state is None:
+                version = 1 if self._state is None else self._state.version + 1
+                self._state = State(model, store, version, self._index(store))
+                self._base.follow(self._state)
+            if new_model:
+                self.on_model(model)
+            return self._state
+
+    def _index(self, store: Store | None) -> _Index | None:
+        index = None if self._state is None else self._state.index
+        if store is None or (index is not None and index.table is store.table):
+            return None if store is None else index
+        return _Index(store.table)
+
+    def _store_paths(self, model: Model) -> list[Path]:
+        also = model.record.get("also", [])
+        others = [Path(str(path)) for path in also] if isinstance(also, list) else []
+        return [self._named or Path(str(model.record.get("store", ""))), *others]
+
+    def watch(self) -> None:
+        """Look at the files every now and then, as long as the process lives."""
+
+        def look() -> None:
+            while True:
+                time.sleep(_TICK)
+                self.refresh()
+
+        threading.Thread(target=look, daemon=True).start()
+
+    # Its photos
 
     def photo(self, key: str) -> KeyAndPath | None:
         """Return key and path of a photo that the store knows, or None."""
-        if self.store is None or not _KEY.fullmatch(key):
+        state = self.state
+        row = state.row(key)
+        if row is None or state.store is None:
             return None
-        table = self.store.table
-        at = int(locate(table.key.packed[self._order], Keys.of([key]).packed)[0])
-        if at < 0:
-            return None
-        return key, os.path.join(table.root, table.path[int(self._order[at])])
+        return key, os.path.join(state.store.table.root, state.store.table.path[row])
 
     def large(self, key: str) -> Thumbnail:
         """Return a photo of the store to look at.
@@ -117,11 +331,150 @@ class Workshop:
 
     def warm_up(self) -> None:
         """Read what the first look for photos alike would wait for."""
-        with self._reading:
-            if self._training is None and self.store is not None:
-                self._training = TrainingPhotos(self.model, self.store)
+        self.state.nearest(np.zeros((0, len(self.model.mean)), dtype=np.float32))
 
     def nearest(self, feature: NDArray[np.float32]) -> list[Neighbour]:
         """Return the training photos most like a photo, by its feature, float32 (width,)."""
-        self.warm_up()
-        return self._training.nearest(feature[None])[0] if self._training else []
+        return self.state.nearest(feature[None])[0]
+
+    # What changes it
+
+    def correct(self, corrections: Sequence[Correction]) -> Added:
+        """Add people's words on photos, and return what taking them back needs.
+
+        Raises
+        ------
+        BreedsError
+            As `breeds.store.corrections.add` does, or if there is no store.
+        """
+        with self.lock:
+            added = add(self._corrections_path(), corrections)
+            self.refresh()
+            return added
+
+    def take_back(self, added: Added) -> None:
+        """Undo what `correct` has done, as `breeds.store.corrections.undo` does."""
+        with self.lock:
+            undo(self._corrections_path(), added)
+            self.refresh()
+
+    def _corrections_path(self) -> Path:
+        return corrections_path(self._need_store().path)
+
+    def _need_store(self) -> Store:
+        store = self.refresh().store
+        if store is None:
+            why = next(iter(self.problems), "it cannot be opened.")
+            raise BreedsError(f"This needs the store of the model's photos: {why}")
+        return store
+
+    @property
+    def trained(self) -> int:
+        """How many trainings there were here."""
+        return self.trainings[-1].number if self.trainings else 0
+
+    @property
+    def changes(self) -> int | None:
+        """How many labels the model was not trained with; None if that is not known."""
+        return self._base.changes(self.state)
+
+    def train_again(self, search: bool = False) -> Trained:
+        """Train the model again and use it; what came of it is kept in `trainings`.
+
+        Raises
+        ------
+        BreedsError
+            If something is being trained or taught already, or there is no store.
+        """
+        with self._alone("The model is being trained"):
+            return self._trained(search)
+
+    def _trained(self, search: bool = False) -> Trained:
+        number = self.trained + 1
+        try:
+            store = self._need_store()
+            again = train_again(self.model_path, store, store.corrections, search)
+            self._base.trained_with(store)
+            self.refresh()
+            found = Trained(number, again, search=search)
+        except BreedsError as error:
+            found = Trained(number, None, str(error), search)
+        self.trainings.append(found)
+        return found
+
+    def teach(self, label: str, photos: Sequence[tuple[str, bytes]]) -> tuple[Taught, Trained | None]:
+        """Put photos into a class, and train again if there are new ones.
+
+        Raises
+        ------
+        BreedsError
+            As `breeds.review.teach` does, or if something is being trained or taught already.
+        """
+        with self._alone("Photos are being taught"):
+            try:
+                taught = teach(self._need_store(), label, photos)
+            finally:
+                self.refresh()
+            return taught, self._trained() if taught.written else None
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Let one at a time change model or store: these take long, and corrections go on meanwhile."""
+        if not self._busy.acquire(blocking=False):
+            raise BreedsError(
+                f"{self._busy_with} just now, maybe in another window; wait until that is done."
+            )
+        self._busy_with = what
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+@dataclass
+class _Base:
+    """The corrections that the model in use was trained with, as far as that can be told."""
+
+    labels: dict[str, str] | None = None
+    model: Model | None = None
+    _trained: Store | None = field(default=None, repr=False)
+
+    def trained_with(self, store: Store) -> None:
+        """Remember what a training here was with."""
+        self._trained = store
+
+    def follow(self, state: State) -> None:
+        """Find out what another model was trained with: the words that are there, or those of a training."""
+        if state.model is self.model or state.store is None:
+            return
+        self.model, self.labels = state.model, None
+        wanted = str(state.model.record.get("corrections", {}).get("sha256", ""))
+        if not wanted:
+            self.labels = {}
+        for store in (state.store, self._trained):
+            if wanted and store is not None and store.corrections.effect(store.table).sha256 == wanted:
+                self.labels = store.corrections.labels
+
+    def changes(self, state: State) -> int | None:
+        """Count the photos whose label has become another since."""
+        if state.store is None:
+            return 0
+        if self.labels is None:
+            return None
+        now = state.store.corrections.labels
+        changed = 0
+        for key in {*now, *self.labels}:
+            row = state.row(key)
+            if row is not None and now.get(key) != self.labels.get(key):
+                came = state.store.table.label[row]
+                changed += now.get(key, came) != self.labels.get(key, came)
+        return changed
+
+
+def _misfit(store: Store | None, model: Model, model_path: Path) -> BreedsError | None:
+    if store is None or store.recipe.digest == model.recipe.digest:
+        return None
+    return BreedsError(
+        f"{store.path} is of another recipe ({store.recipe}) than {model_path} ({model.recipe}); name the "
+        f"store that the model was trained on with --store."
+    )

@@ -15,7 +15,7 @@ from breeds.engines.pipeline import KeyAndPath
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.explain import Explanation, explain_with, open_maps
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbour, Neighbours
+from breeds.heads.neighbours import NEAREST, Neighbour, Neighbours
 from breeds.store import Store
 from breeds.text import say
 
@@ -95,11 +95,11 @@ class TrainingPhotos:
         except BreedsError as error:
             self._do_without(str(error))
 
-    def nearest(self, features: NDArray[np.float32]) -> list[list[Neighbour]]:
-        """Return, for each feature, float32 (n, width), the training photos most like it, or none."""
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
+        """Return, for each feature, float32 (n, width), the `k` training photos most like it, or none."""
         if self._neighbours is not None:
             try:
-                return self._neighbours.nearest(features)
+                return self._neighbours.nearest(features, k)
             except BreedsError as error:
                 self._do_without(str(error))
         return [[] for _ in features]
