@@ -251,7 +251,7 @@ def test_any_photo_can_be_reviewed_and_its_evidence_is_there(app: Served, place:
         page = get(client, f"/review/{key}")
         assert photo.parent.name in text_of(page) and f'src="/photo/{key}"' in page
         assert len(re.findall(r'src="/thumb/', page.split("So far")[0])) == 3
-        (looked,) = re.findall(r'src="(/review/looked/[^"]*)"', page)
+        (looked,) = re.findall(r'src="(/look/looked/[^"]*)"', page)
         picture = client.get(looked)
         assert Image.open(io.BytesIO(picture.content)).format == "JPEG"
         assert client.get(looked[:-3] + "abc").status_code == 404

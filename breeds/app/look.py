@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from breeds.heads.model import Model
 from breeds.pages.thumbs import Served
 from breeds.photos import key_of, read
 from breeds.store import Store
-from breeds.store.corrections import Corrections, corrections_path
 
 
 class Shelf:
@@ -83,18 +81,21 @@ class View:
 
     Attributes
     ----------
-    source, store
-        The store as the workshop has it, and with the corrections of its labels.
+    store
+        With the corrections of its labels.
     made
         When it was made.
     """
 
     report: Report
     model: Model
-    source: Store
     store: Store
     shelf: Shelf
     made: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M"))
+
+    def is_labelled_as(self, store: Store) -> bool:
+        """Say whether this is about these photos, with these corrections."""
+        return self.store.table is store.table and self.store.corrections is store.corrections
 
     @property
     def gone(self) -> str:
@@ -146,8 +147,15 @@ class View:
     def looked_address(self, row: int, answer: int, rather_than: int | None = None) -> str:
         """Return the address of the picture of where the network looked at a photo."""
         names = self.model.classes
-        asked = {"for": names[answer]} | ({} if rather_than is None else {"rather": names[rather_than]})
-        return f"/look/looked/{self.store.table.key[row]}?{write_query(asked)}"
+        return looked_address(
+            self.store.table.key[row], names[answer], "" if rather_than is None else names[rather_than]
+        )
+
+
+def looked_address(key: str, name: str, rather_than: str = "") -> str:
+    """Return the address of the picture of what speaks for a class, or for it rather than another."""
+    asked = {"for": name} | ({"rather": rather_than} if rather_than else {})
+    return f"/look/looked/{key}?{write_query(asked)}"
 
 
 class Look:
@@ -156,15 +164,13 @@ class Look:
     Parameters
     ----------
     workshop
-        Has the model and its store; when it has others, or somebody has corrected labels, there is another
-        report.
+        Has the model and its store; when these or people's corrections are others, there is another report.
     """
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
         self._lock = threading.Lock()
         self._view: View | None = None
-        self._read: tuple[tuple[Path | int, ...], Corrections] = (), Corrections()
 
     def view(self) -> View:
         """Return the report.
@@ -172,52 +178,36 @@ class Look:
         Raises
         ------
         BreedsError
-            If there is no store, or the model cannot be tested on it, or its corrections cannot be read.
+            If there is no store, or the model cannot be tested on it.
         """
         with self._lock:
-            model, store = self._workshop.model, self._workshop.store
-            if store is None:
-                where = model.record.get("store") or "the store of the model"
+            state, view = self._workshop.refresh(), self._view
+            if state.store is None:
+                where = state.model.record.get("store") or "the store of the model"
                 raise BreedsError(
                     f"There is no report without the photos that the model is tested on: {where} cannot be "
                     f"opened; start again with --store and where it is now."
                 )
-            corrections, view = self._corrections(corrections_path(store.path)), self._view
-            same = view is not None and view.source is store and view.store.corrections is corrections
-            if view is None or not same or view.model is not model:
-                self._view = view = self._made(model, store, corrections, view)
+            if view is None or view.model is not state.model or not view.is_labelled_as(state.store):
+                self._view = view = self._made(state.model, state.store, view)
             return view
 
-    def _corrections(self, path: Path) -> Corrections:
-        """Return what the file of corrections says, which is read again when it is another."""
-        try:
-            found = os.stat(path)
-            state: tuple[Path | int, ...] = path, found.st_ino, found.st_size, found.st_mtime_ns
-        except OSError:
-            state = (path,)
-        if self._read[0] != state:
-            self._read = state, Corrections.load(path)
-        return self._read[1]
-
-    def _made(self, model: Model, source: Store, corrections: Corrections, before: View | None) -> View:
+    def _made(self, model: Model, store: Store, before: View | None) -> View:
         """Make a report; what the one before knows of the same photos is taken from there."""
-        store = source.with_corrections(corrections)
         tested = answer_test_photos(store, model)
         numbers = measure(tested) | {"model": str(self._workshop.model_path)}
         if before is None:
-            return View(Report(numbers, tested), model, source, store, Shelf(store))
-        same = before.source is source
+            return View(Report(numbers, tested), model, store, Shelf(store))
         gallery, old = Gallery(tested), before.report.gallery
         is_mapped_alike = np.array_equal(tested.features[gallery.mapped], old.tested.features[old.mapped])
         return View(
             Report(
                 numbers,
                 tested,
-                before.report.labels if same and before.store.corrections is corrections else None,
+                before.report.labels if before.is_labelled_as(store) else None,
                 before.report.plane if is_mapped_alike else None,
             ),
             model,
-            source,
             store,
-            before.shelf if same else Shelf(store),
+            before.shelf if before.store.table is store.table else Shelf(store),
         )

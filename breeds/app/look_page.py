@@ -18,7 +18,7 @@ from breeds.engines.pipeline import KeyAndPath
 from breeds.errors import PhotoError
 from breeds.pages.overlay import overlay
 from breeds.pages.render import certainty
-from breeds.pages.thumbs import LONGEST, Thumbnail
+from breeds.pages.thumbs import Thumbnail
 from breeds.photos import picture, read
 
 router = APIRouter(include_in_schema=False)
@@ -27,6 +27,8 @@ PAGE = ("Look", "/look")
 AT_ONCE = 500
 # Of how many probabilities a photo's card tells.
 _BEST = 3
+# Longer side of a picture of where the network looked, in pixels.
+_LOOKED = 480
 
 
 @router.get("/look")
@@ -148,7 +150,7 @@ def _laid_over(photo: KeyAndPath, found: Answered, asked: dict[str, str]) -> Thu
     classes = found.model.classes
     rather = classes.index(asked["rather"]) if "rather" in asked else None
     try:
-        pixels = np.asarray(picture(read(photo[1]), LONGEST))
+        pixels = np.asarray(picture(read(photo[1]), _LOOKED))
     except PhotoError as error:
         return error
     cells = found.explanation.speaks_for(classes.index(asked["for"]), rather)

@@ -6,21 +6,18 @@ import os
 from collections import Counter
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
+from breeds.app.look import looked_address
 from breeds.app.review import SAYINGS, ElsewhereError, Seen, mark_of
 from breeds.app.rounds import Case, has_unlabelled
 from breeds.app.site import Site, site_of
 from breeds.app.uploads import Form, RefusedError
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError
 from breeds.heads.explain import check_explainable
-from breeds.pages.overlay import overlay
 from breeds.pages.render import certainty
-from breeds.pages.thumbs import Thumbnail
-from breeds.photos import picture, read
 
 router = APIRouter(include_in_schema=False)
 PAGE = ("Review", "/review")
@@ -28,8 +25,6 @@ PAGE = ("Review", "/review")
 _ROUNDS = {"check": "/review", "label": "/review/next"}
 # Seconds that the first page waits for what is worked out; later ones never wait.
 _PATIENCE = 2.0
-# Longer side of the picture of where the network looked, in pixels.
-_LOOKED = 480
 # How many of the things done are listed.
 _DONE_SHOWN = 50
 
@@ -57,33 +52,6 @@ def one(request: Request, key: str, said: int | None = None) -> Response:
     if case is None:
         raise RefusedError(404, "The store does not know this photo, or not any more.")
     return _page(site, request, "one", case, note=_note(site, said))
-
-
-@router.get("/review/looked/{key}/{mark}")
-async def looked(request: Request, key: str, mark: str) -> Response:
-    """Give the picture of where the network looked at a photo of the store, for a class."""
-    site = site_of(request)
-    photo = site.workshop.photo(key)
-    if photo is None:
-        raise RefusedError(404, "The store does not know this photo.")
-    asked = site.desk.ask([photo], explain=True)
-    (answered,) = [await run_in_threadpool(future.result) for future in asked.futures]
-    names = [mark_of(name) for name in answered.model.classes]
-    if answered.explanation is None or mark not in names:
-        raise RefusedError(
-            404, f"Where the network looked is not known: {answered.answer.error or 'no map'}."
-        )
-    cells = answered.explanation.speaks_for(names.index(mark))
-
-    def draw() -> Thumbnail:
-        shown = np.asarray(picture(read(photo[1]), _LOOKED))
-        return Thumbnail.of(overlay(shown, cells, answered.model.recipe.resize))
-
-    try:
-        found = await run_in_threadpool(draw)
-    except PhotoError as error:
-        raise RefusedError(404, f"The photo is not there any more: {error}.") from None
-    return Response(found.data, media_type="image/jpeg")
 
 
 @router.post("/review")
@@ -272,4 +240,4 @@ def _looked_address(site: Site, key: str, name: str) -> str:
         check_explainable(site.workshop.model)
     except BreedsError:
         return ""
-    return f"/review/looked/{key}/{mark_of(name)}"
+    return looked_address(key, name)

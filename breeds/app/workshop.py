@@ -268,7 +268,8 @@ class Workshop:
                 store = None
             if store is not None:
                 changed |= self._words.refresh([corrections_path(store.path)])
-                store = store.with_corrections(self._words.value or Corrections())
+                words = self._words.value
+                store = store.with_corrections(Corrections() if words is None else words)
             if changed or self._state is None:
                 version = 1 if self._state is None else self._state.version + 1
                 self._state = State(model, store, version, self._index(store))
