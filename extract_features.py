@@ -1,8 +1,5 @@
 #!/usr/bin/env python3
-"""Photos to features: run the backbone once over every photo and cache the result in HDF5.
-
-Only what is missing is computed. Then: train_head.py.
-"""
+"""Photos to features: the script in front of `breeds.commands.extract`."""
 
 from __future__ import annotations
 
@@ -16,151 +13,10 @@ if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and pytho
 
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
-import argparse
-import os
-import shlex
-import sys
-from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from breeds import cli
-from breeds.errors import BreedsError
-from breeds.text import say
+from breeds.commands.extract import main, parser
 
-if TYPE_CHECKING:
-    from breeds.extract import Asked, Selection, Summary
-
-
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    result = cli.parser(__doc__)
-    add = result.add_argument
-    add("data", metavar="DATA", type=Path,
-        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), or a CSV manifest "
-        "with columns path,label[,split]")  # fmt: skip
-    add("--store", metavar="FILE", type=Path,
-        help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
-        "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
-    add("--weights", metavar="W", default="imagenet",
-        help="imagenet (fetched once), random, or the path of a .h5 weights file")  # fmt: skip
-    add("--backbone", default="xception",
-        choices=("xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny"),
-        help="the pretrained network")  # fmt: skip
-    add("--views", metavar="LIST",
-        help="also cache variants of every photo, in stores of their own (NAME+VIEW.h5): flip, "
-        "crops:N, or flip,crops:N (default: none)")  # fmt: skip
-    add("--labels", metavar="CSV", type=Path,
-        help="labels for the photos in DATA, columns id,breed or path,label[,split] "
-        "(default: DATA/labels.csv if there, else the subfolders' names)")  # fmt: skip
-    add("--top", metavar="N", type=cli.positive,
-        help="keep the N classes with the most photos (default: all)")  # fmt: skip
-    add("--classes", metavar="A,B,C", type=lambda text: text.split(","),
-        help="keep these classes (default: all)")  # fmt: skip
-    add("--resize", default="stretch", choices=("stretch", "crop", "pad"),
-        help="how a photo becomes a square")  # fmt: skip
-    add("--size", metavar="N", type=cli.positive,
-        help="input size in pixels, from 71 for xception; smaller is faster "
-        "(default: the backbone's own)")  # fmt: skip
-    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
-        help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
-        "with VNNI, less than twice on others")  # fmt: skip
-    add("--engine", default="auto", choices=("auto", "openvino", "keras"),
-        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
-    add("--workers", metavar="N", type=cli.workers, default=os.cpu_count() or 2,
-        help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
-    add("--trust-mtime", action="store_true", default=False,
-        help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
-    add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
-        help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
-        "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
-    return result
-
-
-def main() -> int:
-    """Run the extraction, or the preview, and say what was done."""
-    arguments = parser().parse_args()
-    from breeds.extract import Asked, Selection, extract
-    from breeds.photos import ORIGINAL, parse_views
-
-    chosen = vars(arguments)
-    selection = Selection(*(chosen[name] for name in ("data", "labels", "top", "classes")))
-    decided = {
-        name: chosen[name] for name in ("weights", "backbone", "resize", "size", "precision", "engine")
-    }
-    if arguments.preview:
-        return show_preview(arguments, selection, Asked(**decided))
-    if arguments.store:
-        cli.check_no_view(arguments.store)
-    store = arguments.store or cli.FEATURES / f"{cli.name_of(arguments.data)}.h5"
-    codes = []
-    for view in [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]:
-        target = store if view == ORIGINAL else cli.view_store(store, view)
-        asked = Asked(view=view, **decided)
-        codes.append(
-            show(extract(selection, target, asked, arguments.workers, arguments.trust_mtime, plain=store))
-        )
-    say("next: python train_head.py")
-    return max(codes)
-
-
-def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Asked) -> int:
-    """Write the page, say where it is and what comes next; 1 if photos cannot be read."""
-    from breeds.preview import preview
-
-    if arguments.trust_mtime:
-        raise BreedsError("--trust-mtime leaves photos unread and --preview reads each; use one of the two.")
-    page = arguments.preview
-    if page is True:
-        page = cli.REPORTS / f"{cli.name_of(arguments.data)}-preview.html"
-    following = next_command(arguments)
-    summary = preview(selection, page, asked, arguments.views, following, arguments.workers)
-    for path, reason in summary.quarantined:
-        say(f"cannot be read: {path}: {reason}", file=sys.stderr)
-    before = (
-        f"remove one of each pair with two answers ({summary.conflicts}), then " if summary.conflicts else ""
-    )
-    if len(summary.quarantined) == summary.photos:
-        before, following = "", "none of them can be read, so name other photos"
-    classes = "1 class" if summary.classes == 1 else f"{summary.classes} classes"
-    say(
-        f"{page}: {summary.photos} photos, {classes}, looked at in {summary.seconds:.1f} s; "
-        f"next: {before}{following}"
-    )
-    return 1 if summary.quarantined else 0
-
-
-def next_command(arguments: argparse.Namespace) -> str:
-    """Return the command that extracts what the preview showed."""
-    given = [
-        (f"--{name.replace('_', '-')}", ",".join(value) if name == "classes" else str(value))
-        for name, value in vars(arguments).items()
-        if name not in ("data", "preview") and value != parser().get_default(name)
-    ]
-    return shlex.join(["python", "extract_features.py", str(arguments.data), *chain(*given)])
-
-
-def show(summary: Summary) -> int:
-    """Say what an extraction did; 1 if photos were set aside."""
-    if summary.mended:
-        say(f"{summary.store} was damaged ({summary.mended}): put together again from its shards, "
-              f"and what they lack is computed again", file=sys.stderr)  # fmt: skip
-    for shard in summary.damaged:
-        say(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
-    for path, reason in summary.quarantined:
-        say(f"quarantined {path}: {reason}", file=sys.stderr)
-    extra = [f"{summary.ignored} other files passed over"] if summary.ignored else []
-    extra += [f"{summary.missing} ids of labels.csv have no photo here"] if summary.missing else []
-    extra += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
-    say(
-        f"{summary.photos} photos = {summary.features} features ({summary.new} new, "
-        f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"
-        f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s",
-        f"recipe: {summary.recipe}",
-        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}",
-    )
-    return 1 if summary.quarantined else 0
-
+__all__ = ["main", "parser"]
 
 if __name__ == "__main__":
     cli.run(main)

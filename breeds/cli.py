@@ -1,4 +1,4 @@
-"""What the four fronts share: errors as one sentence, exit codes, and the newest output as default."""
+"""What the fronts share: errors as one sentence, exit codes, and the newest output as default."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
+from breeds.started import as_breeds, command, missing
 from breeds.text import say, stdout_errors, visible
 
 N = TypeVar("N", int, float)
 
 _MOST_WORKERS = 1024
 _NO_MEMORY = "There is not enough memory for this, or a limit (ulimit) is too low; free some, or raise it."
-# What only the application needs, which has requirements of its own.
-_OF_THE_APP = ("fastapi", "uvicorn", "python_multipart")
 _VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
 
 # Seconds by which the clock of a file server may be ahead of ours; and the last date there is a name for.
@@ -76,18 +75,15 @@ def _sentence(error: Exception) -> str:
         case BreedsError():
             return str(error)
         case ModuleNotFoundError() if not (error.name or "breeds").startswith("breeds"):
-            setup = "app" if error.name in _OF_THE_APP else "setup"
-            return (
-                f"The package {error.name} is not installed; run `make {setup}`, then "
-                f"`source .venv/bin/activate`."
-            )
+            return missing(error.name or "")
         case OSError():
             where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
             return f"{where}{error.strerror or error}; mend that and run again."
         case MemoryError():
             return _NO_MEMORY
         case ImportError() if not (error.name or "").startswith("breeds"):
-            return f"A library cannot be loaded ({error}); is there enough memory, and is `make setup` done?"
+            whole = "is Breeds installed with all it needs" if as_breeds() else "is `make setup` done"
+            return f"A library cannot be loaded ({error}); is there enough memory, and {whole}?"
         case RuntimeError() if "can't start new thread" in str(error):
             return _NO_MEMORY
     raise error
@@ -130,7 +126,7 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     Raises
     ------
     BreedsError
-        If there is none; the text names the script that makes one.
+        If there is none; the text names the command that makes one, `made_by`.
     """
     found = [
         path
@@ -197,9 +193,9 @@ class _Help(argparse.HelpFormatter):
         return text
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a front, described by its docstring."""
-    return _Parser(description=about, formatter_class=_Help)
+def parser(about: str | None, name: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of a front, described by its docstring; `name` is that of a command of ``breeds``."""
+    return _Parser(prog=command(name) if name else None, description=about, formatter_class=_Help)
 
 
 class _Parser(argparse.ArgumentParser):

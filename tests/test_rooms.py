@@ -13,6 +13,7 @@ from conftest import ROOT
 
 #: Floors from the roof down; modules of one floor may know each other, but never in a circle.
 FLOORS = (
+    ("commands",),
     ("sample",),
     ("app",),
     ("extract", "train", "evaluate", "predict", "preview", "review"),
@@ -21,8 +22,11 @@ FLOORS = (
     ("store",),
     ("engines",),
     ("photos",),
-    ("recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "errors", "web", "plainhdf5"),
-)
+    (
+        "recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "started", "errors", "web",
+        "plainhdf5",
+    ),
+)  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 

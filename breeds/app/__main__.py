@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from breeds import cli
 from breeds.errors import BreedsError
+from breeds.started import command
 from breeds.text import say
 
 _SHORTEST_TOKEN = 8
@@ -29,9 +30,9 @@ _SHORTEST_TOKEN = 8
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = cli.parser(
-        "Try photos in the browser, on this machine; the same address answers programs (see /api there)."
+        "Try photos in the browser, on this machine; the same address answers programs (see /api there).",
+        "app",
     )
-    result.prog = "python -m breeds.app"
     add = result.add_argument
     add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
     add("--store", metavar="FILE", type=Path, help="the model's store (default: where it was at training)")
@@ -65,7 +66,7 @@ def main() -> int:
             )
         say(f"others who reach {arguments.host} and know the token can use this, see the photos and change "
             f"what can be changed; what is sent is not encrypted", file=sys.stderr)  # fmt: skip
-    model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", "train_head.py")
+    model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", command("train"))
     from breeds.app.desk import Desk
     from breeds.app.guard import Secrets
     from breeds.app.server import guarded, listen, make_app, make_server, serve

@@ -27,7 +27,7 @@ class Guess(BaseModel):
 
 
 class Row(BaseModel):
-    """The answer for one photo: the values of ``predict.py --format json``."""
+    """The answer for one photo: the values that predicting gives with ``--format json``."""
 
     name: str
     breed: str | None

@@ -33,6 +33,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
 from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
+from breeds.started import need
 from breeds.text import say
 
 #: Version of the conversion; a change of what it gives needs a new one.
@@ -60,11 +61,12 @@ def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
     Raises
     ------
     BreedsError
-        If the weights cannot be had or do not fit.
+        If the weights cannot be had or do not fit, or TensorFlow, which converts them, is not installed.
     """
     name = _fp32_name(recipe)
     found = _find(name)
     if found is None:
+        need("tensorflow", "keras")
         _say("converting the network for OpenVINO, once for these weights: about 15 seconds")
         found = _make(name, _convert, recipe, weights())
     return found

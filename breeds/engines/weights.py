@@ -14,6 +14,7 @@ from breeds.engines.backbones import Backbone
 from breeds.engines.quiet import quiet
 from breeds.engines.weightfile import identify
 from breeds.errors import BreedsError
+from breeds.started import need
 from breeds.text import say
 
 #: Version of the way random weights are drawn and calibrated.
@@ -129,8 +130,10 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
     Raises
     ------
     BreedsError
-        If they cannot be had; the text says what was tried, how to get the file and where to put it.
+        If they cannot be had; the text says what was tried, how to get the file and where to put it. If
+        Keras, which downloads them and whose they are, is not installed.
     """
+    need("keras")
     tried = [f"{backbone.weights_url}: {_download(backbone) or 'the file that came is damaged'}"]
     weights = find_weights("imagenet", backbone)
     if weights is not None:

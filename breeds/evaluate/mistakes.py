@@ -16,6 +16,7 @@ from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.pages.overlay import overlay
 from breeds.pages.thumbs import LONGEST, Thumbnail
 from breeds.photos import picture, read
+from breeds.started import command
 
 #: How many mistakes are shown, and for how many the network is run again to see where it looked.
 MISTAKES, EXPLAINED = 24, 12
@@ -111,7 +112,7 @@ def look_again(mistakes: Mistakes, album: Album) -> Looked:
         if not is_prepared(model.recipe):
             raise BreedsError(
                 "Where the network looked is not shown, as the network has not been prepared on this "
-                "machine: predict.py does that, the first time it computes a photo."
+                f"machine: {command('predict')} does that, the first time it computes a photo."
             )
         rows = map(gallery.row, places)
         found = list(explain(model, [(key[row], album.file(row)) for row in rows]))

@@ -21,6 +21,7 @@ from breeds.evaluate.mistakes import Looked, Mistakes, look_again
 from breeds.evaluate.terminal import FEW, touched
 from breeds.heads.record import KEPT
 from breeds.pages.render import percent, write_page
+from breeds.started import command
 from breeds.store.corrections import corrections_path
 
 T = TypeVar("T")
@@ -256,16 +257,16 @@ def _commands(tested: Tested, model_path: str) -> str:
             "--precision",
             recipe.precision.replace("mixed_bfloat16", "bf16").replace("mixed_float16", "fp16"),
         ]
-        lines.append(["extract_features.py", *options])
-    train = ["train_head.py", "--store", *(str(store.path) for store in stores), "--model", model_path]
+        lines.append(("extract", options))
+    train = ["--store", *(str(store.path) for store in stores), "--model", model_path]
     train += ["--head", model.kind, "--seed", str(record.get("seed", 0))]
     if str(record.get("C_chosen_by", "")).endswith(("you", KEPT)):
         train += ["--C", str(record["C"])]
     train += ["--balanced"] if record.get("balanced") else []
     train += ["--views"] if record.get("views") else []
-    evaluate = ["evaluate.py", "--model", model_path]
+    evaluate = ["--model", model_path]
     if corrections_path(tested.store.path).is_file():
         train += [] if _trained_with_corrections(record) else ["--no-corrections"]
         evaluate += [] if tested.store.corrections else ["--no-corrections"]
-    lines += [train, evaluate]
-    return "\n".join(f"python {shlex.join(line)}" for line in lines)
+    lines += [("train", train), ("evaluate", evaluate)]
+    return "\n".join(f"{command(name)} {shlex.join(options)}" for name, options in lines)

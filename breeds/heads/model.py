@@ -24,6 +24,7 @@ from breeds.heads.record import check_record
 from breeds.heads.unknown import Detector
 from breeds.labels import means_unknown
 from breeds.recipe import Recipe
+from breeds.started import command
 
 _FORMAT = "breeds model 1"
 _DETECTOR = ("means", "directions", "weights", "typical")
@@ -194,7 +195,7 @@ def load_model(path: Path) -> Model:
         _check(model)
         return model
     except FileNotFoundError:
-        raise BreedsError(f"No such model: {path}; make it with train_head.py.") from None
+        raise BreedsError(f"No such model: {path}; make it with {command('train')}.") from None
     except (
         SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
         RecursionError,
@@ -202,7 +203,8 @@ def load_model(path: Path) -> Model:
         text = getattr(error, "strerror", None) or str(error)
         reason = " ".join(text.strip("'\"").split())[:200]
         raise BreedsError(
-            f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with train_head.py."
+            f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with "
+            f"{command('train')}."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The four scripts in order, as somebody would type them, on whatever photos."""
+"""The four scripts in order, or those commands of ``breeds``, as somebody would type them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from breeds import cli
 from breeds.engines.backbones import XCEPTION
 from breeds.engines.weights import get_weights
 from breeds.errors import BreedsError
+from breeds.started import SCRIPTS, as_breeds, command, need
 
 
 def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: str) -> int:
@@ -31,17 +32,18 @@ def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: 
     store, model = cli.FEATURES / f"{name}.h5", cli.MODELS / f"{name}.safetensors"
     report, table = cli.REPORTS / f"{name}.json", folder / f"{name}.csv"
     preview, answers = cli.REPORTS / f"{name}-preview.html", table.with_suffix(".html")
-    scripts = (
-        ("extract_features.py", data, "--preview", preview),
-        ("extract_features.py", data, "--store", store, "--weights", weights),
-        ("train_head.py", "--store", store, "--model", model),
-        ("evaluate.py", "--store", store, "--model", model, "--json", report),
-        ("predict.py", unseen, "--model", model, "--out", table, "--top-k", "3", "--html", answers),
+    steps = (
+        ("extract", data, "--preview", preview),
+        ("extract", data, "--store", store, "--weights", weights),
+        ("train", "--store", store, "--model", model),
+        ("evaluate", "--store", store, "--model", model, "--json", report),
+        ("predict", unseen, "--model", model, "--out", table, "--top-k", "3", "--html", answers),
     )
-    for script in scripts:
-        command = [str(part) for part in script]
-        print(f"\n$ python {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, *command], check=False).returncode
+    for name, *options in steps:
+        arguments = [str(option) for option in options]
+        print(f"\n$ {command(name)} {shlex.join(arguments)}", flush=True)
+        front = [sys.argv[0], name] if as_breeds() else [SCRIPTS[name]]
+        code = subprocess.run([sys.executable, *front, *arguments], check=False).returncode
         if code:
             return code
     _show(table)
@@ -58,6 +60,7 @@ def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: 
 
 def best_weights() -> str:
     """Return ``imagenet`` if those weights are here or can be fetched, else ``random``, and say so."""
+    need("tensorflow", "keras")  # without them there are no random weights either
     try:
         get_weights("imagenet", XCEPTION)
         return "imagenet"

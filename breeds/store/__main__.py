@@ -1,4 +1,4 @@
-"""``python -m breeds.store info FILE`` and ``verify FILE``."""
+"""A store: ``info FILE`` says what it holds, ``verify FILE`` whether it is whole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from breeds.text import say
 
 def main() -> int:
     """Run one of the two commands and return its exit code."""
-    parser = cli.parser(__doc__)
-    parser.prog = "python -m breeds.store"
+    parser = cli.parser(__doc__, "store")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("info", "say what a store holds"),

@@ -24,6 +24,7 @@ from breeds.errors import BreedsError
 from breeds.files import UnfitError, open_regular
 from breeds.plainhdf5 import FAULTS_OF_THE_FILE, open_on, plain_dataset
 from breeds.recipe import Recipe
+from breeds.started import command
 from breeds.store.columns import PACKED, Keys, Rows
 from breeds.text import as_bytes
 
@@ -94,7 +95,7 @@ def _in_words(path: Path, error: Exception) -> BreedsError:
     aside = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}"
     return BreedsError(
         f"{path} is damaged ({error}); put back a copy, or move it aside (`{aside}`) and run "
-        f"extract_features.py again, which takes what the shards beside it hold and computes the rest."
+        f"{command('extract')} again, which takes what the shards beside it hold and computes the rest."
     )
 
 
@@ -106,7 +107,7 @@ def _opened(path: Path) -> io.BufferedReader:
     try:
         return open_regular(path, _MOST_IN_STORE)
     except FileNotFoundError:
-        raise BreedsError(f"No such store: {path}; make it with extract_features.py.") from None
+        raise BreedsError(f"No such store: {path}; make it with {command('extract')}.") from None
     except UnfitError as error:
         raise ForeignError(error.strerror) from None
     except OSError as error:

@@ -1,0 +1,58 @@
+"""The command ``breeds``, which installation gives: one name for all that can be done, from any folder."""
+
+from __future__ import annotations
+
+import sys  # and no more before main: until it has begun, Ctrl-C would show where
+
+#: Its commands: where the `main` of each is, and what it is for.
+COMMANDS = {
+    "extract": ("breeds.commands.extract", "photos to features, once for each photo"),
+    "train": ("breeds.commands.train", "features to a model, in seconds"),
+    "evaluate": ("breeds.commands.evaluate", "how good the model is, as numbers and as a page"),
+    "predict": ("breeds.commands.predict", "what breed is it? Photos, folders, addresses on the web"),
+    "app": ("breeds.app.__main__", "the same in the browser, on this machine (needs breeds[app])"),
+    "store": ("breeds.store.__main__", "what a store of features holds, and whether it is whole"),
+    "demo": ("breeds.sample.demo", "the first four in a row, on drawn dogs (needs breeds[tensorflow])"),
+}
+
+
+def main() -> None:
+    """Run the command that is named first, and exit as it does."""
+    sys.excepthook = lambda kind, *rest: (  # as in the scripts: Ctrl-C ends it quietly
+        None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
+    )
+    from breeds import cli
+
+    cli.run(run_named)
+
+
+def run_named() -> int:
+    """Run the command that ``sys.argv`` names first, on the rest of it; without one, show them all.
+
+    Raises
+    ------
+    BreedsError
+        If there is no such command.
+    """
+    from importlib import import_module
+
+    from breeds import __doc__ as about
+    from breeds import __version__, cli
+    from breeds.errors import BreedsError
+
+    named = sys.argv[1:2]
+    if named and named[0] in COMMANDS:
+        del sys.argv[1]
+        code: int = import_module(COMMANDS[named[0]][0]).main()
+        return code
+    if named and not named[0].startswith("-"):
+        raise BreedsError(f"breeds has no command {named[0]}; it has {', '.join(COMMANDS)}.")
+    parser = cli.parser(about)
+    parser.prog = "breeds"
+    parser.add_argument("--version", action="version", version=f"breeds {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    parser.parse_args(named)
+    parser.print_help()
+    return 0

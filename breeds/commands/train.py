@@ -1,0 +1,162 @@
+"""Features to a model: train a head on a store, in seconds."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breeds import cli
+from breeds.started import command
+from breeds.text import say
+
+if TYPE_CHECKING:
+    from breeds.heads.model import Model
+    from breeds.store import Store
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    result = cli.parser(f"{__doc__} Then: {command('evaluate')}, {command('predict')}.", "train")
+    add = result.add_argument
+    add("--store", metavar="FILE", type=Path, nargs="+",
+        help="the store to train on; several, of the same photos, are put beside each other "
+        "(default: the newest in features/)")  # fmt: skip
+    add("--views", action="store_true", default=False,
+        help="train on the views of the photos too: the stores NAME+VIEW.h5 beside the store")  # fmt: skip
+    add("--model", metavar="FILE", type=Path,
+        help="the model to write (default: models/STORE.safetensors)")  # fmt: skip
+    add("--head", choices=("logistic", "dense"), default="logistic",
+        help="logistic regression, or a small neural network trained by Keras")  # fmt: skip
+    add("--C", metavar="X", type=cli.strength,
+        help="inverse regularisation strength of logistic regression, from 1e-12 to 1e12 (default: chosen "
+        "by cross-validation)")  # fmt: skip
+    add("--seed", metavar="N", type=cli.natural, default=0, help="decides the split and everything random")
+    add("--val", metavar="SHARE", type=lambda text: cli.share(text, 0.7), default=0.0,
+        help="share of the photos for validation, beside the fifth for testing")  # fmt: skip
+    add("--balanced", action="store_true", default=False,
+        help="let every class weigh the same, however many photos it has, as the dense head "
+        "always does")  # fmt: skip
+    add("--keep", metavar="SHARE", type=cli.share, default=0.95,
+        help="share of known photos to keep when photos of none of the classes are refused: about so "
+        "many of photos of other framing, size and light, more of photos like those here")  # fmt: skip
+    add("--compare", action="store_true", default=False,
+        help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
+    add("--no-corrections", action="store_true", default=False,
+        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
+        "aside")  # fmt: skip
+    add("--export", choices=("joblib",),
+        help="also write a scikit-learn pipeline beside the model, for other programs "
+        "(default: no)")  # fmt: skip
+    return result
+
+
+def compare(store: Store, seed: int) -> int:
+    """Print the table of heads; nothing is written."""
+    from breeds.evaluate.crossval import compare_heads
+
+    for sentence in store.corrections.effect(store.table).sentences():
+        say(sentence)
+    say(f"{'head':24} log loss  accuracy  95 % interval     seconds")
+    rows = compare_heads(store, seed)
+    for row in rows:
+        say(f"{_numbers_of(row['head'], row)} {row['seconds']:8.1f}")
+    if rows[0]["corrected"]:
+        say("heads are trained on labels as corrected, and judged above by labels as they came; judged by "
+              "those as corrected, which may flatter:")  # fmt: skip
+        for row in rows:
+            say(_numbers_of(row["head"], row["corrected"]))
+    return 0
+
+
+def _numbers_of(head: str, found: dict[str, Any]) -> str:
+    low, high = found["accuracy_interval"]
+    return f"{head:24} {found['log_loss']:8.4f}  {found['accuracy']:8.2%}  {low:.2%} to {high:.2%}"
+
+
+def open_views(store: Store) -> list[Store]:
+    """Open the stores of views beside a store."""
+    from breeds.errors import BreedsError
+    from breeds.store import Store, check_recipe
+
+    views = [Store.open(path) for path in cli.view_stores(store.path)]
+    if not views:
+        raise BreedsError(f"There are no views beside {store.path}; run {command('extract')} --views flip.")
+    for view in views:
+        check_recipe(view.path, replace(view.recipe, view=store.recipe.view), store.recipe)
+    return views
+
+
+def main() -> int:
+    """Train, save, and say what was done."""
+    arguments = parser().parse_args()
+    paths = arguments.store or [cli.newest(cli.FEATURES, "*.h5", command("extract"))]
+    name = "-".join(path.stem for path in paths)
+    model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
+    from breeds.errors import BreedsError
+    from breeds.heads.model import save_model
+    from breeds.outputs import MODEL, PIPELINE, check_apart, check_output
+    from breeds.store import Store
+    from breeds.train import train
+
+    if arguments.head == "dense" and (arguments.C or arguments.export):
+        raise BreedsError("--C and --export belong to --head logistic; leave them out for the dense head.")
+    if arguments.compare and (arguments.C or arguments.views or arguments.balanced or arguments.export):
+        raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
+    if arguments.views and len(paths) > 1:
+        raise BreedsError("--views goes with a single store; leave one of the two out.")
+    store = Store.open_beside(paths, corrected=not arguments.no_corrections)
+    if arguments.compare:
+        return compare(store, arguments.seed)
+    check_output(model_path, MODEL)
+    pipeline = model_path.with_suffix(".joblib") if arguments.export else None
+    if pipeline:
+        check_apart({"--model": model_path, "--export": pipeline})
+        check_output(pipeline, PIPELINE)
+    views = open_views(store) if arguments.views else []
+    model = train(
+        store, arguments.head, arguments.C, arguments.seed, arguments.val,
+        arguments.balanced, arguments.keep, views,
+    )  # fmt: skip
+    save_model(model, model_path)
+    if pipeline:
+        from breeds.heads.export import export_joblib
+
+        export_joblib(model, pipeline)
+    show(model, store)
+    if pipeline:
+        say(f"wrote {pipeline} (scikit-learn; Breeds never loads it)")
+    say(f"wrote {model_path}; next: {command('evaluate')}")
+    return 0
+
+
+def show(model: Model, store: Store) -> None:
+    """Say how a model came about."""
+    record = model.record
+    say(f"{len(model.classes)} classes; {record['n_train']} photos for training, {record['n_val']} for "
+          f"validation, {record['n_test']} kept for testing")  # fmt: skip
+    if record["views"]:
+        say(f"trained on these views too: {', '.join(record['views'])}")
+    for sentence in store.corrections.effect(store.table).sentences():
+        say(sentence)
+    for name in ("unlabelled", "duplicates"):
+        if record[name]:
+            say(f"{record[name]} {name} left out")
+    if model.kind == "logistic":
+        say(f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; "
+              f"temperature {model.temperature:.3g}")  # fmt: skip
+    else:
+        say(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
+    if record.get("C_at_edge"):
+        say("this C is at the edge of the grid: a better one may lie beyond; try with --C")
+    if model.unknown is None:
+        say("photos of none of the classes are not refused: a class has a single photo for training")
+    if record["few"]:
+        names = ", ".join(f"{label} ({count})" for label, count in record["few"].items())
+        say(f"few training photos, so numbers about these classes say little: {names}")
+    say(f"on the training photos themselves: accuracy {record['train_accuracy']:.1%}, "
+          f"log loss {record['train_log_loss']:.4f}")  # fmt: skip
+    for recipe, _ in model.parts:
+        say(f"weights {recipe.weights} ({recipe.weights_sha256[:12]})")
+    say(f"{record['seconds']:.1f} s")

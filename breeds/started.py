@@ -1,0 +1,76 @@
+"""How Breeds was started here: what to type for its commands, and how to install what is missing.
+
+The same functions stand behind the scripts of the repository (``python train_head.py``) and the command
+that installation gives (``breeds train``); whoever is told what to run next is told it as they began.
+"""
+
+from __future__ import annotations
+
+import os.path
+import shlex
+import sys
+
+from breeds.errors import BreedsError
+
+#: What to type from the repository, after ``python``, for each command of ``breeds``.
+SCRIPTS = {
+    "extract": "extract_features.py",
+    "train": "train_head.py",
+    "evaluate": "evaluate.py",
+    "predict": "predict.py",
+    "app": "-m breeds.app",
+    "store": "-m breeds.store",
+    "demo": "-m breeds.sample.demo",
+}
+# Packages that an extra of Breeds installs, of the same name as the target of make that does.
+_EXTRAS = {
+    "tensorflow": ("tensorflow", "keras"),
+    "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
+}
+
+
+def as_breeds() -> bool:
+    """Say whether this process was started as ``breeds``, and not as a script of the repository."""
+    return os.path.basename((sys.argv or [""])[0]) == "breeds"
+
+
+def command(name: str) -> str:
+    """Return what to type for a command of `SCRIPTS`, as this process was started.
+
+    Examples
+    --------
+    >>> command("train")
+    'python train_head.py'
+    """
+    return f"breeds {name}" if as_breeds() else f"python {SCRIPTS[name]}"
+
+
+def missing(package: str) -> str:
+    """Return the sentence that says of a package that it is not installed, and how to install it."""
+    package = package.split(".")[0]
+    if package == "fcntl":
+        return "Breeds runs on Linux and macOS, not on Windows, which lacks fcntl; run it in WSL."
+    extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), None)
+    if not as_breeds():
+        target = "app" if extra == "app" else "setup"
+        how = f"run `make {target}`, then `source .venv/bin/activate`"
+    elif extra is None:
+        how = "install Breeds again"
+    else:
+        how = f"run `{shlex.quote(sys.executable)} -m pip install 'breeds[{extra}]'`"
+    return f"The package {package} is not installed; {how}."
+
+
+def need(*packages: str) -> None:
+    """Make sure that packages are installed, without importing them.
+
+    Raises
+    ------
+    BreedsError
+        If one is not; the text says how to install it.
+    """
+    from importlib.util import find_spec
+
+    for package in packages:
+        if find_spec(package) is None:
+            raise BreedsError(missing(package))
