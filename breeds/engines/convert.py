@@ -232,6 +232,7 @@ def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
     # Any size can be set afterwards: the network is fully convolutional.
     model = build(replace(recipe, size=BACKBONES[recipe.backbone].size, precision="fp32"), weights)
     ov = import_openvino(with_converter=True)
+    _mend_converter()
     from openvino.preprocess import PrePostProcessor
 
     size = model.input_shape[1]
@@ -244,6 +245,19 @@ def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
         if not BACKBONES[recipe.backbone].scales:
             pixels.scale(127.5).mean(1.0)
         ov.save_model(steps.build(), folder / _FILES[0], compress_to_fp16=False)
+
+
+def _mend_converter() -> None:
+    """Let OpenVINO's converter run on Python 3.13 and later, for as long as this process lives.
+
+    OpenVINO 2026.4 looks for TensorFlow's version with ``exec("import tensorflow")``, then ``exec("del
+    tensorflow")``; since Python 3.13 the second no longer finds in a function what the first has put there.
+    """
+    if sys.version_info >= (3, 13):
+        import tensorflow
+        from openvino.frontend.tensorflow import utils
+
+        utils.get_environment_setup = lambda framework: {"tensorflow": tensorflow.__version__}
 
 
 def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence[tuple[str, str]]) -> None:
