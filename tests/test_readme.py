@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -19,6 +20,12 @@ COMMANDS = [
     for line in block.replace("\\\n", " ").splitlines()
     if re.match(r"python \w+\.py ?", line)
 ]
+INSTALLED = [
+    line.split("#")[0].strip()
+    for _, block in BLOCKS
+    for line in block.splitlines()
+    if re.match(r"breeds (extract|train|evaluate|predict)\b", line)
+]
 
 
 def test_readme_shows_all_four_scripts() -> None:
@@ -33,6 +40,16 @@ def test_readme_commands_parse(command: str) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize("command", INSTALLED)
+def test_commands_of_breeds_in_the_readme_parse(command: str) -> None:
+    name, *arguments = shlex.split(command)[1:]
+    importlib.import_module(f"breeds.commands.{name}").parser().parse_args(arguments)
+
+
+def test_readme_shows_all_four_commands() -> None:
+    assert {command.split()[1] for command in INSTALLED} == {"extract", "train", "evaluate", "predict"}
 
 
 def test_readme_pandas_lines_run(make_store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,254 @@
+"""The wheel and its command: installed where the repository is out of sight, run from another folder."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import ROOT, assert_refused, starts_tensorflow
+from packaging.requirements import Requirement
+
+import breeds
+from breeds.commands import COMMANDS
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+#: Which modules an extra brings, with what it needs itself.
+BROUGHT = {
+    "tensorflow": ("tensorflow", "keras"),
+    "app": ("fastapi", "starlette", "uvicorn", "python_multipart"),
+}
+
+
+def parsed(lines: Iterable[str]) -> dict[str, Requirement]:
+    """Requirements by name."""
+    bare = (line.split("#")[0].strip() for line in lines)
+    return {found.name: found for found in map(Requirement, filter(None, bare))}
+
+
+def requirements(path: Path) -> dict[str, Requirement]:
+    return parsed(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_every_bound_stands_in_both_places() -> None:
+    run_on = parsed([*PROJECT["dependencies"], *EXTRAS["tensorflow"]])
+    whole = requirements(ROOT / "requirements.txt")
+    assert {name: whole.get(name) for name in run_on} == run_on
+    assert requirements(ROOT / "requirements-app.txt") == parsed(EXTRAS["app"])
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    assert parsed(backend).items() <= whole.items()
+
+
+def test_dependencies_are_what_the_package_imports() -> None:
+    imported: set[str] = set()
+    for path in (ROOT / "breeds").rglob("*.py"):
+        if path.parent.name != "app":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.split(".")[0])
+    others = {"jax", "torch"}  # where they are Keras's backend, they are here
+    imported -= {"breeds", *BROUGHT["tensorflow"], *others, *sys.stdlib_module_names}
+    homes = importlib.metadata.packages_distributions()
+    names = {re.sub(r"[-_.]+", "-", homes[module][0]).lower() for module in imported}
+    assert names == set(parsed(PROJECT["dependencies"]))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built without a network; the repository stays as it is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    before = set(ROOT.glob("[!.]*"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", folder, ROOT], check=True, timeout=120)
+    assert set(ROOT.glob("[!.]*")) == before
+    return next(folder.glob("breeds-*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+        (entries,) = [opened.read(name).decode() for name in names if name.endswith("/entry_points.txt")]
+    beside = f"breeds-{breeds.__version__}.dist-info/"
+    inside = {name for name in names if not name.startswith(beside)}
+    files = [
+        path for path in (ROOT / "breeds").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert inside == {path.relative_to(ROOT).as_posix() for path in files}
+    assert sum("/templates/" in name for name in inside) > 5
+    assert not [name for name in names if "test" in name or "__pycache__" in name]
+    assert f"{beside}licenses/LICENSE" in names
+    found = configparser.ConfigParser()
+    found.read_string(entries)
+    assert dict(found["console_scripts"]) == {"breeds": "breeds.commands:main"}
+
+
+class Installed:
+    """A new environment with the wheel in it, whose command ``breeds`` runs where it is told to.
+
+    It sees what this environment has installed, but for the modules `without`, and never the repository.
+    """
+
+    def __init__(self, wheel: Path, folder: Path, without: Iterable[str] = ()) -> None:
+        self.folder = folder
+        self.env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        venv.create(folder / "venv", symlinks=True)
+        self.python = folder / "venv/bin/python"
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True, timeout=120)
+        seen = folder / "seen"
+        seen.mkdir()
+        for place in (Path(entry) for entry in sys.path if entry.endswith("-packages")):
+            for path in place.iterdir():
+                module = path.name.split("-")[0].split(".")[0]
+                if module not in (*without, "breeds") and not os.path.lexists(seen / path.name):
+                    (seen / path.name).symlink_to(path)
+        (home,) = (folder / "venv/lib").glob("python3.*/site-packages")
+        (home / "seen.pth").write_text(f"{seen}\n")
+        where = [self.python, "-c", "import breeds; print(breeds.__file__)"]
+        found = subprocess.run(where, cwd=folder, env=self.env, capture_output=True, text=True, check=True)
+        assert found.stdout.startswith(str(home))
+
+    def start(self, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
+        """Start ``breeds``."""
+        return subprocess.Popen(
+            [self.folder / "venv/bin/breeds", *map(str, arguments)], cwd=cwd, env=self.env,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run ``breeds``, and return how it ended."""
+        with self.start(*arguments, cwd=cwd) as process:
+            out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(wheel, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="module")
+def place(run: Installed, drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another folder, where the four commands have been run with nothing but defaults, as far as can be."""
+    folder = tmp_path_factory.mktemp("place")
+    for breed in sorted(drawn_photos.iterdir())[:3]:
+        shutil.copytree(breed, folder / "photos" / breed.name)
+    shutil.copy(folder / "photos" / breed.name / "01.jpg", folder / "new.jpg")
+    with open(folder / "new.jpg", "ab") as file:
+        file.write(b"!")  # after the end of the JPEG: a photo that no store knows
+    says = (
+        (("extract", "photos", "--weights", "random", "--size", 96), "next: breeds train\n"),
+        (("train", "--C", "0.01"), "next: breeds evaluate\n"),
+        (("evaluate", "--no-html"), "next: breeds predict PHOTOS\n"),
+        (("predict", "new.jpg", "--out", "breeds.csv", "--html", "breeds.html"), ""),
+        (("store", "info", "features/photos.h5"), "18 photos of"),
+        (("store", "verify", "features/photos.h5"), "match their checksums"),
+    )
+    for arguments, words in says:
+        done = run(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert words in done.stdout
+    return folder
+
+
+@starts_tensorflow
+def test_the_commands_from_another_folder(place: Path) -> None:
+    made = {"features/photos.h5", "models/photos.safetensors", "reports/photos.json", "breeds.csv"}
+    assert {path for path in made if (place / path).is_file()} == made
+    rows = (place / "breeds.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 2 and rows[1].startswith("new.jpg,")
+    assert (place / "breeds.html").is_file()
+
+
+@starts_tensorflow
+def test_the_demo_from_another_folder(run: Installed, place: Path) -> None:
+    done = run("demo", "--data", "photos", "--weights", "random", cwd=place)
+    assert done.returncode == 0, done.stderr
+    for shown in ("$ breeds extract photos", "$ breeds train", "$ breeds evaluate", "$ breeds predict"):
+        assert shown in done.stdout
+    assert "python" not in done.stdout and "make" not in done.stdout
+    assert (place / "demo/photos-random.csv").is_file()
+    page = (place / "reports/photos-random.html").read_text(encoding="utf-8")
+    assert "breeds extract " in page and "breeds train " in page and "python " not in page
+
+
+@pytest.mark.slow
+def test_what_is_no_command(run: Installed, tmp_path: Path) -> None:
+    assert run("--version", cwd=tmp_path).stdout == f"breeds {breeds.__version__}\n"
+    alone = run(cwd=tmp_path)
+    assert alone.returncode == 0
+    assert all(re.search(rf"^ +{name}  +\w", alone.stdout, re.MULTILINE) for name in COMMANDS)
+    assert_refused(run("nonsense", cwd=tmp_path), "no command nonsense", *COMMANDS)
+    assert_refused(run("evaluate", cwd=tmp_path), "run breeds train first")
+    assert_refused(run("train", "--store", "no.h5", cwd=tmp_path), "no.h5; make it with breeds extract")
+    assert run("--nonsense", cwd=tmp_path).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_of_the_command(run: Installed, name: str, tmp_path: Path) -> None:
+    done = run(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: breeds {name} [-h]")
+    assert not re.search(r"\bpython\b|\w\.py\b", done.stdout)
+
+
+@starts_tensorflow
+def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
+    """What is converted predicts, trains and is judged; the rest says what to install."""
+    run = Installed(wheel, tmp_path, without=[*BROUGHT["tensorflow"], *BROUGHT["app"]])
+    for file in ("new.jpg", "features", "photos"):
+        (tmp_path / file).symlink_to(place / file)
+    for command in (("train", "--C", 0.01), ("evaluate", "--no-html"), ("predict", "new.jpg")):
+        done = run(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "new.jpg," in done.stdout
+    how = f"run `{tmp_path}/venv/bin/python -m pip install 'breeds[tensorflow]'`."
+    for command in (
+        ("extract", "photos", "--store", "other.h5", "--weights", "random", "--backbone", "resnet50v2"),
+        ("extract", "photos", "--store", "other.h5"),
+        ("train", "--head", "dense", "--val", 0.2),
+        ("demo",),
+    ):
+        assert_refused(run(*command, cwd=tmp_path), "is not installed", how)
+    assert not (tmp_path / "other.h5").exists()
+    how = how.replace("[tensorflow]", "[app]")
+    assert_refused(run("app", "--port", 0, cwd=tmp_path), "is not installed", how)
+
+
+@starts_tensorflow
+def test_the_application_is_whole(run: Installed, place: Path) -> None:
+    with run.start("app", "--port", 0, cwd=place) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            url = line.split()[3].rstrip("/")
+            with httpx.Client(base_url=url, trust_env=False, timeout=60, follow_redirects=True) as client:
+                pages = ("/", "/look", "/review", "/teach", "/api")
+                texts = [client.get(page).raise_for_status().text for page in pages]
+                assets = set(re.findall(r'(?:src|href)="(/[^"?#]+\.(?:js|css))["?]', "".join(texts)))
+                assert len(assets) > 3
+                for asset in assets:
+                    client.get(asset).raise_for_status()
+                photo = (place / "new.jpg").read_bytes()
+                answer = client.post("/api/predict", files={"files": ("new.jpg", photo)}).raise_for_status()
+        finally:
+            process.kill()
+    assert answer.json()
