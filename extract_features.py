@@ -6,8 +6,9 @@ from __future__ import annotations
 if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
     import sys
 
-    sys.excepthook = lambda kind, *rest: (
-        None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
+    # Until Python 3.12 a Ctrl-C while a class is made comes as the cause of another error.
+    sys.excepthook = lambda kind, error, trace: (
+        None if KeyboardInterrupt in (kind, type(error.__cause__)) else sys.__excepthook__(kind, error, trace)
     )
     import os.path
 

@@ -56,17 +56,23 @@ def run(main: Callable[[], int]) -> NoReturn:
         with stdout_errors():
             sys.stdout.flush()
     except KeyboardInterrupt:
-        say("", "stopped; what was finished is kept, and the same command goes on from there",
-            file=sys.stderr)  # fmt: skip
-        leave(130)
+        _stop()
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         code = 0
     except (BreedsError, OSError, MemoryError, ImportError, RuntimeError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # until Python 3.12, while a class is made
+            _stop()
         say(f"error: {_sentence(error)}", file=sys.stderr)
         code = 2
     finally:
         _give_up_unwritten()
     sys.exit(code)
+
+
+def _stop() -> NoReturn:
+    say("", "stopped; what was finished is kept, and the same command goes on from there",
+        file=sys.stderr)  # fmt: skip
+    leave(130)
 
 
 def _sentence(error: Exception) -> str:

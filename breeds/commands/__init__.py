@@ -18,8 +18,10 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that is named first, and exit as it does."""
-    sys.excepthook = lambda kind, *rest: (  # as in the scripts: Ctrl-C ends it quietly
-        None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
+    # as in the scripts: Ctrl-C ends it quietly
+    # Until Python 3.12 a Ctrl-C while a class is made comes as the cause of another error.
+    sys.excepthook = lambda kind, error, trace: (
+        None if KeyboardInterrupt in (kind, type(error.__cause__)) else sys.__excepthook__(kind, error, trace)
     )
     from breeds import cli
 
