@@ -105,7 +105,7 @@ for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's 
 
 
 #: How often extraction is killed at random moments: a second and a half each; `make fuzz` asks for a hundred.
-KILLS = int(os.environ.get("KILLS", "12"))
+KILLS = int(os.environ.get("KILLS", "6"))
 
 
 def arguments(photos: Path, store: Path) -> list[str]:
