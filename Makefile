@@ -2,7 +2,7 @@
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make app    sets up, then serves the newest model in the browser, on this machine (Ctrl-C ends it)
 # make test   sets up, then ruff, mypy and the whole test suite: twelve minutes on two cores
-# make check  ruff, mypy and the fast tests, in two and a half minutes: what to run while working
+# make check  ruff, mypy and the fast tests, in a minute and a half: what to run while working
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
 #             then kills extraction a hundred times at random moments
 # make screenshots  the demo, then the README's pictures of its pages
