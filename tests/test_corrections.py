@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script, tensorflow
+from killed import COUNTED
 
 from breeds.errors import BreedsError
 from breeds.evaluate import answer_test_photos, compare_models, crossval, evaluate
@@ -228,21 +229,16 @@ def test_of_two_writers_none_loses_a_word(file: Path) -> None:
 
 
 # Adds to the file and takes it back, and is killed before the step of writing of that number.
-DIE = """
+DIE = (
+    """
 import os, signal, sys
 from pathlib import Path
 from breeds.store.corrections import Correction, add, undo
 
 path, left = Path(sys.argv[1]), 0
-def counted(step):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(*arguments, **options)
-    return call
-for name in ("open", "fsync", "replace", "unlink", "pwrite", "close"):
+"""
+    + COUNTED
+    + """for name in ("open", "fsync", "replace", "unlink", "pwrite", "close"):
     setattr(os, name, counted(getattr(os, name)))
 for die_at in range(1, 200):
     child = os.fork()
@@ -257,6 +253,7 @@ for die_at in range(1, 200):
         break
     path.write_bytes(bytes.fromhex(sys.argv[2])) if sys.argv[2] else path.unlink(missing_ok=True)
 """
+)
 
 
 @pytest.mark.parametrize("before", [b"", HANDMADE["no line break at the end"]], ids=["none", "handmade"])

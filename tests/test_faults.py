@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, extract_photos, run_script
+from killed import COUNTED
 
 from breeds.store import Store, shard_folder, verify
 from breeds.store.shards import list_shards
@@ -31,7 +32,8 @@ pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and
 # a signal; OPENING is a file to make before the engine is opened; WAIT_FOR one before which nothing is
 # decoded; DIE_AT kills the process before so many steps of writing.
 # Without arguments it reads runs to make, one on each line, and forks for each: that saves the start.
-SCRIPT = """
+SCRIPT = (
+    """
 import json, os, signal, sys, time
 import numpy as np
 import breeds.extract, breeds.store.shards, extract_features
@@ -48,15 +50,9 @@ class StandIn:
                 signal.pause()
             yield np.float32(photo[::11, ::11]).reshape(-1) / 3
 
-def counted(step):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(*arguments, **options)
-    return call
-
+"""
+    + COUNTED
+    + """
 def run():
     global left
     breeds.store.shards.SHARD_ROWS = int(os.environ.get("SHARD_ROWS", 4))
@@ -102,6 +98,7 @@ if len(sys.argv) > 1:
 for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's to set up
     print(fork(**json.loads(line)), flush=True)
 """
+)
 
 
 #: How often extraction is killed at random moments: a second and a half each; `make fuzz` asks for a hundred.

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from conftest import ROOT, MakeStore
+from killed import COUNTED
 from scipy.stats import binomtest
 
 from breeds.errors import BreedsError
@@ -518,7 +519,8 @@ def test_a_record_cannot_name_other_files_as_views(
         load_model(model_path)
 
 
-KILLED = """
+KILLED = (
+    """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -527,15 +529,9 @@ from breeds.review import train_again
 from breeds.store import Store
 from breeds.store.corrections import Correction, Corrections
 
-def counted(step):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(*arguments, **options)
-    return call
-
+"""
+    + COUNTED
+    + """
 for name in ("fsync", "replace", "unlink", "open"):
     setattr(os, name, counted(getattr(os, name)))
 left = 0
@@ -548,6 +544,7 @@ for line in sys.stdin:
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+)
 
 
 @pytest.mark.slow

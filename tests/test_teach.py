@@ -18,6 +18,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from conftest import ROOT, extract_photos
+from killed import COUNTED
 from PIL import Image
 
 from breeds.cli import view_store
@@ -415,7 +416,8 @@ def test_views_are_brought_up_to_date_and_the_class_is_learnt(dogs: DOGS, tmp_pa
 
 # kill -9
 
-KILLED = """
+KILLED = (
+    """
 import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:]
@@ -424,15 +426,9 @@ from breeds.review import teach
 from breeds.store import Store
 from test_teach import StandIn
 
-def counted(step):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(*arguments, **options)
-    return call
-
+"""
+    + COUNTED
+    + """
 for name in ("fsync", "replace", "unlink", "link", "mkdir"):
     setattr(os, name, counted(getattr(os, name)))
 left = 0
@@ -446,6 +442,7 @@ for line in sys.stdin:
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ _FETCHED_AT_ONCE = 4
 ASSETS = {
     "look.css": "text/css",
     "report.js": "text/javascript",
+    "app/drop.js": "text/javascript",
     "app/look.js": "text/javascript",
     "app/review.js": "text/javascript",
     "app/teach.js": "text/javascript",

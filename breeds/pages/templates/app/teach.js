@@ -74,25 +74,6 @@
   files.addEventListener("change", preview);
   label.addEventListener("input", tell);
   isNew.addEventListener("change", tell);
-  addEventListener("paste", (event) => {
-    const found = [...event.clipboardData.files];
-    if (!found.length) return;
-    event.preventDefault();
-    add(found);
-  });
-  // A drop anywhere is meant for this page; without this the browser would leave it for the photo.
-  const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  addEventListener("dragover", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    over.hidden = false;
-  });
-  addEventListener("dragleave", (event) => { if (!event.relatedTarget) over.hidden = true; });
-  addEventListener("drop", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    over.hidden = true;
-    add(event.dataTransfer.files);
-  });
+  whenGiven(over, add);
   tell();
 })();

@@ -116,23 +116,5 @@
     form.reset();
   });
   files.addEventListener("change", () => { if (files.files.length) form.requestSubmit(); });
-  addEventListener("paste", (event) => {
-    const found = photos(event.clipboardData.files);
-    if (found.length) event.preventDefault();
-    add(found);
-  });
-  // A drop anywhere is meant for this page; without this the browser would leave it for the photo.
-  const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  addEventListener("dragover", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    over.hidden = false;
-  });
-  addEventListener("dragleave", (event) => { if (!event.relatedTarget) over.hidden = true; });
-  addEventListener("drop", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    over.hidden = true;
-    add(photos(event.dataTransfer.files));
-  });
+  whenGiven(over, (found) => add(photos(found)));
 })();
