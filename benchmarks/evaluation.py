@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from breeds.evaluate import evaluate
+from breeds.evaluation import evaluate
 from breeds.heads.model import Model, pack_keys
 from breeds.heads.unknown import fit_detector
 from breeds.recipe import Recipe

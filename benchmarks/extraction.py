@@ -74,7 +74,7 @@ def run_keras(photos: str, weights: str, batch: str = "32") -> None:
 
 def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
-    from breeds.extract import Asked, Selection, extract
+    from breeds.extraction import Asked, Selection, extract
     from breeds.store import ShardWriter
 
     stamps: list[float] = []
@@ -102,7 +102,7 @@ def recipe_of(photos: str, weights: str, precision: str, size: str):
     """Return the recipe that extraction would use, what finds its int8 network, and the weights."""
     from breeds.engines.backbones import XCEPTION
     from breeds.engines.weights import find_weights
-    from breeds.extract import identify
+    from breeds.extraction import identify
     from breeds.photos import find_photos
     from breeds.recipe import Recipe
     from breeds.store.calibration import calibrated
@@ -131,8 +131,8 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
 def run_predict(photos: str, weights: str, precision: str) -> None:
     """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
     from breeds.heads.model import Model
-    from breeds.predict import _CHUNK, predict
-    from breeds.predict.inputs import list_inputs
+    from breeds.prediction import _CHUNK, predict
+    from breeds.prediction.inputs import list_inputs
 
     recipe, network, _ = recipe_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
 from breeds.engines.processes import cores  # noqa: E402
-from breeds.evaluate.crossval import compare_heads  # noqa: E402
+from breeds.evaluation.crossval import compare_heads  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.temperature import fit_temperature  # noqa: E402
@@ -172,7 +172,7 @@ def calibration(store: Store) -> None:
 
 def doubts(store: Store) -> None:
     """Plant 3 % wrong labels and see how many of the doubts are these."""
-    from breeds.evaluate.doubts import _C, DOUBTFUL
+    from breeds.evaluation.doubts import _C, DOUBTFUL
 
     features, truth, keys, _ = load(store)
     mean, scale = logistic.standardise(features)

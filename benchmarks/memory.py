@@ -81,10 +81,10 @@ def write_photos(folder: Path, photos: int) -> None:
 
 def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
-    import breeds.extract
-    from breeds.extract import Asked, Selection, extract
+    import breeds.extraction
+    from breeds.extraction import Asked, Selection, extract
 
-    breeds.extract.open_engine = lambda *_, **__: StandIn()
+    breeds.extraction.open_engine = lambda *_, **__: StandIn()
     folder = Path(photos)
     for _ in range(2):
         extract(Selection(folder), folder.parent / f"{folder.name}.h5", Asked("random", size=71))

@@ -24,9 +24,9 @@ RECIPES = {
 
 def cross_validated(store_path: Path) -> tuple[float, float]:
     """Return mean accuracy and log loss over 5 folds and 3 repeats, C and temperature chosen inside."""
-    from breeds.evaluate.crossval import cross_validate
+    from breeds.evaluation.crossval import cross_validate
     from breeds.store import Store
-    from breeds.train import train
+    from breeds.training import train
 
     store = Store.open(store_path)
     numbers = cross_validate(store, train(store), folds=5, repeats=3)

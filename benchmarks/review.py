@@ -22,7 +22,7 @@ from breeds.review import label_next, queue, train_again  # noqa: E402
 from breeds.store import Store  # noqa: E402
 from breeds.store.columns import Names  # noqa: E402
 from breeds.store.corrections import Correction, Corrections  # noqa: E402
-from breeds.train import train  # noqa: E402
+from breeds.training import train  # noqa: E402
 
 
 def planted(store: Store, share: float, seed: int) -> tuple[Store, dict[str, str]]:

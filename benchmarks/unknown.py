@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
-from breeds.extract import Asked, Selection, extract  # noqa: E402
+from breeds.extraction import Asked, Selection, extract  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.unknown import fit_detector  # noqa: E402

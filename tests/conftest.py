@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from served import Served
 
-    from breeds.extract import Summary
+    from breeds.extraction import Summary
 
 # How long a drawn example may take would depend on what else the machine does.
 hypothesis.settings.register_profile("breeds", deadline=None)
@@ -79,7 +79,7 @@ def extract_photos(
     data: Path, store: Path, workers: int = 2, trust_mtime: bool = False, **options: object
 ) -> Summary:
     """Extract with random weights; options are fields of `Selection` and `Asked`."""
-    from breeds.extract import Asked, Selection, extract
+    from breeds.extraction import Asked, Selection, extract
 
     which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
     asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
         opened.append("opened")
         return random_engine
 
-    monkeypatch.setattr("breeds.extract.open_engine", reuse)
+    monkeypatch.setattr("breeds.extraction.open_engine", reuse)
     monkeypatch.setattr("breeds.heads.backbone.open_engine", reuse)
     return opened
 
@@ -179,7 +179,7 @@ def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """A folder with thirty drawn photos of five breeds, their store and a model, on small random networks."""
     from breeds.heads.model import save_model
     from breeds.store import Store
-    from breeds.train import train
+    from breeds.training import train
 
     folder = tmp_path_factory.mktemp("app")
     for breed in sorted(drawn_photos.iterdir())[:5]:

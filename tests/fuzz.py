@@ -147,7 +147,7 @@ def model_target(folder: Path) -> Target:
     from breeds.errors import BreedsError
     from breeds.heads.model import load_model, save_model
     from breeds.store import Store
-    from breeds.train import train
+    from breeds.training import train
 
     path, seeds = folder / "one.safetensors", []
     logistic = train(Store.open(small_store(folder)), C=1.0)

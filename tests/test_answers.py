@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from breeds.errors import BreedsError
-from breeds.predict import Answer
-from breeds.predict.answers import FORMATS, safe_cell, write_answers
+from breeds.prediction import Answer
+from breeds.prediction.answers import FORMATS, safe_cell, write_answers
 
 CLASSES = ["beagle", "pug", "shih-tzu"]
 PUG = Answer("dogs/a.jpg", np.array([0.2, 0.7, 0.1]))

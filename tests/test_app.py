@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import http.client
 import http.server
@@ -46,7 +47,7 @@ from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.photos.web import fetch
 from breeds.store import Store
-from breeds.train import train
+from breeds.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
 
@@ -549,6 +550,24 @@ def test_who_takes_no_answer_is_cut(app_place: Path, tmp_path: Path, impatient: 
                     continue
         greedy.close()
         assert time.monotonic() < end
+
+
+def test_no_packet_of_an_answer_waits_for_the_one_before(
+    app_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nagle's algorithm is off, which costs 40 ms a request where a client confirms late."""
+    found = []
+
+    class Kept(connections.Connection):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            sock = transport.get_extra_info("socket")
+            found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr("breeds.app.server.Connection", Kept)
+    with serving_here(app_place, tmp_path, gated()[1]) as running, running.client() as client:
+        assert client.get("/api/health").status_code == 200
+    assert found and all(found)
 
 
 def test_too_many_connections_are_told_so(

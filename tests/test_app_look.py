@@ -27,15 +27,15 @@ from test_app_browser import opened
 
 from breeds.app import look, look_page
 from breeds.app.explained import Explained
-from breeds.evaluate import answer_test_photos, labels, measure
+from breeds.evaluation import answer_test_photos, labels, measure
 from breeds.heads.model import load_model, save_model
 from breeds.recipe import Recipe
 from breeds.store import Store
 from breeds.store.corrections import Correction, add, corrections_path, undo
-from breeds.train import train
+from breeds.training import train
 
 if TYPE_CHECKING:
-    from breeds.evaluate import Tested
+    from breeds.evaluation import Tested
 
 RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
 NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline #?+%41", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]

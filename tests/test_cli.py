@@ -173,7 +173,7 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
         ("extract_features", "--engine", "breeds.engines.choose", "ENGINES"),
         ("extract_features", "--precision", "breeds.engines.choose", "PRECISIONS"),
         ("predict", "--engine", "breeds.engines.choose", "ENGINES"),
-        ("train_head", "--head", "breeds.train", "HEADS"),
+        ("train_head", "--head", "breeds.training", "HEADS"),
     ],
 )
 def test_choices_are_those_of_the_code(script: str, option: str, module: str, names: str) -> None:

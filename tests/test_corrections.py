@@ -23,10 +23,10 @@ from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script
 from killed import COUNTED
 
 from breeds.errors import BreedsError
-from breeds.evaluate import answer_test_photos, compare_models, crossval, evaluate
-from breeds.evaluate.crossval import compare_heads, cross_validate
-from breeds.evaluate.doubts import find_doubts, find_near_duplicates
-from breeds.evaluate.terminal import as_text, cross_validation_text
+from breeds.evaluation import answer_test_photos, compare_models, crossval, evaluate
+from breeds.evaluation.crossval import compare_heads, cross_validate
+from breeds.evaluation.doubts import find_doubts, find_near_duplicates
+from breeds.evaluation.terminal import as_text, cross_validation_text
 from breeds.heads.model import load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.labels import unfit
@@ -42,7 +42,7 @@ from breeds.store.corrections import (
     undo,
 )
 from breeds.text import is_formula
-from breeds.train import labelled, train
+from breeds.training import labelled, train
 
 ONE, TWO, LAST = ("1" * 64, "2" * 64, "3" * 64)
 HEADER = "key,label,was,when,note\n"
@@ -559,7 +559,7 @@ def test_heads_are_compared_by_both(
     import train_head
 
     quick = {name: head for name, head in crossval._heads(0).items() if name != "dense"}
-    monkeypatch.setattr("breeds.evaluate.crossval._heads", lambda seed: quick)
+    monkeypatch.setattr("breeds.evaluation.crossval._heads", lambda seed: quick)
     words = {row: label for row, label in other_words(noisy, list(range(0, 90, 7))).items() if label}
     store = corrected(noisy, words)
     same = like(noisy, "same.h5", label=list(store.corrected.label))

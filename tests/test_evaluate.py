@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script, tensorflow
 
-from breeds.evaluate import compare_models, evaluate
-from breeds.evaluate.crossval import cross_validate
-from breeds.evaluate.terminal import as_text, cross_validation_text
+from breeds.evaluation import compare_models, evaluate
+from breeds.evaluation.crossval import cross_validate
+from breeds.evaluation.terminal import as_text, cross_validation_text
 from breeds.heads.model import load_model, save_model
 from breeds.metrics import wilson_interval
 from breeds.store import Store
-from breeds.train import train
+from breeds.training import train
 
 FOUR = {"a": 16, "b": 16, "c": 16, "d": 16}
 TWENTY_OF_200 = {"a": 100, "b": 100}

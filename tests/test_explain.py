@@ -23,10 +23,10 @@ from breeds.heads.neighbours import Neighbours
 from breeds.pages.card import card
 from breeds.pages.overlay import AGAINST, FOR, overlay
 from breeds.photos import decode, key_of, read
-from breeds.predict.pictures import picture_name
+from breeds.prediction.pictures import picture_name
 from breeds.recipe import Recipe
 from breeds.store import Store
-from breeds.train import train
+from breeds.training import train
 
 # Few photos of a class are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")

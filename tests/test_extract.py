@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, extract_photos, run_script
 
-import breeds.extract
+import breeds.extraction
 from breeds.errors import BreedsError, PhotoError
-from breeds.extract import Summary
+from breeds.extraction import Summary
 from breeds.photos import key_of
 from breeds.store import Store, shard_folder
 
@@ -371,7 +371,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
     photo = first_photo(photos)
     edit(photo)
     edited = photo.read_bytes()
-    identify = breeds.extract.identify
+    identify = breeds.extraction.identify
 
     def identify_then_change(*arguments: object) -> object:
         table = identify(*arguments)  # type: ignore[arg-type]
@@ -382,7 +382,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
         return table
 
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.extract.identify", identify_then_change)
+        patch.setattr("breeds.extraction.identify", identify_then_change)
         summary = extract_photos(photos, store)
     assert (summary.photos, summary.features, summary.new) == (12, 11, 0)
     assert [path for path, _ in summary.quarantined] == [os.path.relpath(photo, photos)]
@@ -453,7 +453,7 @@ def test_fewer_classes_and_back_compute_nothing(photos: Path, store: Path, engin
 @pytest.fixture
 def two_places(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two folders called ``train``, of different photos, whose store is the same by default."""
-    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     breeds_of = sorted(drawn_photos.iterdir())
     for place, some in (("a", breeds_of[:2]), ("b", breeds_of[2:4])):
         for breed in some:
@@ -667,7 +667,7 @@ def test_a_second_run_never_loads_tensorflow(photos: Path, store: Path) -> None:
 
 
 def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     folder = photos.rename(tmp_path / "\udcff")
     extract_photos(folder, tmp_path / "s.h5")
     assert Store.open(tmp_path / "s.h5").table.root == str(folder)
@@ -677,15 +677,15 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     photos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     """While one run still hashes, another finishes, with one photo less."""
-    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     store = tmp_path / "s.h5"
     extract_photos(photos, store)
     right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
-    identify = breeds.extract.identify
+    identify = breeds.extraction.identify
 
     def slowly(*arguments):
         table = identify(*arguments)
-        monkeypatch.setattr("breeds.extract.identify", identify)
+        monkeypatch.setattr("breeds.extraction.identify", identify)
         extract_photos(tmp_path / "fewer", store)
         return table
 
@@ -693,7 +693,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     first, last = min((tmp_path / "fewer").rglob("*.jpg")), max((tmp_path / "fewer").rglob("*.jpg"))
     last.with_name("zz.jpg").write_bytes(first.read_bytes() + b"0")  # as many, all one row on
     first.unlink()
-    monkeypatch.setattr("breeds.extract.identify", slowly)
+    monkeypatch.setattr("breeds.extraction.identify", slowly)
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )

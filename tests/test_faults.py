@@ -36,7 +36,7 @@ SCRIPT = (
     """
 import json, os, signal, sys, time
 import numpy as np
-import breeds.extract, breeds.store.shards, extract_features
+import breeds.extraction, breeds.store.shards, extract_features
 from breeds import cli
 
 class StandIn:
@@ -66,13 +66,13 @@ def run():
             return load(*arguments, **options)
         pipeline.load_pixels = late
     if "STAND_IN" in os.environ:
-        breeds.extract.open_engine = lambda *_, **__: StandIn()
-    open_engine = breeds.extract.open_engine
+        breeds.extraction.open_engine = lambda *_, **__: StandIn()
+    open_engine = breeds.extraction.open_engine
     def opening(*arguments, **options):
         open(os.environ["OPENING"], "x").close()
         return open_engine(*arguments, **options)
     if "OPENING" in os.environ:
-        breeds.extract.open_engine = opening
+        breeds.extraction.open_engine = opening
     left = int(os.environ.get("DIE_AT", 0))
     for name in ("fsync", "replace", "unlink", "truncate", "ftruncate"):
         setattr(os, name, counted(getattr(os, name)))
@@ -377,7 +377,7 @@ def test_a_run_that_breaks_keeps_what_it_computed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "features" / "s.h5"
-    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: Breaks())
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: Breaks())
     for left in (12, 6):
         with pytest.raises(RuntimeError, match="out of memory") if left == 12 else nothing():
             assert extract_photos(photos, store).new == 6

@@ -11,11 +11,11 @@ import pytest
 from conftest import assert_refused, run_script, starts_tensorflow, tensorflow
 from sklearn.linear_model import LogisticRegression
 
-from breeds.evaluate.crossval import compare_heads, cross_validate
-from breeds.evaluate.doubts import find_doubts, find_near_duplicates
+from breeds.evaluation.crossval import compare_heads, cross_validate
+from breeds.evaluation.doubts import find_doubts, find_near_duplicates
 from breeds.heads import logistic
 from breeds.store import Store
-from breeds.train import train
+from breeds.training import train
 
 COUNTS = {"a": 40, "b": 40, "c": 40}
 

@@ -30,8 +30,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from breeds.errors import BreedsError
-from breeds.evaluate import evaluate, write_json
-from breeds.evaluate.terminal import as_text
+from breeds.evaluation import evaluate, write_json
+from breeds.evaluation.terminal import as_text
 from breeds.heads import logistic
 from breeds.heads.export import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
@@ -40,7 +40,7 @@ from breeds.heads.unknown import Detector
 from breeds.recipe import Recipe
 from breeds.split import fold_of
 from breeds.store import FeatureIndex, Store, assemble
-from breeds.train import FALLBACK_C, train
+from breeds.training import FALLBACK_C, train
 
 THREE = {"beagle": 20, "pug": 25, "shih-tzu": 15}
 TWO = {"beagle": 12, "pug": 18}

@@ -33,7 +33,7 @@ from breeds.photos import find_photos
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store, assemble, shard_folder, verify
 from breeds.store.shards import list_shards
-from breeds.train import train
+from breeds.training import train
 
 pytestmark = pytest.mark.slow  # most start a script
 
@@ -55,7 +55,7 @@ class StandIn:
 @pytest.fixture
 def home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with twelve photos, their store `features/s.h5` and a model, as the scripts leave them."""
-    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     store = tmp_path / "features" / "s.h5"
     extract_photos(photos, store)
     (tmp_path / "models").mkdir()
@@ -66,7 +66,7 @@ def home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[np.ndarray]]:
     """A function that predicts the photos of a home, out of its store where that can be."""
-    from breeds.predict import predict
+    from breeds.prediction import predict
 
     monkeypatch.setattr("breeds.heads.backbone.open_engine", lambda *_, **__: StandIn())
 
@@ -644,7 +644,7 @@ def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> 
         database.execute("CREATE TABLE features (id BLOB NOT NULL UNIQUE, feature BLOB NOT NULL)")
     database.close()
     cache.with_name(f"features.sqlite-{what}").symlink_to(victim)
-    from breeds.predict.cache import FeatureCache
+    from breeds.prediction.cache import FeatureCache
 
     with FeatureCache(home / "models") as kept:
         kept.add(Store.open(home / "features" / "s.h5").recipe, "ab" * 32, np.zeros(2048, np.float32))

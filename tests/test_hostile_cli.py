@@ -29,7 +29,7 @@ from breeds.heads.model import Model, load_model, save_model
 from breeds.outputs import PICTURE, replaceable
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
-from breeds.train import train
+from breeds.training import train
 
 pytestmark = pytest.mark.slow  # nearly each starts the scripts several times
 
@@ -349,7 +349,7 @@ def test_large_numbers_that_are_fine(place: Path) -> None:
 
 def test_every_head_takes_huge_seeds() -> None:
     """`train_head.py --compare` fits them all, which takes a minute; this is the one that did not."""
-    from breeds.evaluate.crossval import _heads
+    from breeds.evaluation.crossval import _heads
 
     features = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     shares = _heads(2**64)["linear SVM"](features, np.arange(12) % 2, features)

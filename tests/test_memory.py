@@ -30,8 +30,8 @@ import json, re, resource, sys
 from pathlib import Path
 import numpy as np
 import pytest
-import breeds.extract
-from breeds.extract import Asked, Selection, extract
+import breeds.extraction
+from breeds.extraction import Asked, Selection, extract
 
 class StandIn:
     name = "stand-in"
@@ -40,7 +40,7 @@ class StandIn:
         for photo in pixels:
             yield np.float32(photo[0].reshape(-1)[:200]).repeat(10)
 
-breeds.extract.open_engine = lambda *_, **__: StandIn()
+breeds.extraction.open_engine = lambda *_, **__: StandIn()
 summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), Asked("random", size=96))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.platform == "linux":

@@ -33,7 +33,7 @@ from breeds.errors import BreedsError
 from breeds.heads.explain import Explanation, explain
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import decode, read
-from breeds.predict import predict
+from breeds.prediction import predict
 from breeds.recipe import Recipe
 from breeds.store import Store
 

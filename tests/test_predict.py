@@ -24,12 +24,12 @@ from breeds.engines.weightfile import write_arrays
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
-from breeds.predict import Answer, predict
-from breeds.predict.cache import FeatureCache
-from breeds.predict.inputs import list_inputs
+from breeds.prediction import Answer, predict
+from breeds.prediction.cache import FeatureCache
+from breeds.prediction.inputs import list_inputs
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
-from breeds.train import train
+from breeds.training import train
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
@@ -246,13 +246,13 @@ def test_lines_that_are_there_are_answered_together(
 ) -> None:
     """A list in a file, or in a full pipe, is no slower than a folder."""
     taken: list[int] = []
-    answer = sys.modules["breeds.predict"]._answers
+    answer = sys.modules["breeds.prediction"]._answers
 
     def count(found, sources, chunk, keys, *more):
         taken.append(len(chunk))
         return answer(found, sources, chunk, keys, *more)
 
-    monkeypatch.setattr("breeds.predict._answers", count)
+    monkeypatch.setattr("breeds.prediction._answers", count)
     photo = min(Path("photos").rglob("*.jpg"))
     Path("list.txt").write_text(f"{photo}\n" * 300)
     with open("list.txt") as file:
@@ -276,10 +276,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from test_predict import Means
-import breeds.predict as module
+import breeds.prediction as module
 from breeds.heads import backbone
 from breeds.heads.model import load_model
-from breeds.predict.answers import write_answers
+from breeds.prediction.answers import write_answers
 folder, photos = Path(sys.argv[1]), int(sys.argv[2])
 data = io.BytesIO()
 Image.new("RGB", (9, 7)).save(data, "png")
@@ -441,7 +441,7 @@ def test_a_cache_that_stays_locked_is_done_without_and_said_so(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("breeds.predict.cache._WAIT_SECONDS", 0)
+    monkeypatch.setattr("breeds.prediction.cache._WAIT_SECONDS", 0)
     list(predict(model, unseen[:1], None, Path("models")))
     other = sqlite3.connect("models/features.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -536,8 +536,8 @@ from itertools import count
 from pathlib import Path
 import numpy as np
 from breeds.photos import key_of
-from breeds.predict import cache as module
-from breeds.predict.cache import FeatureCache
+from breeds.prediction import cache as module
+from breeds.prediction.cache import FeatureCache
 from breeds.recipe import Recipe
 module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything
 cache, recipe, name = FeatureCache(Path(sys.argv[1])), Recipe.from_json(sys.argv[2]), sys.argv[3]
@@ -736,7 +736,7 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
 def test_a_store_that_goes_away_meanwhile_is_done_without(
     model: Model, quick_engine: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("breeds.predict._CHUNK", 2)
+    monkeypatch.setattr("breeds.prediction._CHUNK", 2)
     paths = sorted(map(str, photos.rglob("*.jpg")))[:4]
     answers = predict(model, paths, None, None)
     first = [next(answers) for _ in range(2)]
@@ -758,10 +758,10 @@ def test_a_gpu_has_processes_that_decode_and_larger_chunks(
         taken.append(len(chunk))
         return answer(found, sources, chunk, keys, *more)
 
-    answer = sys.modules["breeds.predict"]._answers
-    monkeypatch.setattr("breeds.predict._answers", count)
-    monkeypatch.setattr("breeds.predict._CHUNK", 2)
-    monkeypatch.setattr("breeds.predict._GPU_CHUNK", 4)
+    answer = sys.modules["breeds.prediction"]._answers
+    monkeypatch.setattr("breeds.prediction._answers", count)
+    monkeypatch.setattr("breeds.prediction._CHUNK", 2)
+    monkeypatch.setattr("breeds.prediction._GPU_CHUNK", 4)
     monkeypatch.setattr(random_engine, "outruns_threads", True)
     for path, found in numbers(predict(model, iter(paths), None, None)).items():
         if isinstance(found, str):

@@ -13,12 +13,12 @@ import pytest
 from conftest import assert_refused, run_script
 from pages import CANARY, check_looks, opened, store_with_photos
 
-from breeds.evaluate import answer_test_photos, measure
-from breeds.evaluate.page import write_report
+from breeds.evaluation import answer_test_photos, measure
+from breeds.evaluation.page import write_report
 from breeds.heads.model import Model, load_model, save_model
 from breeds.recipe import Recipe
 from breeds.store import Store
-from breeds.train import train
+from breeds.training import train
 
 RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
 NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]
@@ -227,7 +227,7 @@ def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path
 
 
 def test_charts_say_in_words_what_they_show(made: Path) -> None:
-    from breeds.evaluate.figures import draw_charts
+    from breeds.evaluation.figures import draw_charts
 
     model = load_model(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)
@@ -245,7 +245,7 @@ def test_charts_say_in_words_what_they_show(made: Path) -> None:
 
 
 def test_the_map_is_the_same_each_time(made: Path, tmp_path: Path) -> None:
-    from breeds.evaluate.gallery import Gallery
+    from breeds.evaluation.gallery import Gallery
 
     model = load_model(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)

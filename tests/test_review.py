@@ -19,7 +19,7 @@ from killed import COUNTED
 from scipy.stats import binomtest
 
 from breeds.errors import BreedsError
-from breeds.evaluate.doubts import find_doubts, find_near_duplicates, judge
+from breeds.evaluation.doubts import find_doubts, find_near_duplicates, judge
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.recipe import Recipe
 from breeds.review import label_next, queue, train_again
@@ -27,7 +27,7 @@ from breeds.split import draw_parts, fold_of
 from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.store.columns import Names
 from breeds.store.corrections import Correction, Corrections
-from breeds.train import train
+from breeds.training import train
 
 THREE = {"beagle": 30, "boxer": 30, "pug": 30}
 NONE = Corrections()

@@ -16,7 +16,7 @@ FLOORS = (
     ("commands",),
     ("sample",),
     ("app",),
-    ("extract", "train", "evaluate", "predict", "preview", "review"),
+    ("extraction", "training", "evaluation", "prediction", "preview", "review"),
     ("pages",),
     ("heads",),
     ("store",),

@@ -31,7 +31,7 @@ from breeds.review import Taught, teach, train_again
 from breeds.review.names import check_label, photo_name
 from breeds.store import Store, lock_file
 from breeds.store.corrections import Correction, Corrections, add, corrections_path
-from breeds.train import train
+from breeds.training import train
 
 DOGS = tuple[Path, Path, list[tuple[str, bytes]]]
 
@@ -49,7 +49,7 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("breeds.extract.open_engine", lambda *_, **__: StandIn())
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
 
 
 @pytest.fixture
@@ -359,7 +359,7 @@ def test_files_that_were_written_stay_and_are_named_where_extraction_fails(
         raise RuntimeError("the engine is out of order")
 
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.extract.open_engine", broken)
+        patch.setattr("breeds.extraction.open_engine", broken)
         with pytest.raises(BreedsError, match="3 of 3 photos were written") as refusal:
             teach(Store.open(path), "husky", new)
     for name, data in new:
@@ -421,7 +421,7 @@ KILLED = (
 import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:]
-import breeds.extract
+import breeds.extraction
 from breeds.review import teach
 from breeds.store import Store
 from test_teach import StandIn
@@ -432,7 +432,7 @@ from test_teach import StandIn
 for name in ("fsync", "replace", "unlink", "link", "mkdir"):
     setattr(os, name, counted(getattr(os, name)))
 left = 0
-breeds.extract.open_engine = lambda *_, **__: StandIn()
+breeds.extraction.open_engine = lambda *_, **__: StandIn()
 for line in sys.stdin:
     store, photos, step = json.loads(line)
     child = os.fork()

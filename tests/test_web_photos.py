@@ -39,9 +39,9 @@ from breeds.heads.model import Model
 from breeds.photos import decode, picture
 from breeds.photos.addresses import LONGEST_URL, is_public, is_url, parse
 from breeds.photos.web import Limits, fetch
-from breeds.predict import predict
-from breeds.predict.inputs import list_inputs
-from breeds.predict.remote import AHEAD, Asked, Remote
+from breeds.prediction import predict
+from breeds.prediction.inputs import list_inputs
+from breeds.prediction.remote import AHEAD, Asked, Remote
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")

@@ -7,7 +7,7 @@ import asyncio
 from breeds.app.desk import Answered
 from breeds.app.site import Site
 from breeds.app.uploads import Upload
-from breeds.predict import Answer
+from breeds.prediction import Answer
 
 
 async def answers(site: Site, uploads: list[Upload], explain: bool = False) -> list[Answered]:

@@ -28,7 +28,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.predict import Answer, answer_of
+from breeds.prediction import Answer, answer_of
 from breeds.text import say
 
 #: How many photos may wait, over all requests.

@@ -23,7 +23,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model, load_model
 from breeds.heads.neighbours import NEAREST, Neighbour
 from breeds.pages.thumbs import LONGEST, Thumbnail, thumbnail
-from breeds.predict.evidence import TrainingPhotos
+from breeds.prediction.evidence import TrainingPhotos
 from breeds.review import Again, Taught, teach, train_again
 from breeds.store import Store
 from breeds.store.columns import Keys, locate

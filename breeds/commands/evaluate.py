@@ -76,7 +76,7 @@ def main() -> int:
     json_path = arguments.json or cli.REPORTS / f"{model_path.stem}.json"
     page = None if arguments.no_html else json_path.with_suffix(".html")
     from breeds.errors import BreedsError
-    from breeds.evaluate import answer_test_photos, compare_models, measure, terminal, write_json
+    from breeds.evaluation import answer_test_photos, compare_models, measure, terminal, write_json
     from breeds.heads.model import load_model
     from breeds.outputs import PAGE, REPORT, check_output
     from breeds.store import Store
@@ -87,7 +87,7 @@ def main() -> int:
     if page:
         check_output(page, PAGE)
     if arguments.figures:
-        from breeds.evaluate.figures import check_figures, write_figures
+        from breeds.evaluation.figures import check_figures, write_figures
 
         check_figures(arguments.figures)
     model = load_model(model_path)
@@ -101,7 +101,7 @@ def main() -> int:
     numbers = measure(tested) | {"model": str(model_path)}
     text = [*store.corrections.effect(store.table).sentences(), *terminal.as_lines(numbers)]
     if arguments.cv:
-        from breeds.evaluate.crossval import cross_validate
+        from breeds.evaluation.crossval import cross_validate
 
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
         text += ["", terminal.cross_validation_text(numbers["cross_validation"])]
@@ -110,7 +110,7 @@ def main() -> int:
         text += ["", f"against {arguments.against}: {terminal.against_text(numbers['against'])}"]
     found = None
     if arguments.doubts:
-        from breeds.evaluate.doubts import find_doubts, find_near_duplicates
+        from breeds.evaluation.doubts import find_doubts, find_near_duplicates
 
         doubts, pairs = found = find_doubts(store), find_near_duplicates(store)
         numbers["doubts"] = [asdict(doubt) for doubt in doubts]
@@ -119,7 +119,7 @@ def main() -> int:
     write_json(numbers, json_path)
     written = [str(json_path)]
     if page:
-        from breeds.evaluate.page import write_report
+        from breeds.evaluation.page import write_report
 
         write_report(numbers, tested, page, found)
         written.append(str(page))

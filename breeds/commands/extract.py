@@ -19,7 +19,7 @@ from breeds.started import command
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.extract import Asked, Selection, Summary
+    from breeds.extraction import Asked, Selection, Summary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the extraction, or the preview, and say what was done."""
     arguments = parser().parse_args()
-    from breeds.extract import Asked, Selection, extract
+    from breeds.extraction import Asked, Selection, extract
     from breeds.photos import ORIGINAL, parse_views
 
     chosen = vars(arguments)

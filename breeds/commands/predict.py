@@ -15,7 +15,7 @@ from breeds.started import command
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.predict.remote import Fetch
+    from breeds.prediction.remote import Fetch
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,16 +65,16 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.heads.model import load_model
     from breeds.outputs import ANSWERS, check_apart, check_output
     from breeds.photos import parse_views
-    from breeds.predict import predict
-    from breeds.predict.answers import write_answers
-    from breeds.predict.inputs import list_inputs
-    from breeds.predict.remote import Remote
+    from breeds.prediction import predict
+    from breeds.prediction.answers import write_answers
+    from breeds.prediction.inputs import list_inputs
+    from breeds.prediction.remote import Remote
 
     if arguments.html:  # who asks for neither does not wait for what they load
-        from breeds.predict.page import AnswersPage
+        from breeds.prediction.page import AnswersPage
     if arguments.explain:
-        from breeds.predict.evidence import Explainer
-        from breeds.predict.pictures import TABLE, PictureFolder
+        from breeds.prediction.evidence import Explainer
+        from breeds.prediction.pictures import TABLE, PictureFolder
 
     started = time.perf_counter()
     if arguments.out:

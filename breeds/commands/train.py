@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def compare(store: Store, seed: int) -> int:
     """Print the table of heads; nothing is written."""
-    from breeds.evaluate.crossval import compare_heads
+    from breeds.evaluation.crossval import compare_heads
 
     for sentence in store.corrections.effect(store.table).sentences():
         say(sentence)
@@ -98,7 +98,7 @@ def main() -> int:
     from breeds.heads.model import save_model
     from breeds.outputs import MODEL, PIPELINE, check_apart, check_output
     from breeds.store import Store
-    from breeds.train import train
+    from breeds.training import train
 
     if arguments.head == "dense" and (arguments.C or arguments.export):
         raise BreedsError("--C and --export belong to --head logistic; leave them out for the dense head.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breeds.errors import BreedsError
-from breeds.extract import Asked, Selection
+from breeds.extraction import Asked, Selection
 from breeds.outputs import PAGE, check_output
 from breeds.pages.render import write_page
 from breeds.photos import parse_views
@@ -15,7 +15,7 @@ from breeds.preview.found import ELONGATED, find
 from breeds.preview.seen import see
 from breeds.preview.sheet import values
 from breeds.preview.tiles import Tiles
-from breeds.train import FEW
+from breeds.training import FEW
 
 #: What views are shown as an example where none is asked for.
 EXAMPLE_VIEWS = "flip,crops:3"

@@ -8,7 +8,7 @@ import numpy as np
 
 from breeds.preview.seen import Seen
 from breeds.store.columns import Rows
-from breeds.train import FEW
+from breeds.training import FEW
 
 #: A photo longer than this many times its shorter side is of an odd shape.
 ELONGATED = 3.0

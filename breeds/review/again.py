@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.cli import view_store
-from breeds.evaluate import check_stores, compare_answers
+from breeds.evaluation import check_stores, compare_answers
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.record import KEPT
 from breeds.store import Store, check_recipe
 from breeds.store.corrections import Corrections
 from breeds.text import visible
-from breeds.train import train
+from breeds.training import train
 
 
 @dataclass(frozen=True, slots=True)

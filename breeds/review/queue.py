@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluate import check_stores
-from breeds.evaluate.doubts import Judged, find_near_duplicates, judge
+from breeds.evaluation import check_stores
+from breeds.evaluation.doubts import Judged, find_near_duplicates, judge
 from breeds.heads.model import Model
 from breeds.store import Store
 from breeds.store.corrections import Correction, Corrections

@@ -15,7 +15,7 @@ from breeds.engines.backbones import BACKBONES
 from breeds.engines.choose import ABILITIES
 from breeds.engines.weights import get_weights
 from breeds.errors import BreedsError, PhotoError
-from breeds.extract import Asked, Selection, extract
+from breeds.extraction import Asked, Selection, extract
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.heads.backbone import check_computable
 from breeds.photos import Photo, key_of, picture

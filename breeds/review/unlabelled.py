@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluate import check_stores
+from breeds.evaluation import check_stores
 from breeds.heads.model import Model
 from breeds.store import Store
 from breeds.store.columns import Keys

@@ -21,9 +21,9 @@ from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.pages.card import card
 from breeds.pages.overlay import overlay
 from breeds.photos import key_of, picture, read
-from breeds.predict import Answer
-from breeds.predict.answers import safe_cell
-from breeds.predict.evidence import Evidence
+from breeds.prediction import Answer
+from breeds.prediction.answers import safe_cell
+from breeds.prediction.evidence import Evidence
 
 TABLE = "explanations.csv"
 _COLUMNS = [

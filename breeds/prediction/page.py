@@ -22,7 +22,7 @@ from breeds.outputs import PAGE, check_output
 from breeds.pages.render import certainty, link, write_page
 from breeds.pages.thumbs import Thumbnail, thumbnails
 from breeds.photos import read
-from breeds.predict import Answer
+from breeds.prediction import Answer
 from breeds.recipe import Recipe
 
 #: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.

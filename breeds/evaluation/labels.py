@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breeds.errors import BreedsError
-from breeds.evaluate.album import Photos, out_of
-from breeds.evaluate.doubts import Doubt, NearDuplicate, find_doubts, find_near_duplicates
+from breeds.evaluation.album import Photos, out_of
+from breeds.evaluation.doubts import Doubt, NearDuplicate, find_doubts, find_near_duplicates
 from breeds.store import Store
 
 #: How many are shown of each list.

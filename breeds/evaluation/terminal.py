@@ -10,7 +10,7 @@ import numpy as np
 from breeds.text import visible
 
 if TYPE_CHECKING:
-    from breeds.evaluate.doubts import Doubt, NearDuplicate
+    from breeds.evaluation.doubts import Doubt, NearDuplicate
 
 
 #: Under so many test photos of a class, its numbers rest on too few.
@@ -36,7 +36,7 @@ def as_lines(report: dict[str, Any]) -> list[str]:
 
 
 def cross_validation_text(numbers: dict[str, Any]) -> str:
-    """Lay out the numbers of `breeds.evaluate.crossval.cross_validate`."""
+    """Lay out the numbers of `breeds.evaluation.crossval.cross_validate`."""
     text = f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on {_across(numbers)}"
     if numbers["corrected"]:
         text += f"; with labels as corrected, which may flatter, on {_across(numbers['corrected'])}"
@@ -55,7 +55,7 @@ def _across(numbers: dict[str, Any]) -> str:
 
 
 def against_text(numbers: dict[str, Any]) -> str:
-    """Say in words what `breeds.evaluate.compare_models` has found."""
+    """Say in words what `breeds.evaluation.compare_models` has found."""
     text = str(numbers["in_words"])
     if numbers["corrected"]:
         text += f"; with labels as corrected, which may flatter: {numbers['corrected']['in_words']}"

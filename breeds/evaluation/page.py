@@ -11,14 +11,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluate import Tested
-from breeds.evaluate.album import Album, Photos, out_of
-from breeds.evaluate.doubts import Doubt, NearDuplicate
-from breeds.evaluate.figures import draw_charts
-from breeds.evaluate.gallery import Gallery
-from breeds.evaluate.labels import Labels
-from breeds.evaluate.mistakes import Looked, Mistakes, look_again
-from breeds.evaluate.terminal import FEW, touched
+from breeds.evaluation import Tested
+from breeds.evaluation.album import Album, Photos, out_of
+from breeds.evaluation.doubts import Doubt, NearDuplicate
+from breeds.evaluation.figures import draw_charts
+from breeds.evaluation.gallery import Gallery
+from breeds.evaluation.labels import Labels
+from breeds.evaluation.mistakes import Looked, Mistakes, look_again
+from breeds.evaluation.terminal import FEW, touched
 from breeds.heads.record import KEPT
 from breeds.pages.render import percent, write_page
 from breeds.started import command
@@ -41,7 +41,7 @@ def write_report(
     Parameters
     ----------
     numbers
-        What `breeds.evaluate.measure` has found, and ``model``, the path of the model.
+        What `breeds.evaluation.measure` has found, and ``model``, the path of the model.
     tested
         The answers that they are about.
     path

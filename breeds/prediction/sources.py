@@ -10,7 +10,7 @@ import numpy as np
 
 from breeds.engines.pipeline import Feature, KeyAndPath, Pipeline
 from breeds.errors import BreedsError, PhotoError
-from breeds.predict.cache import FeatureCache
+from breeds.prediction.cache import FeatureCache
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store
 from breeds.text import say

@@ -9,8 +9,8 @@ import numpy as np
 
 from breeds.engines.convert import is_prepared
 from breeds.errors import BreedsError
-from breeds.evaluate.album import Album, Photos, out_of
-from breeds.evaluate.gallery import Gallery
+from breeds.evaluation.album import Album, Photos, out_of
+from breeds.evaluation.gallery import Gallery
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.pages.overlay import overlay

@@ -17,11 +17,11 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, key_of, read
-from breeds.predict.cache import CACHE_BYTES, FeatureCache
-from breeds.predict.evidence import Evidence, Explainer
-from breeds.predict.inputs import in_chunks
-from breeds.predict.remote import AHEAD, Asked, Remote, local
-from breeds.predict.sources import FeatureSource
+from breeds.prediction.cache import CACHE_BYTES, FeatureCache
+from breeds.prediction.evidence import Evidence, Explainer
+from breeds.prediction.inputs import in_chunks
+from breeds.prediction.remote import AHEAD, Asked, Remote, local
+from breeds.prediction.sources import FeatureSource
 from breeds.recipe import Recipe
 
 #: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
@@ -66,7 +66,7 @@ def predict(
         The model; features are computed by its own recipes.
     paths
         Photos, and None where those before are to be answered without waiting for the next, as
-        `breeds.predict.inputs.list_inputs` yields them.
+        `breeds.prediction.inputs.list_inputs` yields them.
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with,
         where they are.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluate import Tested
-from breeds.evaluate.album import Photos
+from breeds.evaluation import Tested
+from breeds.evaluation.album import Photos
 from breeds.pages.render import percent
 
 #: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.

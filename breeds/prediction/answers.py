@@ -15,7 +15,7 @@ import numpy as np
 
 from breeds.files import write_aside
 from breeds.labels import UNKNOWN
-from breeds.predict import Answer
+from breeds.prediction import Answer
 from breeds.text import is_formula, printable, stdout_errors, visible
 
 FORMATS = ("csv", "json", "kaggle")

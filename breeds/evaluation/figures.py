@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from breeds.evaluate import Tested
+from breeds.evaluation import Tested
 from breeds.outputs import CHART, check_output
 from breeds.pages import charts
 
