@@ -111,3 +111,16 @@ def printable(text: str) -> str:
     "'caf\\ufffd \\ufffd'"
     """
     return _IN_LINES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def certainty(share: float) -> str:
+    r"""Return a probability as people read it; what is not quite certain is never called so.
+
+    Examples
+    --------
+    >>> [certainty(share).replace("\u202f", " ") for share in (0.87654, 0.99997, 0.00001)]
+    ['87.7 %', '> 99.9 %', '< 0.1 %']
+    """
+    number = f"{share * 100:.1f}"
+    number = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(number, number)
+    return f"{number}\N{NARROW NO-BREAK SPACE}%"

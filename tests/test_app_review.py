@@ -575,6 +575,25 @@ def test_the_keyboard_alone_reviews_undoes_and_trains(app: Served, place: Path, 
             assert look[0] == "BODY" or (look[1] != "none" and float(look[2][:-2]) >= 2), look
 
 
+def test_keys_can_be_switched_off(app: Served, place: Path, browser: Browser) -> None:
+    """WCAG 2.1.4: who dictates, or presses what they did not mean, can do without keys of one letter."""
+    with app.client() as client:
+        get(client)
+    with opened(browser, app) as tab:
+        press(tab, "k")
+        tab.keyboard.press("?")
+        ready(tab).locator("#switch input").uncheck()
+        expect(tab.locator("#choices kbd").first).to_be_hidden()
+        tab.reload()
+        ready(tab).locator("h1").click()
+        tab.keyboard.type("akl?su")
+        assert tab.locator("#keys").get_attribute("open") is None
+        tab.locator("#keys summary").click()
+        tab.locator("#switch input").check()
+        press(tab, "u")
+        assert rows(place) == []
+
+
 def test_without_script_every_button_works(app: Served, place: Path, browser: Browser) -> None:
     with app.client() as client:
         get(client)

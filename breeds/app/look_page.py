@@ -17,9 +17,9 @@ from breeds.app.uploads import RefusedError
 from breeds.engines.pipeline import KeyAndPath
 from breeds.errors import PhotoError
 from breeds.pages.overlay import overlay
-from breeds.pages.render import certainty
 from breeds.pages.thumbs import Thumbnail
 from breeds.photos import picture, read
+from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
 PAGE = ("Look", "/look")

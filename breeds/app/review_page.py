@@ -17,7 +17,7 @@ from breeds.app.site import Site, site_of
 from breeds.app.uploads import Form, RefusedError
 from breeds.errors import BreedsError
 from breeds.heads.explain import check_explainable
-from breeds.pages.render import certainty
+from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
 PAGE = ("Review", "/review")

@@ -13,9 +13,8 @@ import numpy as np
 from breeds.app.workshop import State, Workshop
 from breeds.errors import BreedsError
 from breeds.heads.neighbours import NEAREST, Neighbour
-from breeds.pages.render import certainty
 from breeds.review import Item, label_next, queue
-from breeds.text import say, visible
+from breeds.text import certainty, say, visible
 
 #: How many photos a round has.
 MOST = 50
@@ -159,7 +158,7 @@ def photos_to_label(state: State, skipped: Collection[str]) -> list[Case]:
             key=one.key,
             path=one.path,
             label="",
-            reason=f"the model wavers between {visible(one.suggestion)}, {certainty(one.probability)}, and "
+            reason=f"the model says {visible(one.suggestion)}, {certainty(one.probability)}, before "
             f"{visible(one.second)}, {certainty(one.second_probability)}",
             suggestion=one.suggestion,
             probability=one.probability,

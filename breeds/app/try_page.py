@@ -20,9 +20,9 @@ from breeds.errors import PhotoError
 from breeds.heads.explain import EXACT
 from breeds.heads.neighbours import Neighbour
 from breeds.pages.overlay import overlay
-from breeds.pages.render import certainty
 from breeds.pages.thumbs import Thumbnail
 from breeds.photos import picture, read
+from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
 PAGE = ("Try", "/")

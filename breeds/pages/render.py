@@ -159,13 +159,6 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{share * 100:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
 
 
-def certainty(share: float) -> str:
-    """Return a probability as people read it; what is not quite certain is never called so."""
-    number = f"{share * 100:.1f}"
-    number = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(number, number)
-    return f"{number}\N{NARROW NO-BREAK SPACE}%"
-
-
 def _interval(bounds: list[float] | None, digits: int = 1, as_share: bool = True) -> str:
     """Return what the terminal says of an interval, in a page's typography."""
     if bounds is None:

@@ -19,11 +19,12 @@ from breeds.errors import PhotoError
 from breeds.files import check_writable
 from breeds.heads.model import Model
 from breeds.outputs import PAGE, check_output
-from breeds.pages.render import certainty, link, write_page
+from breeds.pages.render import link, write_page
 from breeds.pages.thumbs import Thumbnail, thumbnails
 from breeds.photos import read
 from breeds.prediction import Answer
 from breeds.recipe import Recipe
+from breeds.text import certainty
 
 #: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.
 EMBEDDED_BYTES = 2 * 10**6

@@ -24,6 +24,7 @@ from breeds.photos import key_of, picture, read
 from breeds.prediction import Answer
 from breeds.prediction.answers import safe_cell
 from breeds.prediction.evidence import Evidence
+from breeds.text import certainty
 
 TABLE = "explanations.csv"
 _COLUMNS = [
@@ -145,10 +146,10 @@ def _drawn(
     maps = explanation.speaks_for(first), explanation.speaks_for(first, rather_than=second)
     limit = max(float(np.abs(cells).max()) for cells in maps)
     laid = [overlay(np.asarray(shown), cells, model.recipe.resize, limit) for cells in maps]
-    guess = f"{names[first]}, {_percent(shares[first])}"
+    guess = f"{names[first]}, {certainty(shares[first])}"
     return card(
         f"{UNKNOWN}; closest is {guess}" if unknown else guess,
-        f"Runner-up: {names[second]}, {_percent(shares[second])}",
+        f"Runner-up: {names[second]}, {certainty(shares[second])}",
         [
             ("The photo", shown),
             (f"Speaks for {names[first]}", laid[0]),
@@ -170,16 +171,3 @@ def _enlarged(shown: Image.Image) -> Image.Image:
 def _two_best(shares: NDArray[np.float64]) -> tuple[int, int]:
     first, second = np.argsort(-shares, kind="stable")[:2]
     return int(first), int(second)
-
-
-def _percent(share: float) -> str:
-    """Return a probability for people, which is never quite 0 or 1.
-
-    Examples
-    --------
-    >>> _percent(0.87654), _percent(0.99997), _percent(0.00001)
-    ('87.7 %', 'over 99.9 %', 'under 0.1 %')
-    """
-    if share > 0.999:
-        return "over 99.9 %"
-    return f"{100 * share:.1f} %" if share >= 0.001 else "under 0.1 %"

@@ -15,7 +15,7 @@ from breeds.evaluation.doubts import Judged, find_near_duplicates, judge
 from breeds.heads.model import Model
 from breeds.store import Store
 from breeds.store.corrections import Correction, Corrections
-from breeds.text import visible
+from breeds.text import certainty, visible
 
 #: Why a photo is in the queue, in the order of the queue.
 KINDS = ("doubt", "mistake", "twins", "uncertain")
@@ -209,7 +209,7 @@ class _Answers:
         for i in np.argsort(margin, kind="stable").tolist():
             suggestion, probability = self.classes[next_best[i]], float(others[i, next_best[i]])
             reason = (
-                f"labelled {self._shown(i)}, which gets {_percent(of_label[i])}; it may be "
+                f"labelled {self._shown(i)}, which gets {certainty(of_label[i])}; it may be "
                 f"{_likely(suggestion, probability)}"
             )
             yield self._item("uncertain", i, reason, suggestion, probability)
@@ -229,17 +229,4 @@ class _Answers:
 
 
 def _likely(label: str, probability: float) -> str:
-    return f"{visible(label)}, {_percent(probability)}"
-
-
-def _percent(share: float) -> str:
-    """Write a share for people; nothing is certain.
-
-    Examples
-    --------
-    >>> _percent(0.9712), _percent(0.9999), _percent(0.001)
-    ('97 %', 'over 99 %', 'under 1 %')
-    """
-    if share >= 0.995:
-        return "over 99 %"
-    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+    return f"{visible(label)}, {certainty(probability)}"

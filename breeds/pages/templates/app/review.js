@@ -12,16 +12,27 @@
   // So that the next photo is there at once.
   if (words?.dataset.next) addEventListener("load", () => { new Image().src = words.dataset.next; });
 
+  // Keys can be switched off, for people who dictate or whose keyboard presses what they did not mean.
+  const keys = find("switch")?.querySelector("input");
+  const use = (on) => { document.documentElement.dataset.keys = on ? "on" : "off"; };
+  if (keys) {
+    keys.checked = localStorage.getItem("keys") !== "off";
+    keys.addEventListener("change", () => { localStorage.setItem("keys", keys.checked ? "on" : "off"); use(keys.checked); });
+    find("switch").hidden = false;
+    use(keys.checked);
+  }
+
   addEventListener("keydown", (event) => {
+    if (keys && !keys.checked) return;
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target.matches("input:not([type=checkbox]), select, textarea")) {
       if (event.key === "Escape") event.target.blur();
       return;
     }
     if (event.key === "?") {
-      const keys = find("keys");
-      keys.open = !keys.open;
-      keys.querySelector("summary").focus();
+      const list = find("keys");
+      list.open = !list.open;
+      list.querySelector("summary").focus();
       return;
     }
     const node = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
