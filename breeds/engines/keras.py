@@ -286,7 +286,7 @@ def _randomise(model: Any, shape: tuple[int, int, int]) -> None:
         layer.momentum = momentum
 
 
-def _generated(rng: np.random.Generator, shape: tuple[int, int, int], count: int = 16) -> Any:
+def _generated(rng: np.random.Generator, shape: tuple[int, int, int], count: int = 4) -> Any:
     """Return float32 (count, size, size, 3) in [-1, 1]: noise at many scales, as photos have."""
     size = shape[0]
     total = np.zeros((count, *shape), dtype=np.float32)

@@ -18,7 +18,7 @@ from breeds.started import need
 from breeds.text import say
 
 #: Version of the way random weights are drawn and calibrated.
-RANDOM_RULE = "3"
+RANDOM_RULE = "4"
 
 
 @dataclass(frozen=True)
