@@ -148,6 +148,7 @@ def test_the_page_says_what_the_csv_says(place: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "kaggle"])
+@pytest.mark.slow
 def test_it_stands_beside_every_format(place: Path, form: str) -> None:
     photo = str(min(Path("photos").rglob("*.jpg")))
     shutil.copy(photo, "copy.jpg")
@@ -229,6 +230,7 @@ def test_hostile_names_are_text(place: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["file/page.html", "photos", "/proc/page.html", "taken.html"])
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_found_before_any_work(place: Path, page: str) -> None:
     Path("file").touch()
     Path("taken_files").touch()
@@ -277,6 +279,7 @@ def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
     assert sorted(os.listdir(page.parent)) == sorted([folder.name, page.name])
 
 
+@pytest.mark.slow
 def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path, few_are_many: None) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     write_page(load_model(MODEL), photos)

@@ -82,6 +82,7 @@ def address(**asked: str) -> str:
 # --- what it says ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_evaluate(here: Served, made: Path, tmp_path: Path) -> None:
     done = run_script("evaluate.py", "--model", made / MODEL, "--no-html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -223,6 +224,7 @@ def test_photos_that_are_gone_or_changed_say_so(made: Path, tmp_path: Path) -> N
             (root / name).write_bytes(data)
 
 
+@pytest.mark.slow
 def test_without_the_store_there_is_a_sentence(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "models", tmp_path / "models")
     model = load_model(tmp_path / MODEL)
@@ -264,6 +266,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 def test_several_windows_share_one_report_until_the_model_changes(
     here: Served, made: Path, counted: dict[str, int]
 ) -> None:
@@ -297,6 +300,7 @@ def test_several_windows_share_one_report_until_the_model_changes(
         os.replace(kept, model)
 
 
+@pytest.mark.slow
 def test_corrections_count_as_soon_as_they_are_made(
     here: Served, made: Path, tested: Tested, counted: dict[str, int]
 ) -> None:

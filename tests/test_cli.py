@@ -71,6 +71,7 @@ def test_nothing_new_never_loads_tensorflow(workplace: Path) -> None:
         assert "tensorflow" not in again.stderr
 
 
+@pytest.mark.slow
 def test_logistic_regression_never_loads_tensorflow(make_store, tmp_path: Path) -> None:
     make_store({"a": 9, "b": 9})
     result = run_script("train_head.py", cwd=tmp_path, env={"PYTHONPROFILEIMPORTTIME": "1"})

@@ -395,6 +395,7 @@ def test_a_photo_left_out_of_training_is_never_tested_on(noisy: Store) -> None:
         assert row not in answer_test_photos(store, model).rows
 
 
+@pytest.mark.slow
 def test_a_photo_that_came_without_a_label_is_trained_on_and_never_tested(noisy: Store) -> None:
     labels = ["" if row % 10 == 0 else label for row, label in enumerate(noisy.table.label)]
     store = like(noisy, "some.h5", label=labels)
@@ -455,6 +456,7 @@ def test_a_class_that_is_merged_into_another_counts_as_corrected(noisy: Store) -
         evaluate(every, train(every, C=0.01))
 
 
+@pytest.mark.slow
 def test_all_that_judges_a_head_gives_both_numbers(noisy: Store) -> None:
     words = {row: label for row, label in other_words(noisy, list(range(0, 90, 7))).items() if label}
     store = corrected(noisy, words)

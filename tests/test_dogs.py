@@ -166,6 +166,7 @@ def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
     assert len((tmp_path / "dogs/photos-random.csv").read_text().splitlines()) == 11
 
 
+@pytest.mark.slow
 def test_without_a_network_it_is_one_sentence(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/dogs.tgz"  # nobody listens there
     result = run_script("-m breeds.sample.dogs", "--url", url, cwd=tmp_path)

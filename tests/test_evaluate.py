@@ -60,6 +60,7 @@ def test_every_share_in_the_report_has_wilsons_interval(make_store: MakeStore) -
         assert re.search(rf"{share:.1%}.*\(95 % interval {low:.1%} to {high:.1%}\)", text)
 
 
+@pytest.mark.slow
 def test_no_interval_misses_its_own_number(make_store: MakeStore) -> None:
     store = Store.open(make_store({**FOUR, "e": 60}, noise=4.0))
     model = train(store, C=0.001)
@@ -79,6 +80,7 @@ def test_no_interval_misses_its_own_number(make_store: MakeStore) -> None:
     assert report["calibration"]["log_loss_interval"] == report["log_loss_interval"]
 
 
+@pytest.mark.slow
 def test_comparison_and_cross_validation_have_intervals_too(make_store: MakeStore) -> None:
     store = Store.open(make_store(FOUR, noise=3.0))
     one, two = train(store, C=0.01), train(store, C=1e-6)

@@ -462,6 +462,7 @@ def two_places(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("view", ["original", "flip"])
+@pytest.mark.slow
 def test_another_folders_photos_are_another_data_set(
     two_places: list[Path], tmp_path: Path, view: str
 ) -> None:
@@ -478,6 +479,7 @@ def test_another_folders_photos_are_another_data_set(
         extract_photos(other, store, view=view)
 
 
+@pytest.mark.slow
 def test_another_folder_of_the_same_name_is_refused_by_the_script(
     two_places: list[Path], tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_photos_that_are_all_told_right_are_no_proof_of_certainty(n: int) -> Non
     np.testing.assert_allclose(confidence, 1 - 1 / (n + 1) / 2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_few_training_photos_leave_room_for_doubt(open_store: Callable[..., Store]) -> None:
     splits = (["train"] * 6 + ["test"] * 40) * 2
     ours, plain = [], []
@@ -305,6 +306,7 @@ def test_a_feature_that_never_changes_does_no_harm(open_store: Callable[..., Sto
         (TWO, {"noise": np.nan}, r"not finite numbers, .* first those of .*\.jpg"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_trained_on_is_refused(
     open_store: Callable[..., Store], counts: dict[str, int], more: dict[str, Any], words: str
 ) -> None:

@@ -213,6 +213,7 @@ def test_arithmetic_coding_is_decoded_as_before() -> None:
     assert len(contents.scans) == data.count(b"\xff\xda") - 1
 
 
+@pytest.mark.slow
 def test_a_photo_has_so_much_time_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(NOISE.resize((2000, 2000)), "PNG")
     monkeypatch.setattr(limits, "MAX_SECONDS", 0.02)

@@ -85,6 +85,7 @@ def test_extraction_of_ten_times_as_many_photos_needs_no_more_memory(tmp_path: P
         assert many - few < 9 * 2**20, peaks
 
 
+@pytest.mark.slow
 def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tmp_path: Path) -> None:
     """About 100 for what is known of it and 40 for where its feature is; a list of text needs 360 and 120."""
     path = make_store({f"breed {number}": 500 for number in range(10)}, width=1)

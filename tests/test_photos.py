@@ -718,6 +718,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the peak is read fro
 
 @linux
 @pytest.mark.parametrize("chunks", [(), ((b"tRNS", b"\0\1"),)], ids=["grey", "one grey level is clear"])
+@pytest.mark.slow
 def test_16_bits_take_no_more_than_8_bytes_a_pixel(tmp_path: Path, chunks: tuple) -> None:
     put(tmp_path, "bomb.png", data=png16(4000, *chunks))
     assert peak_of_decoding(2**30, 1, tmp_path / "bomb.png", tmp_path) < 8 * 4000**2
@@ -830,6 +831,7 @@ SEEDS = [encoded(PICTURE.resize((40, 30)), form) for form in FORMATS] + [
     end=st.integers(0, 5000),
     resize=st.sampled_from(["stretch", "crop", "pad"]),
 )
+@pytest.mark.slow
 def test_damaged_photos_decode_or_are_refused(
     data: bytes, edits: list[tuple[int, bytes]], early: bool, end: int, resize: str
 ) -> None:

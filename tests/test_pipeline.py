@@ -107,6 +107,7 @@ def alone(marker: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
+@pytest.mark.slow
 def test_decoders_never_hold_more_than_the_budget_together(kind: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) if kind == "threads" else process_pool(2) as pool:
         list(pool.map(alone, [str(tmp_path / "held")] * 4))

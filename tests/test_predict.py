@@ -346,6 +346,7 @@ def test_the_training_store_answers_for_its_photos(place: Path) -> None:
     assert frame.breed.tolist() == [Path(path).parent.name for path in frame.path]
 
 
+@pytest.mark.slow
 def test_a_second_run_opens_no_engine_and_says_the_same(
     model: Model, quick_engine: list[str], unseen: list[str]
 ) -> None:
@@ -477,6 +478,7 @@ def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
     assert kind != "other database" or cache.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_no_cache_reads_and_writes_none(place: Path, model: Model, unseen: list[str]) -> None:
     photo = unseen[0]
     with FeatureCache(Path("models")) as cache:
@@ -506,6 +508,7 @@ def features_of(numbers: Iterable[int]) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_the_cache_stays_one_file_within_its_bound_and_keeps_the_newest(
     random_recipe: Recipe, tmp_path: Path
 ) -> None:
@@ -609,6 +612,7 @@ def test_a_model_whose_weights_are_gone_says_which_and_where(
 # outputs
 
 
+@pytest.mark.slow
 def test_other_formats_have_the_same_answers(place: Path) -> None:
     Path("bad.jpg").touch()
     assert script("photos", "bad.jpg", "--top-k", "2", "--out", "out.csv").returncode == 1
@@ -706,6 +710,7 @@ def test_names_on_stdin_need_not_be_utf8(place: Path) -> None:
     assert result.returncode == 0, result.stderr.decode()
 
 
+@pytest.mark.slow
 def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
     photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

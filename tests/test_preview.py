@@ -100,6 +100,7 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_folder_and_nothing_but_the_page_is_made(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_what_the_page_says_will_be_refused_is_refused(troubled: Path, tmp_path:
         extract_photos(troubled / "photos", tmp_path / "x.h5")
 
 
+@pytest.mark.slow
 def test_it_shows_what_would_be_extracted(photos: Path, tmp_path: Path) -> None:
     first, second, third = sorted(folder.name for folder in photos.iterdir())
     options = ["--classes", f"{first},{third}", "--resize", "pad", "--size", "96", "--views", "flip,crops:9"]
@@ -192,6 +194,7 @@ def test_labels_and_parts_come_from_a_table(photos: Path, tmp_path: Path) -> Non
     assert "Each class has 6 usable photos" in below and "4 test, 8 train" in below
 
 
+@pytest.mark.slow
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     for number in range(450):
         put(tmp_path / "photos" / f"breed {number:03d}" / "1.jpg", number, (8, 6))
@@ -212,6 +215,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     assert len(page.pictures("")) < 500 and path.stat().st_size < 2e6
 
 
+@pytest.mark.slow
 def test_photos_without_labels_and_none_that_can_be_read(tmp_path: Path) -> None:
     for number in range(60):
         put(tmp_path / "flat" / f"{number:02d}.jpg", number, (320, 300))

@@ -77,6 +77,7 @@ def test_no_html_writes_no_page_and_loads_nothing_for_it(made: Path, tmp_path: P
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["made.json"]
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written_is_found_before_any_work(made: Path, tmp_path: Path) -> None:
     model = made / "models" / "made.safetensors"
     (tmp_path / "reports" / "made.html").mkdir(parents=True)
@@ -107,6 +108,7 @@ def test_every_tested_photo_is_in_its_cell(made: Path, page: Path) -> None:
     assert text.count("<article") == (answers != tested.truth).sum()
 
 
+@pytest.mark.slow
 def test_photos_that_are_gone_or_changed_are_grey_tiles_with_their_names(made: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(made, tmp_path / "made")
     store = Store.open(moved / "features" / "made.h5")
@@ -194,6 +196,7 @@ def test_120_classes_are_readable(browser, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shown_is_said(made: Path, make_store, tmp_path: Path) -> None:
     def blind(model: Model) -> None:
         model.unknown = None
@@ -214,6 +217,7 @@ def test_what_cannot_be_shown_is_said(made: Path, make_store, tmp_path: Path) ->
     assert 'class="gone"' in few
 
 
+@pytest.mark.slow
 def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path: Path) -> None:
     first = store_with_photos(tmp_path / "a", ["a", "b"], 30, RECIPE, spread=0.05)
     other = Recipe("resnet50v2", "random", "1" * 64, 224, "stretch")

@@ -174,6 +174,7 @@ def twins(tmp_path: Path, random_recipe: Recipe) -> tuple[Store, Model]:
     return store, train(store, C=0.001)
 
 
+@pytest.mark.slow
 def test_two_of_one_picture_are_one_item(twins: tuple[Store, Model]) -> None:
     store, model = twins
     pairs = {frozenset((pair.path, pair.other_path)) for pair in find_near_duplicates(store)}
@@ -190,6 +191,7 @@ def test_two_of_one_picture_are_one_item(twins: tuple[Store, Model]) -> None:
         assert item.reason.endswith(f"nearly the same picture is labelled {item.twin_label}")
 
 
+@pytest.mark.slow
 def test_a_pair_is_no_pair_once_the_labels_agree(twins: tuple[Store, Model]) -> None:
     store, model = twins
     for item in [item for item in queue(store, model, NONE, most=1000) if item.twin]:
@@ -349,6 +351,7 @@ def test_the_same_photos_give_the_same_head(
 
 
 @pytest.mark.parametrize(("C", "kept"), [(0.003, "you"), (None, "5-fold cross-validation, kept since")])
+@pytest.mark.slow
 def test_C_is_kept_and_the_record_says_who_chose_it(
     planted: tuple[Store, Model, list[str]], model_path: Path, C: float | None, kept: str
 ) -> None:
@@ -492,6 +495,7 @@ def test_what_cannot_be_trained_leaves_the_model_as_it_is(
     assert [path.name for path in model_path.parent.iterdir()] == [model_path.name]
 
 
+@pytest.mark.slow
 def test_views_are_trained_on_again(make_store: MakeStore, tmp_path: Path, random_recipe: Recipe) -> None:
     store = Store.open(make_store(THREE, name="features/made.h5", spread=0.05))
     flip = replace(random_recipe, view="flip")

