@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
-from breeds.started import as_breeds, command, missing
+from breeds.started import as_breeds, begin, command, missing
 from breeds.text import say, stdout_errors, visible
 
 N = TypeVar("N", int, float)
@@ -38,6 +38,7 @@ REPORTS = Path("reports")
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
+    begin()
     # The imports make hundreds of thousands of objects and no garbage; by default Python looks for it
     # after each 700 of them, which costs them a tenth of their time.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])

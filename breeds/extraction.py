@@ -12,7 +12,6 @@ from itertools import compress
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
 from breeds.engines.choose import open_engine, recipe_precision
@@ -21,6 +20,7 @@ from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import check_writable, hold
 from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
+from breeds.progress import Progress, progress
 from breeds.recipe import Recipe
 from breeds.store import (
     FeatureIndex,
@@ -284,7 +284,7 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
 
     keys, sizes, times, can_be_read = bytearray(), array("q"), array("q"), bytearray()
     quarantine = []
-    photos = tqdm(listing.photos, desc="looking", unit=" photos", disable=None, leave=False, delay=1)
+    photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
         for photo, seen in run_ahead(pool, look, photos, window=64):
             can_be_read.append(not isinstance(seen, PhotoError))
@@ -316,17 +316,21 @@ def _extract_missing(
         return table, 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-    progress = tqdm(total=len(rows), desc="extracting", unit=" photos", disable=None, smoothing=0.05)
-    with progress:
+    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as shown:
         wanted = len(rows)
         while len(rows):
-            gone = _compute(table, rows, writer, pipeline, bad, progress)
+            gone = _compute(table, rows, writer, pipeline, bad, shown)
             rows = _twins(table, gone)
     return _set_aside(table, bad), wanted - len(bad)
 
 
 def _compute(
-    table: Table, rows: Rows, writer: ShardWriter, pipeline: Pipeline, bad: dict[str, str], progress: tqdm
+    table: Table,
+    rows: Rows,
+    writer: ShardWriter,
+    pipeline: Pipeline,
+    bad: dict[str, str],
+    shown: Progress[object],
 ) -> list[int]:
     """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
 
@@ -346,7 +350,7 @@ def _compute(
                 writer.commit_if_due(pipeline.name)
             else:
                 writer.add(key, table.path[row], feature, pipeline.name)
-            progress.update()
+            shown.update()
     finally:
         writer.commit(pipeline.name)
     return gone

@@ -1,7 +1,9 @@
 """How Breeds was started here: what to type for its commands, and how to install what is missing.
 
-The same functions stand behind the scripts of the repository (``python train_head.py``) and the command
-that installation gives (``breeds train``); whoever is told what to run next is told it as they began.
+The same functions stand behind the scripts of the repository (``python train_head.py``), the command
+that installation gives (``breeds train``), and other programs that import Breeds; whoever is told what to run
+next is told it as they began. A command has its process to itself; in another program's, nothing is said and
+nothing of the process is changed.
 """
 
 from __future__ import annotations
@@ -27,6 +29,20 @@ _EXTRAS = {
     "tensorflow": ("tensorflow", "keras"),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
+
+
+_commanded = False
+
+
+def begin() -> None:
+    """Say that this process is one of Breeds's own, as it runs a command."""
+    global _commanded
+    _commanded = True
+
+
+def commanded() -> bool:
+    """Say whether this process is one of Breeds's own, and not another program that imports it."""
+    return _commanded
 
 
 def as_breeds() -> bool:

@@ -6,6 +6,7 @@ terminal obeys, line breaks that begin a line which nobody wrote, marks that tur
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from breeds.errors import BreedsError
+from breeds.started import commanded
 
 # Controls of the second kind, separators of lines, and what is no character at all.
 _NEVER = "\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff"
@@ -27,7 +29,7 @@ _FORMULA = re.compile("[\t\r\n]|[\\s\u200b-\u200f\u2060]*[=+@\uff1d\uff0b\uff0d\
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Tell people something: the only way in which Breeds writes on a terminal.
+    """Tell people something: the only way in which Breeds writes on a terminal, and only commands do.
 
     Each of `lines` is one line there, whatever is in it. A message on stderr that cannot be written is
     given up; what was to be told on stdout was asked for.
@@ -43,6 +45,17 @@ def say(*lines: str, file: TextIO | None = None) -> None:
         return
     with stdout_errors():
         print(*map(visible, lines), sep="\n", file=file)
+
+
+def mention(text: str) -> None:
+    """Tell what happens by the way: on stderr where a command runs, else to the logger ``breeds``.
+
+    There it is information, which nobody sees who has not asked for it.
+    """
+    if commanded():
+        say(text, file=sys.stderr)
+    else:
+        logging.getLogger("breeds").info("%s", visible(text))
 
 
 @contextmanager

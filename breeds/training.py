@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
+from breeds.heads.threads import limited
 from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
 from breeds.labels import means_unknown
 from breeds.metrics import log_loss
@@ -138,7 +138,7 @@ def train(
     started = time.perf_counter()
     photos = labelled(store, seed, val)
     data = _training_data(store, photos, head, seed, views)
-    with threadpool_limits(1):  # where there is work for more, `breeds.heads.logistic` says so
+    with limited(1):  # where there is work for more, `breeds.heads.logistic` says so
         fitted = _dense(data, seed) if head == "dense" else _logistic(data, C, balanced)
     model = Model(
         kind=head,

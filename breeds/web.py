@@ -6,7 +6,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
+from breeds.progress import progress
 
 PROBE_SECONDS = 10
 STALL_SECONDS = 30
@@ -51,11 +51,10 @@ def download(url: str, target: Path, most: int) -> None:
     """
     with urllib.request.urlopen(url, timeout=STALL_SECONDS) as source, open(target, "wb") as file:
         length = source.length  # None if the server does not say
-        bar = tqdm(total=length, desc="fetching", unit="B", unit_scale=True, disable=None, leave=False)
-        with bar:
+        with progress(total=length, desc="fetching", unit="B", unit_scale=True, leave=False) as shown:
             while block := source.read(_BLOCK):
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
                 if file.tell() > most:
                     raise ValueError(f"it is larger than {most // 2**20} MiB")
         if length is not None and file.tell() != length:

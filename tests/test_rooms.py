@@ -23,7 +23,7 @@ FLOORS = (
     ("engines",),
     ("photos",),
     (
-        "recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "started", "errors", "web",
+        "recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "started", "errors", "web", "progress",
         "plainhdf5",
     ),
 )  # fmt: skip

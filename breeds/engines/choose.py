@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from breeds.engines.network import Network
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
-from breeds.text import say
+from breeds.text import mention
 
 
 class Abilities(NamedTuple):
@@ -57,7 +56,7 @@ def choose_engine(engine: str) -> str:
             raise BreedsError(
                 f"OpenVINO does not load here ({reason}); use --engine keras, with --precision fp32."
             ) from None
-        say(f"OpenVINO does not load here ({reason}); using the slower Keras engine", file=sys.stderr)
+        mention(f"OpenVINO does not load here ({reason}); using the slower Keras engine")
         return "keras"
     return "openvino"
 
@@ -142,7 +141,7 @@ def open_engine(
                 raise BreedsError(
                     f"OpenVINO fails on this machine ({reason}); use --engine keras, with --precision fp32."
                 ) from None
-            say(f"OpenVINO fails on this machine ({reason}); using the slower Keras engine", file=sys.stderr)
+            mention(f"OpenVINO fails on this machine ({reason}); using the slower Keras engine")
     from breeds.engines.keras import KerasEngine
 
     return KerasEngine(recipe, weights(), maps)

@@ -33,8 +33,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
 from breeds.photos import decode, key_of, read
 from breeds.recipe import Recipe
-from breeds.started import need
-from breeds.text import say
+from breeds.started import commanded, need
+from breeds.text import mention
 
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"
@@ -122,7 +122,7 @@ def cached_network(digest: str) -> Network | None:
 
 @cache
 def _say(text: str) -> None:
-    say(text, file=sys.stderr)
+    mention(text)
 
 
 def _find(name: str) -> Path | None:
@@ -294,20 +294,26 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
 
 
 def import_openvino(with_converter: bool = False) -> Any:
-    """Import OpenVINO without its telemetry and, unless asked for, without its converter.
+    """Import OpenVINO without its telemetry and, in a process of our own, its converter unless asked for.
 
     OpenVINO does without either where its import fails; so blocked, it starts in two thirds of the time,
-    sends nothing anywhere and writes nothing to the home folder.
+    sends nothing anywhere and writes nothing to the home folder. In another program, which may need the
+    converter, only the telemetry is blocked, and only while OpenVINO is imported.
 
     Raises
     ------
     ImportError
         If OpenVINO is not installed or does not load on this machine.
     """
-    # The telemetry stays blocked: OpenVINO and NNCF look for it again later.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    if not with_converter:  # whoever converts does so in a process of its own
+    blocked = "openvino_telemetry" not in sys.modules and "openvino" not in sys.modules
+    # In a process of our own it stays blocked: OpenVINO and NNCF look for it again later.
+    if commanded() or blocked:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    if commanded() and not with_converter:  # whoever converts does so in a process of its own
         sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
-    import openvino
-
+    try:
+        import openvino
+    finally:
+        if blocked and not commanded():
+            sys.modules.pop("openvino_telemetry", None)
     return openvino

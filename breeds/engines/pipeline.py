@@ -18,6 +18,7 @@ from breeds.engines import Engine, FeatureAndMap
 from breeds.engines.processes import kill, process_pool
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos import decode, key_of, read
+from breeds.photos.held import Held
 from breeds.recipe import Recipe
 
 T = TypeVar("T")
@@ -26,6 +27,9 @@ Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 #: A photo's key and where its file is.
 KeyAndPath = tuple[str, str]
+#: A photo's key and where its file is, or the photo itself, where it is in memory.
+KeyAndPhoto = tuple[str, str | Held]
+P = TypeVar("P", bound=KeyAndPhoto)
 
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
 AHEAD, AHEAD_EACH = 32, 4
@@ -74,15 +78,14 @@ class Pipeline:
         """Whether an engine is open that is as fast as `breeds.engines.Engine` says, such as a GPU's."""
         return self._engine is not None and self._engine.outruns_threads
 
-    def features(
-        self, photos: Iterable[KeyAndPath], recipe: Recipe
-    ) -> Iterator[tuple[KeyAndPath, Feature | PhotoError]]:
+    def features(self, photos: Iterable[P], recipe: Recipe) -> Iterator[tuple[P, Feature | PhotoError]]:
         """Yield every photo, in order, with its feature, float32 (width,), or why there is none.
 
         Parameters
         ----------
         photos
-            Key and path of each; a file whose bytes are not the key's any more gives none.
+            Key and path of each, or the photo itself; a file whose bytes are not the key's any more
+            gives none.
         recipe
             Size, resize rule and view of the pixels; all else is the engine's.
 
@@ -93,25 +96,23 @@ class Pipeline:
         """
         return self._run(photos, recipe, lambda engine, pixels: engine.stream(pixels))
 
-    def maps(
-        self, photos: Iterable[KeyAndPath], recipe: Recipe
-    ) -> Iterator[tuple[KeyAndPath, FeatureAndMap | PhotoError]]:
+    def maps(self, photos: Iterable[P], recipe: Recipe) -> Iterator[tuple[P, FeatureAndMap | PhotoError]]:
         """Do as `features` does, and yield with every feature the map that it is the mean of."""
         return self._run(photos, recipe, lambda engine, pixels: engine.stream_maps(pixels))
 
     def _run(
         self,
-        photos: Iterable[KeyAndPath],
+        photos: Iterable[P],
         recipe: Recipe,
         stream: Callable[[Engine, Iterable[Pixels]], Iterator[R]],
-    ) -> Iterator[tuple[KeyAndPath, R | PhotoError]]:
+    ) -> Iterator[tuple[P, R | PhotoError]]:
         """Yield every photo, in order, with what `stream` of the engine gives for it, or why it is bad."""
         # An engine takes pixels and gives features, both in order, and knows nothing of keys or of bad
         # photos. So what it is given is noted here, bad photos in between, and taken off again as
         # features come: that keeps the order, however many photos an engine holds at once.
-        waiting: deque[tuple[KeyAndPath, PhotoError | None]] = deque()
+        waiting: deque[tuple[P, PhotoError | None]] = deque()
 
-        def good(prepared: Iterable[tuple[KeyAndPath, Pixels | PhotoError]]) -> Iterator[Pixels]:
+        def good(prepared: Iterable[tuple[P, Pixels | PhotoError]]) -> Iterator[Pixels]:
             for photo, pixels in prepared:
                 if isinstance(pixels, PhotoError):
                     waiting.append((photo, pixels))
@@ -119,7 +120,7 @@ class Pipeline:
                     waiting.append((photo, None))
                     yield pixels
 
-        def bad() -> Iterator[tuple[KeyAndPath, PhotoError]]:
+        def bad() -> Iterator[tuple[P, PhotoError]]:
             while waiting and waiting[0][1] is not None:
                 photo, error = waiting.popleft()
                 yield photo, error  # type: ignore[misc]
@@ -158,12 +159,14 @@ class Pipeline:
 
 
 def load_pixels(
-    recipe: Recipe, photo: KeyAndPath, stop: threading.Event | None = None
+    recipe: Recipe, photo: KeyAndPhoto, stop: threading.Event | None = None
 ) -> Pixels | PhotoError:
     """Read and decode one photo as a recipe says, uint8 (size, size, 3), or say why not."""
-    key, path = photo
+    key, file = photo
     try:
-        data = read(path)
+        if isinstance(file, Held):
+            return file.pixels(recipe.size, recipe.resize, recipe.view, stop)
+        data = read(file)
         if key_of(data) != key:
             return GoneError("changed while it was being read; run again")
         return decode(data, recipe.size, recipe.resize, recipe.view, stop)

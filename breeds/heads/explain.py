@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import KeyAndPath, Pipeline
+from breeds.engines.pipeline import KeyAndPhoto, Pipeline
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Array, Model
@@ -131,7 +131,7 @@ def open_maps(model: Model, weights: str | None = None, engine: str = "auto", wo
 
 
 def explain_with(
-    pipeline: Pipeline, model: Model, photos: Iterable[KeyAndPath]
+    pipeline: Pipeline, model: Model, photos: Iterable[KeyAndPhoto]
 ) -> Iterator[Explanation | PhotoError]:
     """Explain every photo as `explain` does, by what `open_maps` returned."""
     for _, found in pipeline.maps(photos, model.recipe):
@@ -150,7 +150,7 @@ def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation
 
 def explain(
     model: Model,
-    photos: Iterable[KeyAndPath],
+    photos: Iterable[KeyAndPhoto],
     weights: str | None = None,
     engine: str = "auto",
     workers: int = 2,

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from breeds.engines.processes import cores
 from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss
+from breeds.heads.threads import limited
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]
@@ -118,7 +118,7 @@ def fit(
         solver.classes_, solver.intercept_ = np.unique(targets), bias.astype(np.float32)
         solver.coef_ = weights if space is search.space else search.space.out_of(weights).astype(np.float32)
     threads = cores() if space.coordinates.size * classes > _WORTH_THREADS else 1
-    with threadpool_limits(threads), warnings.catch_warnings():
+    with limited(threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=_HARMLESS)
         solver.fit(space.coordinates, targets)
     weights, bias = space.out_of(solver.coef_), solver.intercept_
@@ -173,7 +173,7 @@ def search_C(
 
     pool = ThreadPoolExecutor(min(cores(), len(paths)))
     try:
-        with threadpool_limits(1), warnings.catch_warnings():
+        with limited(1), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=_HARMLESS)
             best = _lowest(grid, loss_at)
     finally:

@@ -86,12 +86,12 @@ def fit_detector(
     keep
         Share of known photos to keep, of those too that are farther than these by `MARGIN`.
     """
-    from threadpoolctl import threadpool_limits  # here, as prediction does without
+    from breeds.heads.threads import limited  # here, as prediction does without
 
     unit = _unit(features).astype(np.float32)
     member = np.eye(int(targets.max()) + 1, dtype=np.float32)[targets]
     nearest, distance = np.empty(len(targets), dtype=np.intp), np.empty(len(targets))
-    with threadpool_limits(1):  # these products are small: threads that wait for each other cost more
+    with limited(1):  # these products are small: threads that wait for each other cost more
         for fold in range(int(folds.max()) + 1):
             held_out = folds == fold
             fitted = _fit(unit, member * ~held_out[:, None])

@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple, TypeVar
 
@@ -122,9 +123,46 @@ def decode(
 
     def square(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         image.load()
-        return np.asarray(_resized(_viewed(_rgb(_upright(image)), view, data), size, resize), np.uint8)
+        return squared(_rgb(_upright(image)), size, resize, view, partial(key_of, data))
 
     return _opened_safely(data, size, view, square, stop)
+
+
+def squared(
+    image: Image.Image, size: int, resize: str, view: str, key: Callable[[], str]
+) -> NDArray[np.uint8]:
+    """Return an upright RGB image as `decode` does, uint8 (size, size, 3); `key` gives the photo's."""
+    return np.asarray(_resized(_viewed(image, view, key), size, resize), np.uint8)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an image that another program has opened as `decode` sees it; the image stays as it is.
+
+    Raises
+    ------
+    PhotoError
+        If it cannot be loaded, has no colours, or more pixels than a photo may have.
+    """
+    try:
+        _check_pixels(image)
+        if not (image.width and image.height):
+            raise PhotoError("an image without pixels")
+        return _rgb(_upright(image.copy()))
+    except PhotoError:
+        raise
+    except Exception as error:  # as of a file that it is still to be loaded from
+        raise _undecodable(error) from None
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        shape = f"{image.width}×{image.height}"
+        raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+
+
+def _undecodable(error: Exception) -> PhotoError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return PhotoError(f"cannot be decoded: {reason}")
 
 
 class Look(NamedTuple):
@@ -202,9 +240,7 @@ def _opened_safely(
         with closing(limits.Watched(data, contents, stop)) as watched:
             image = _opened(watched, data[:16])
             watched.opened()
-            if image.width * image.height > MAX_PIXELS:
-                shape = f"{image.width}×{image.height}"
-                raise PhotoError(f"{shape} is over the limit of {MAX_PIXELS // 10**6} megapixels")
+            _check_pixels(image)
             if image.format == "TIFF":
                 limits.check_tiff(image, data)
             # Only JPEG's metadata are known before its pixels.
@@ -218,8 +254,7 @@ def _opened_safely(
         raise PhotoError(f"over the limit of {MAX_PIXELS // 10**6} megapixels") from None
     # A hostile file can make a decoder raise nearly anything; each of these is just a bad photo.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise PhotoError(f"cannot be decoded: {reason}") from None
+        raise _undecodable(error) from None
 
 
 def _opened(file: io.BytesIO, start: bytes) -> ImageFile.ImageFile:
@@ -290,14 +325,14 @@ def _rgb_stripe(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _viewed(image: Image.Image, view: str, data: bytes) -> Image.Image:
+def _viewed(image: Image.Image, view: str, key: Callable[[], str]) -> Image.Image:
     """Return the variant of an upright photo that `view` names."""
     if view == ORIGINAL:
         return image
     if view == "flip":
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     # A random.Random of text is the same on every machine and in every version of Python.
-    chance = random.Random(f"{view} {key_of(data)}")
+    chance = random.Random(f"{view} {key()}")
     if chance.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     turned = image.rotate(chance.uniform(-10, 10), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import Feature, Pipeline, run_ahead
+from breeds.engines import Engine
+from breeds.engines.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, key_of, read
+from breeds.photos.held import Held
 from breeds.prediction.cache import CACHE_BYTES, FeatureCache
 from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
@@ -48,7 +51,7 @@ class Answer:
 
 def predict(
     model: Model,
-    paths: Iterable[str | None],
+    paths: Iterable[str | Asked | None],
     weights: str | None,
     cache: Path | None,
     workers: int = 2,
@@ -57,6 +60,7 @@ def predict(
     cache_size: int = CACHE_BYTES,
     explainer: Explainer | None = None,
     remote: Remote | None = None,
+    opener: Callable[..., Engine] = open_network,
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
 
@@ -66,7 +70,7 @@ def predict(
         The model; features are computed by its own recipes.
     paths
         Photos, and None where those before are to be answered without waiting for the next, as
-        `breeds.prediction.inputs.list_inputs` yields them.
+        `breeds.prediction.inputs.list_inputs` yields them; `Asked` is taken as it is.
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with,
         where they are.
@@ -83,7 +87,10 @@ def predict(
     explainer
         Finds the evidence for every answer; the network then runs also for photos that are known.
     remote
-        Fetches the photos whose paths are addresses on the web; without it they have no answer.
+        Fetches the photos whose paths are addresses on the web, where all are named by their paths; without
+        it they have no answer.
+    opener
+        Opens a network as `breeds.heads.backbone.open_network` does.
 
     Raises
     ------
@@ -105,21 +112,20 @@ def predict(
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         kept = stack.enter_context(FeatureCache(cache, cache_size)) if cache is not None else None
         sources: list[list[FeatureSource]] = []
-        for chunk, last in in_chunks(remote.files(paths) if remote else local(paths), largest):
+        for chunk, last in in_chunks(
+            remote.files(cast("Iterable[str | None]", paths)) if remote else local(paths), largest
+        ):
             if not sources:
                 single = last and len(chunk) == 1 and not views
                 pipelines += [
                     stack.enter_context(
-                        Pipeline(partial(open_network, model, part, weights, engine, single), workers)
+                        Pipeline(partial(opener, model, part, weights, engine, single), workers)
                     )
                     for part in parts
                 ]
                 sources = _sources(model, pipelines, kept, stores, views)
             keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
-            photos = [
-                (key, str(photo.file)) for key, photo in zip(keys, chunk, strict=True) if isinstance(key, str)
-            ]
-            evidence = explainer.explain(photos) if explainer else {}
+            evidence = explainer.explain(_found(zip(keys, chunk, strict=True))) if explainer else {}
             yield from _answers(model, sources, chunk, keys, evidence)
             if remote:
                 remote.release(chunk)
@@ -145,10 +151,21 @@ def _sources(
 def _key(photo: Asked) -> str | PhotoError:
     if isinstance(photo.file, PhotoError):
         return photo.file
+    if isinstance(photo.file, Held):
+        return photo.file.key
     try:
         return key_of(read(photo.file))
     except PhotoError as error:
         return error
+
+
+def _found(photos: Iterable[tuple[str | PhotoError, Asked]]) -> list[KeyAndPhoto]:
+    """Return key and file of the photos that could be read."""
+    return [
+        (key, photo.file)
+        for key, photo in photos
+        if isinstance(key, str) and not isinstance(photo.file, PhotoError)
+    ]
 
 
 def _answers(
@@ -165,7 +182,7 @@ def _answers(
     known = {key: one.explanation.feature for key, one in evidence.items() if isinstance(one, Evidence)}
     for number, of_view in enumerate(sources):
         good = [i for i in range(len(asked)) if i not in errors]
-        photos = [(str(keys[i]), str(asked[i].file)) for i in good]
+        photos = _found((keys[i], asked[i]) for i in good)
         columns = [source.features(photos, {} if number else known) for source in of_view]
         for column in columns:
             errors |= {
@@ -183,10 +200,10 @@ def _answers(
         if i in errors:
             yield Answer(photo.name, None, errors[i])
         else:
-            key, file = str(keys[i]), str(photo.file)
+            key, file = str(keys[i]), photo.file
             yield Answer(
                 photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key),
-                file if file != photo.name else "",
+                file if isinstance(file, str) and file != photo.name else "",
             )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import hashlib
 import os
 import sqlite3
 import stat
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from breeds.engines.backbones import BACKBONES
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
-from breeds.text import say
+from breeds.text import mention
 
 #: How large the cache may become unless told otherwise, in bytes: some 110,000 photos of Xception.
 CACHE_BYTES = 10**9
@@ -177,7 +176,7 @@ class FeatureCache:
                 reason += f"; set aside as {aside}"
             with suppress(OSError):  # it belongs to the damaged file, and must not meet the next one
                 _journal(self._path).unlink()
-        say(f"features of this run are not kept: {reason}", file=sys.stderr)
+        mention(f"features of this run are not kept: {reason}")
 
 
 @contextmanager

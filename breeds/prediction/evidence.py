@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import KeyAndPath
+from breeds.engines.pipeline import KeyAndPhoto
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.explain import Explanation, explain_with, open_maps
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, Neighbours
 from breeds.store import Store
-from breeds.text import say
+from breeds.text import mention
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Explainer:
     ) -> None:
         self._pipeline.__exit__(kind, error, trace)
 
-    def explain(self, photos: Iterable[KeyAndPath]) -> dict[str, Evidence | PhotoError]:
+    def explain(self, photos: Iterable[KeyAndPhoto]) -> dict[str, Evidence | PhotoError]:
         """Return, by key, the evidence for each different photo, or why there is none."""
         paths = dict(photos)
         found = dict(zip(paths, explain_with(self._pipeline, self._model, paths.items()), strict=True))
@@ -106,4 +105,4 @@ class TrainingPhotos:
 
     def _do_without(self, reason: str) -> None:
         self._neighbours = None
-        say(f"the nearest training photos are left out: {reason}", file=sys.stderr)
+        mention(f"the nearest training photos are left out: {reason}")

@@ -17,6 +17,7 @@ from typing import Protocol
 from breeds.errors import PhotoError
 from breeds.photos import picture, read
 from breeds.photos.addresses import is_url
+from breeds.photos.held import Held
 
 #: Photos from the web that are answered together, and that are fetched ahead of these meanwhile: twice so
 #: many files are there at once, of at most 20 MB each.
@@ -34,16 +35,22 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A photo that was asked for: by which name, and the file that it is in, or why there is none."""
+    """A photo that was asked for: by which name, and the file that it is in, or why there is none.
+
+    A photo that is in memory is its own file, and has no name.
+    """
 
     name: str
-    file: str | PhotoError
+    file: str | Held | PhotoError
 
 
-def local(names: Iterable[str | None]) -> Iterator[Asked | None]:
+def local(photos: Iterable[str | Asked | None]) -> Iterator[Asked | None]:
     """Yield files as what they are; nothing is fetched."""
-    for name in names:
-        yield None if name is None else Asked(name, _NO_NETWORK if is_url(name) else name)
+    for photo in photos:
+        if photo is None or isinstance(photo, Asked):
+            yield photo
+        else:
+            yield Asked(photo, _NO_NETWORK if is_url(photo) else photo)
 
 
 class Remote:
@@ -129,7 +136,7 @@ class Remote:
     def release(self, photos: Iterable[Asked]) -> None:
         """Let go of photos that are answered."""
         for photo in photos:
-            if not is_url(photo.name) or isinstance(photo.file, PhotoError):
+            if not is_url(photo.name) or not isinstance(photo.file, str):
                 continue
             self.held -= 1
             if self._keep_small:

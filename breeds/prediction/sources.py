@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from breeds.engines.pipeline import Feature, KeyAndPath, Pipeline
+from breeds.engines.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.errors import BreedsError, PhotoError
 from breeds.prediction.cache import FeatureCache
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store
-from breeds.text import say
+from breeds.text import mention
 
 
 class FeatureSource:
@@ -41,7 +40,7 @@ class FeatureSource:
         self._index: FeatureIndex | None = None
 
     def features(
-        self, photos: Sequence[KeyAndPath], known: Mapping[str, Feature] | None = None
+        self, photos: Sequence[KeyAndPhoto], known: Mapping[str, Feature] | None = None
     ) -> list[Feature | PhotoError]:
         """Return the feature of every photo, float32 (width,), or why there is none.
 
@@ -79,7 +78,7 @@ class FeatureSource:
             damage = self._opened.damage()
             if not damage:
                 return dict(zip(cached, self._index.read(cached), strict=True))
-            say(f"{self._store} is damaged ({damage}): its photos are computed again", file=sys.stderr)
+            mention(f"{self._store} is damaged ({damage}): its photos are computed again")
         except BreedsError:  # not there any more, or another
             pass
         self._index = FeatureIndex(self._recipe)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from breeds.engines.pipeline import run_ahead
 from breeds.errors import PhotoError
 from breeds.photos import Listing, Photo, key_of, look, read
+from breeds.progress import progress
 from breeds.store.columns import PACKED, Keys, Names, Rows, Texts
 
 #: A JPEG need not be decoded in full to know that it can be: this is small, and thus fast.
@@ -111,7 +111,7 @@ def _looks(listing: Listing, workers: int) -> Iterator[tuple[str, int, int, str]
             return key, 0, 0, str(error)
         return key, shown.width, shown.height, ""
 
-    photos = tqdm(listing.photos, desc="looking", unit=" photos", disable=None, leave=False, delay=1)
+    photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
         try:
             for _, seen in run_ahead(pool, one, photos, window=64):

@@ -1,0 +1,22 @@
+"""How many threads a sum is shared by: that belongs to the whole process, and is put back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from threadpoolctl import threadpool_limits
+
+_TURN = threading.RLock()
+
+
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Let numpy and the like compute in so many threads while the block runs.
+
+    One block at a time: of two that began in turn and ended in turn, the second would put back what the first
+    had set. So what else belongs to the whole process, such as filters of warnings, is safely set inside.
+    """
+    with _TURN, threadpool_limits(threads):
+        yield
