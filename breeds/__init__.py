@@ -1,3 +1,49 @@
 """Breeds: tell dog breeds apart from photos, on an ordinary CPU, and retrain in a second."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from breeds.errors import BreedsError
+    from breeds.library.calls import evaluate, extract, load, predict, train
+    from breeds.library.classifier import BreedsClassifier
+    from breeds.library.model import Model
+    from breeds.library.store import Store
+    from breeds.library.transformer import BottleneckFeatures
+
 __version__ = "0.1.0"
+
+#: All that other programs may rely on; each is imported when it is asked for, and with it what it needs.
+__all__ = [
+    "BottleneckFeatures",
+    "BreedsClassifier",
+    "BreedsError",
+    "Model",
+    "Store",
+    "evaluate",
+    "extract",
+    "load",
+    "predict",
+    "train",
+]
+_HOMES = {
+    "BottleneckFeatures": "breeds.library.transformer",
+    "BreedsClassifier": "breeds.library.classifier",
+    "BreedsError": "breeds.errors",
+    "Model": "breeds.library.model",
+    "Store": "breeds.library.store",
+} | dict.fromkeys(("evaluate", "extract", "load", "predict", "train"), "breeds.library.calls")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

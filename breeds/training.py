@@ -287,7 +287,7 @@ def _on_training_photos(model: Model, data: _Data) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _Fitted:
+class Fitted:
     """A head before it becomes a model: standardisation, layers, temperature, and how it came about."""
 
     mean: NDArray[np.float32]
@@ -297,10 +297,36 @@ class _Fitted:
     how: dict[str, Any]
 
 
-def _logistic(data: _Data, C: float | None, balanced: bool) -> _Fitted:
+def _logistic(data: _Data, C: float | None, balanced: bool) -> Fitted:
+    features, targets = data.with_views(), data.tiled(data.targets)
+    judged = np.arange(len(features)) < len(data.features)  # views only help in training
+    folds = None if data.folds is None else data.tiled(data.folds)
+    return fit_logistic(features, targets, folds, C, balanced, judged)
+
+
+def fit_logistic(
+    features: NDArray[np.float32],
+    targets: Rows,
+    folds: Rows | None,
+    C: float | None = None,
+    balanced: bool = False,
+    judged: NDArray[np.bool_] | None = None,
+) -> Fitted:
+    """Fit the logistic head, with its temperature, and choose C where none is given.
+
+    Parameters
+    ----------
+    features
+        As extracted, float32 (n, width).
+    targets, judged
+        As in `breeds.heads.logistic.search_C`.
+    folds
+        As there; None where a class has a single photo, and nothing can be cross-validated.
+    C, balanced
+        As in `train`.
+    """
     from breeds.heads import logistic
 
-    features, targets = data.with_views(), data.tiled(data.targets)
     mean, scale = logistic.standardise(features)
     standard = (features - mean) / scale
     how: dict[str, Any] = {
@@ -308,22 +334,21 @@ def _logistic(data: _Data, C: float | None, balanced: bool) -> _Fitted:
         "C_chosen_by": "you" if C else "default",
         "balanced": balanced,
     }
-    if data.folds is None:
+    if folds is None:
         layer = logistic.fit(standard, targets, how["C"], balanced)
-        return _Fitted(mean, scale, [layer], 1.0, how)
-    judged = np.arange(len(features)) < len(data.features)  # views only help in training
+        return Fitted(mean, scale, [layer], 1.0, how)
     grid = (C,) if C else logistic.C_GRID
-    search = logistic.search_C(standard, targets, data.tiled(data.folds), balanced, grid, judged)
+    search = logistic.search_C(standard, targets, folds, balanced, grid, judged)
     how["C"] = search.C
     if not C:
-        how["C_chosen_by"] = f"{int(data.folds.max()) + 1}-fold cross-validation"
+        how["C_chosen_by"] = f"{int(folds.max()) + 1}-fold cross-validation"
         how["C_at_edge"] = search.at_edge
     how["cv_log_loss"] = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
     layer = logistic.fit(standard, targets, search.C, balanced, search)
-    return _Fitted(mean, scale, [layer], search.temperature, how)
+    return Fitted(mean, scale, [layer], search.temperature, how)
 
 
-def _dense(data: _Data, seed: int) -> _Fitted:
+def _dense(data: _Data, seed: int) -> Fitted:
     from breeds.heads import dense
     from breeds.heads.logistic import standardise
     from breeds.heads.temperature import fit_temperature
@@ -334,4 +359,4 @@ def _dense(data: _Data, seed: int) -> _Fitted:
     trained = dense.fit(standard, targets, decides, seed)
     temperature = fit_temperature(apply_layers(standard[decides], trained.layers), targets[decides])
     how = {"best_epoch": trained.best_epoch, "val_log_loss": min(trained.val_log_loss)}
-    return _Fitted(mean, scale, trained.layers, temperature, how)
+    return Fitted(mean, scale, trained.layers, temperature, how)

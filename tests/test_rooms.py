@@ -16,6 +16,7 @@ FLOORS = (
     ("commands",),
     ("sample",),
     ("app",),
+    ("library",),
     ("extraction", "training", "evaluation", "prediction", "preview", "review"),
     ("pages",),
     ("heads",),

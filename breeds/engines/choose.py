@@ -100,6 +100,7 @@ def open_engine(
     network: Callable[[], Network | None] = lambda: None,
     single: bool = False,
     maps: bool = False,
+    threads: int | None = None,
 ) -> Engine:
     """Load the backbone of `recipe`, ready to run.
 
@@ -117,6 +118,8 @@ def open_engine(
         Prefer the quickest first answer to the most answers a second.
     maps
         Open it for `Engine.stream_maps` too.
+    threads
+        How many OpenVINO computes in; None for as many as there are cores.
 
     Raises
     ------
@@ -134,7 +137,7 @@ def open_engine(
         from breeds.engines.openvino import OpenvinoEngine
 
         try:
-            return OpenvinoEngine(recipe, weights, network, single, maps)
+            return OpenvinoEngine(recipe, weights, network, single, maps, threads)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             if engine == "openvino" or "keras" not in able:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import multiprocessing
 import os
 import re
 import shutil
@@ -26,7 +25,7 @@ from typing import Any
 
 from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network, digest_of
-from breeds.engines.processes import process_pool
+from breeds.engines.processes import run_alone
 from breeds.engines.quiet import quiet
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
@@ -207,15 +206,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
-    """Run `maker` in a new process, which ends with this one whatever ends it."""
+    """Run `maker` in a new process."""
     try:
-        with process_pool(1) as pool:
-            try:
-                pool.submit(maker, *arguments).result()
-            except KeyboardInterrupt:
-                for child in multiprocessing.active_children():
-                    child.terminate()
-                raise
+        run_alone(maker, *arguments)
     except BrokenExecutor:
         raise BreedsError(
             "The process that converts the network was killed; is there enough memory?"

@@ -40,6 +40,8 @@ class OpenvinoEngine:
         All cores work on one photo at a time: the quickest first answer.
     maps
         Give maps too, as a second output of the same network.
+    threads
+        How many to compute in, each a photo at a time; None for as many as there are cores.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class OpenvinoEngine:
         network: Callable[[], Network | None] = lambda: None,
         single: bool = False,
         maps: bool = False,
+        threads: int | None = None,
     ) -> None:
         core = import_openvino().Core()
         if recipe.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -68,7 +71,7 @@ class OpenvinoEngine:
         else:
             read = core.read_model(fp32_network(recipe, weights))
         self._cells = _add_map(read, recipe.backbone) if maps else None
-        self._requests = _compile(core, read, recipe, cores(), single)
+        self._requests = _compile(core, read, recipe, threads or cores(), single)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""

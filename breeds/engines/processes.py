@@ -7,12 +7,16 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
+from typing import Any, TypeVar
 
 from breeds.photos.memory import Budget, use_budget
 from breeds.started import begin
+
+R = TypeVar("R")
 
 
 def cores() -> int:
@@ -55,6 +59,22 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     for _ in range(workers):  # each of these starts a process
         pool.submit(int)
     return pool
+
+
+def run_alone(function: Callable[..., R], *arguments: Any) -> R:
+    """Return what a function returns that runs in a new process, which ends with this one whatever ends it.
+
+    Raises
+    ------
+    concurrent.futures.BrokenExecutor
+        If the process was killed.
+    """
+    with process_pool(1) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except KeyboardInterrupt:
+            kill(pool)
+            raise
 
 
 def kill(pool: ProcessPoolExecutor) -> None:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from breeds.engines.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.errors import BreedsError, PhotoError
-from breeds.prediction.cache import FeatureCache
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store
 from breeds.text import mention
+
+
+class Cache(Protocol):
+    """Features by recipe and photo, as `breeds.prediction.cache.FeatureCache` keeps them."""
+
+    def get(self, recipe: Recipe, keys: Iterable[str]) -> dict[str, Feature]:
+        """Return the features of the photos `keys` that are here, float32 (width,) each."""
+        ...
+
+    def add(self, recipe: Recipe, key: str, feature: Feature) -> None:
+        """Keep the feature of a photo, float32 (width,)."""
+        ...
 
 
 class FeatureSource:
@@ -29,9 +41,7 @@ class FeatureSource:
         and done without if it is not there any more, or is of another recipe. None if there is none.
     """
 
-    def __init__(
-        self, recipe: Recipe, pipeline: Pipeline, cache: FeatureCache | None, store: Path | None
-    ) -> None:
+    def __init__(self, recipe: Recipe, pipeline: Pipeline, cache: Cache | None, store: Path | None) -> None:
         self._recipe = recipe
         self._pipeline = pipeline
         self._cache = cache

@@ -1,0 +1,249 @@
+"""The four verbs, and reading a model, for other programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from breeds.engines.processes import cores
+from breeds.errors import BreedsError
+from breeds.heads.record import LARGEST_C, SMALLEST_C
+from breeds.library.model import Model
+from breeds.library.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+
+def load(path: PathLike) -> Model:
+    """Read a model's file; nothing in it is run.
+
+    Raises
+    ------
+    BreedsError
+        If it is missing, no model of Breeds, or damaged.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> breeds.load("models/photos.safetensors").kind
+    'logistic'
+    """
+    return Model(path)
+
+
+def extract(
+    data: PathLike,
+    store: PathLike,
+    *,
+    labels: PathLike | None = None,
+    top: int | None = None,
+    classes: Sequence[str] | None = None,
+    weights: str = "imagenet",
+    backbone: str = "xception",
+    view: str = "original",
+    resize: str = "stretch",
+    size: int | None = None,
+    precision: str = "fp32",
+    engine: str = "auto",
+    workers: int | None = None,
+    trust_mtime: bool = False,
+) -> Store:
+    """Bring a store up to date with the photos of a folder; only what is missing is computed.
+
+    What ``extract_features.py`` does, with the same options. A killed call loses no more than ten seconds'
+    work, and the next one goes on from there.
+
+    Parameters
+    ----------
+    data
+        Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split].
+    store
+        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+    labels
+        CSV file of labels, where they are not the subfolders' names.
+    top, classes
+        Keep the classes with the most photos, or these.
+    weights
+        ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
+    backbone, view, resize, size, precision
+        The network, which view of the photos, how a photo becomes a square, its side in pixels (None: the
+        network's own), and the arithmetic.
+    engine
+        ``openvino``, ``keras`` or ``auto``; ``keras`` loads TensorFlow into this process.
+    workers
+        Threads that read and decode; None for as many as there are cores.
+    trust_mtime
+        Take files of the same path, size and time for unchanged, unread.
+
+    Returns
+    -------
+    Store
+        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+
+    Raises
+    ------
+    BreedsError
+        If nothing can be done, another process writes the store, or it is another recipe's or data set's.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
+    >>> len(store), store.quarantined
+    (30, [])
+    """
+    from breeds.extraction import Asked, Selection
+    from breeds.extraction import extract as run
+
+    selection = Selection(Path(data), None if labels is None else Path(labels), top, classes)
+    asked = Asked(str(weights), backbone, view, resize, size, precision, engine)
+    run(selection, Path(store), asked, workers or cores(), trust_mtime)
+    return Store(store)
+
+
+def train(
+    store: Store | PathLike,
+    *,
+    head: str = "logistic",
+    C: float | None = None,
+    seed: int = 0,
+    val: float = 0.0,
+    balanced: bool = False,
+    keep: float = 0.95,
+    views: Sequence[Store | PathLike] = (),
+) -> Model:
+    """Train a head on a store's training part; a fifth of the photos is kept for testing.
+
+    What ``train_head.py`` does, with the same options and the same numbers.
+
+    Parameters
+    ----------
+    store
+        The store, or its file.
+    head
+        ``logistic``, or ``dense``, which TensorFlow trains in a process of its own.
+    C
+        Inverse strength of regularisation, 1e-12 to 1e12; None has it chosen by cross-validation.
+    seed
+        Decides the split, the folds, and the dense head's first weights.
+    val
+        Share of the photos for validation, from 0 to below 0.7.
+    balanced
+        Let every class weigh the same.
+    keep
+        Share of known photos to keep where those of none of the classes are refused, from 0 to below 1.
+    views
+        Stores of views of the same photos, to train on too.
+
+    Returns
+    -------
+    Model
+        In memory; `Model.save` writes it.
+
+    Raises
+    ------
+    BreedsError
+        If an option is wrong, or the photos are too few.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> model = breeds.train("features/photos.h5", C=0.01)
+    >>> model.record["n_train"], model.record["n_test"]
+    (25, 5)
+    """
+    from breeds.engines.processes import run_alone
+    from breeds.training import HEADS
+    from breeds.training import train as run
+
+    if head not in HEADS:
+        raise BreedsError(f"head={head!r}: Breeds has the heads {' and '.join(HEADS)}.")
+    check_numbers(C, seed, keep, val)
+    others = [_opened(view)._store for view in views]
+    how = _opened(store)._store, head, C, seed, val, balanced, keep, others
+    return Model._of(run_alone(run, *how) if head == "dense" else run(*how))
+
+
+def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
+    """Measure a model on the labelled photos of a store that its training has not seen.
+
+    Returns
+    -------
+    dict
+        The numbers of ``evaluate.py``'s report, plain JSON values, as ``reports/README.md`` describes them:
+        shares from 0 to 1 with intervals of 95 %, log loss in nats, counts of photos.
+
+    Raises
+    ------
+    BreedsError
+        If the recipes differ, the store has a class that the model does not know, or no photo is left.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> report = breeds.evaluate("models/photos.safetensors", "features/photos.h5")
+    >>> report["n_test"], 0 <= report["accuracy"] <= 1, len(report["accuracy_interval"])
+    (5, True, 2)
+    """
+    from breeds.evaluation import evaluate as run
+
+    return run(_opened(store)._store, _loaded(model)._model)
+
+
+def predict(
+    model: Model | PathLike,
+    photos: Iterable[Any],
+    *,
+    top_k: int = 1,
+    unknown: bool = True,
+    views: str = "",
+    engine: str = "auto",
+    weights: str | None = None,
+    workers: int | None = None,
+    cache: PathLike | None = None,
+) -> pd.DataFrame:
+    """Answer for every photo as `Model.predict` does, which describes what goes in and comes out.
+
+    Who asks more than once loads the model first: it keeps its network open.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> breeds.predict("models/photos.safetensors", ["gone.jpg"])[["path", "error"]].values.tolist()
+    [['gone.jpg', 'no such file']]
+    """
+    return _loaded(model).predict(
+        photos, top_k=top_k, unknown=unknown, views=views, engine=engine, weights=weights, workers=workers,
+        cache=cache,
+    )  # fmt: skip
+
+
+def check_numbers(C: float | None, seed: int, keep: float, val: float = 0.0) -> None:
+    """Refuse what no head can be trained by.
+
+    Raises
+    ------
+    BreedsError
+        If a number is out of its range, or is none.
+    """
+    if not (C is None or (isinstance(C, Real) and SMALLEST_C <= C <= LARGEST_C)):
+        raise BreedsError(f"C={C!r}: give a number from {SMALLEST_C:g} to {LARGEST_C:g}, or None.")
+    if not (isinstance(seed, Integral) and seed >= 0):
+        raise BreedsError(f"seed={seed!r}: give a whole number from 0 up.")
+    for name, share, below in (("keep", keep, 1), ("val", val, 0.7)):
+        if not (isinstance(share, Real) and 0 <= share < below):
+            raise BreedsError(f"{name}={share!r}: give a share from 0 to below {below}.")
+
+
+def _opened(store: Store | PathLike) -> Store:
+    return store if isinstance(store, Store) else Store(store)
+
+
+def _loaded(model: Model | PathLike) -> Model:
+    return model if isinstance(model, Model) else Model(model)

@@ -1,0 +1,253 @@
+"""A trained model: what breed is it, for photos that another program has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from breeds.engines import Engine
+from breeds.engines.processes import cores
+from breeds.errors import BreedsError, PhotoError
+from breeds.heads import model as heads
+from breeds.heads.backbone import open_network
+from breeds.library.opened import Opened
+from breeds.library.photos import check_several
+from breeds.outputs import MODEL, check_output
+from breeds.photos import parse_views
+from breeds.photos.held import Held, take
+from breeds.prediction import predict
+from breeds.prediction.answers import as_json
+from breeds.prediction.remote import Asked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from breeds.recipe import Recipe
+
+
+class Model:
+    """A trained model, read from its file; nothing in it is run.
+
+    It keeps its network open after the first photo (some hundred megabytes), and answers one call at a time;
+    a pickled copy opens its own.
+
+    Parameters
+    ----------
+    path
+        The file, such as ``models/photos.safetensors``.
+
+    Raises
+    ------
+    BreedsError
+        If it is missing, no model of Breeds, or damaged.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> model = breeds.Model("models/photos.safetensors")
+    >>> len(model.classes)
+    5
+    """
+
+    _model: heads.Model
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._take(heads.load_model(Path(path)))
+
+    @classmethod
+    def _of(cls, model: heads.Model) -> Model:
+        made = cls.__new__(cls)
+        made._take(model)
+        return made
+
+    def _take(self, model: heads.Model) -> None:
+        self._model = model
+        self._opened = Opened()
+
+    def __repr__(self) -> str:
+        return f"<breeds.Model: {self.kind}, {len(self.classes)} classes, {self.recipe}>"
+
+    @property
+    def classes(self) -> list[str]:
+        """The breeds that it tells apart, in the order of the columns of `probabilities`."""
+        return list(self._model.classes)
+
+    @property
+    def kind(self) -> str:
+        """``logistic`` or ``dense``."""
+        return self._model.kind
+
+    @property
+    def recipe(self) -> str:
+        """What decides the features that it takes, in one line, as `breeds.Store.recipe`."""
+        return " + ".join(str(recipe) for recipe, _ in self._model.parts)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """How it was trained: counts, C, seed, versions and so on; plain JSON values."""
+        return dict(self._model.record)
+
+    def predict(
+        self,
+        photos: Iterable[Any],
+        *,
+        top_k: int = 1,
+        unknown: bool = True,
+        views: str = "",
+        engine: str = "auto",
+        weights: str | None = None,
+        workers: int | None = None,
+        cache: str | os.PathLike[str] | None = None,
+    ) -> pd.DataFrame:
+        """Answer for every photo: the values of ``predict.py --format json``, a row each, in the order given.
+
+        Parameters
+        ----------
+        photos
+            Paths, the bytes of photos' files, Pillow images or arrays, uint8 (height, width[, bands]), mixed
+            as they come. An image is turned upright by its EXIF and seen as its file would be. A file is
+            known by the SHA-256 of its bytes, an image or array by its size and RGB pixels. Nothing is
+            fetched from the web.
+        top_k
+            How many breeds to name.
+        unknown
+            Answer ``unknown`` for photos that seem to be of none of the breeds.
+        views
+            Average over these views of each photo too: ``flip``, ``crops:N``, or both with a comma.
+        engine
+            ``openvino``, ``keras`` or ``auto``; ``keras`` loads TensorFlow into this process.
+        weights
+            Where the network's weights are, if they are not where they were at training.
+        workers
+            Threads that read and decode; None for as many as there are cores.
+        cache
+            Folder of a file, features.sqlite, that keeps features for the next time; None to write nothing.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``path`` (text, None for photos in memory); ``breed``, the answer; ``probability``, float64 from
+            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with `top_k`
+            ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A photo
+            that cannot be read or decoded is a row with its error and no answer.
+
+        Raises
+        ------
+        BreedsError
+            If the network's weights are not there, or an option is wrong; never for a bad photo.
+
+        Examples
+        --------
+        >>> import breeds, pathlib
+        >>> model = breeds.Model("models/photos.safetensors")
+        >>> photo = sorted(pathlib.Path("photos").rglob("*.jpg"))[0]
+        >>> table = model.predict([photo, photo.read_bytes(), b"no photo"])
+        >>> bool(table.breed[0] == table.breed[1]), table.error[2][:26]
+        (True, 'not a photo of a known for')
+        """
+        check_several(photos)
+        if not isinstance(top_k, int) or top_k < 1:
+            raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
+        chosen = None if cache is None else Path(cache)
+        asked = cast("Iterable[Asked | None]", map(_asked, photos))
+        names: list[str | None] = []
+
+        def noted() -> Iterator[Asked | None]:
+            for one in asked:
+                assert one is not None
+                names.append(one.name if not isinstance(one.file, Held) and one.name else None)
+                yield one
+
+        classes, rows = self._model.classes, []
+        with self._opened.turn:
+            answers = predict(
+                self._model, noted(), weights, chosen, workers or cores(), engine,
+                parse_views(views) if views else (), opener=self._open,
+            )  # fmt: skip
+            for answer in answers:
+                found = as_json(answer, classes, top_k)
+                if found["breed"] and not unknown:
+                    found["breed"] = found["guess"]
+                rows.append(found)
+        return _table(names, rows, min(top_k, len(classes)))
+
+    def _open(
+        self, model: heads.Model, part: tuple[Recipe, str], weights: str | None, engine: str, single: bool
+    ) -> Engine:
+        opener = partial(open_network, model, part, weights, engine, single)
+        return self._opened.get((part[0].digest, weights, engine, single), opener)
+
+    def probabilities(self, features: ArrayLike) -> NDArray[np.float64]:
+        """Return the probabilities of features of its recipe, float64 (n, classes), rows adding up to 1.
+
+        Parameters
+        ----------
+        features
+            As `breeds.Store.features` and `breeds.BottleneckFeatures` give them, (n, width).
+
+        Raises
+        ------
+        BreedsError
+            If they are of another width.
+
+        Examples
+        --------
+        >>> import breeds
+        >>> model = breeds.Model("models/photos.safetensors")
+        >>> model.probabilities(breeds.Store("features/photos.h5").features()).shape
+        (30, 5)
+        """
+        return self._model.probabilities(np.asarray(features, dtype=np.float32))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model's file, whole or not at all; the command line and `breeds.load` read it.
+
+        Raises
+        ------
+        BreedsError
+            If it cannot be written, or something else than a model is there.
+
+        Examples
+        --------
+        >>> import breeds
+        >>> breeds.Model("models/photos.safetensors").save("models/copy.safetensors")
+        """
+        check_output(Path(path), MODEL)
+        heads.save_model(self._model, Path(path))
+
+
+def _asked(photo: Any) -> Asked:
+    name = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
+    try:
+        return Asked(name, take(photo))
+    except PhotoError as error:
+        return Asked(name, error)
+
+
+def _table(names: list[str | None], rows: list[dict[str, Any]], top_k: int) -> pd.DataFrame:
+    """Put answers, as JSON has them, into a table."""
+    import pandas as pd
+
+    def column(values: Iterable[Any], dtype: type) -> pd.Series:
+        return pd.Series(list(values), dtype=dtype)
+
+    def likely(row: dict[str, Any], place: int, what: str) -> Any:
+        return row["top"][place][what] if place < len(row["top"]) else None
+
+    table = {
+        "path": column(names, object),
+        "breed": column((row["breed"] for row in rows), object),
+        "probability": column((row["probability"] for row in rows), float),
+        "guess": column((row["guess"] for row in rows), object),
+    }
+    for place in range(1, top_k):
+        table[f"breed_{place + 1}"] = column((likely(row, place, "breed") for row in rows), object)
+        table[f"probability_{place + 1}"] = column((likely(row, place, "probability") for row in rows), float)
+    table["error"] = column((row["error"] for row in rows), object)
+    return pd.DataFrame(table)

@@ -1,0 +1,266 @@
+"""Photos to features as scikit-learn knows transformers: in pipelines, with a cache on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from breeds.engines import Engine
+from breeds.engines.backbones import BACKBONES
+from breeds.engines.choose import ENGINES, PRECISIONS, open_engine
+from breeds.engines.network import Network
+from breeds.engines.pipeline import Feature, Pipeline, run_ahead
+from breeds.engines.processes import cores
+from breeds.engines.weights import get_weights
+from breeds.errors import BreedsError, PhotoError
+from breeds.extraction import Asked
+from breeds.library.opened import Opened
+from breeds.library.photos import check_several
+from breeds.library.refused import refusing
+from breeds.photos import RESIZES, key_of, read
+from breeds.photos.held import Held, take
+from breeds.prediction.sources import FeatureSource
+from breeds.recipe import Recipe
+from breeds.store import Store, check_recipe
+from breeds.store.kept import KeptFeatures
+from breeds.text import mention
+
+ERRORS = ("raise", "nan")
+# Photos that are looked up, decoded and computed together.
+_CHUNK = 128
+
+
+class BottleneckFeatures(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
+    """The features of a pretrained network, for photos as paths, bytes, Pillow images or arrays.
+
+    It learns nothing from the photos that it is fitted to; fitting finds the weights. Photos come in a list,
+    a Series, a table of one column or an array, uint8 (n, height, width[, bands]), and may be of all kinds
+    at once; each is seen as `breeds.Model.predict` sees it. A feature depends on its photo and the recipe
+    alone, not on what is around it. The network stays open from call to call, and answers one call at a
+    time; a clone or a pickled copy opens its own.
+
+    Parameters
+    ----------
+    weights : str, default "imagenet"
+        ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
+    backbone : str, default "xception"
+        The network.
+    size : int, optional
+        Width and height of what it sees, in pixels; None is its own.
+    resize : {"stretch", "crop", "pad"}, default "stretch"
+        How a photo becomes a square.
+    precision : {"fp32", "bf16", "fp16", "int8"}, default "fp32"
+        The arithmetic. int8 is set on photos of a folder, by `breeds.extract`: name its store.
+    engine : {"auto", "openvino", "keras"}, default "auto"
+        What computes; ``keras`` loads TensorFlow into this process.
+    store : str or path, optional
+        Keep features by the photos' contents, in the shards of this store (``NAME.shards`` beside NAME.h5),
+        and compute none that the store or its shards have. Several processes may share it; it holds one
+        recipe. The file itself, with its table of paths and labels, is left to `breeds.extract`.
+    workers : int, optional
+        Threads that read and decode; None for as many as there are cores.
+    n_jobs : int, default -1
+        Cores that OpenVINO computes with, as joblib counts them: -1 for all. They change no feature.
+    errors : {"raise", "nan"}, default "raise"
+        What a photo that cannot be read is: an error, or a row of NaN, with the reason in the logger
+        ``breeds`` at level INFO.
+
+    Attributes
+    ----------
+    recipe_ : breeds.recipe.Recipe
+        What decides the features; ``str()`` makes a line of it.
+
+    Raises
+    ------
+    BreedsError
+        If a parameter is wrong, the weights cannot be had or the store is another recipe's (`fit`), or a
+        photo cannot be used (`transform`, unless ``errors="nan"``); it is a ValueError too.
+
+    Examples
+    --------
+    >>> import breeds, pathlib
+    >>> photos = sorted(pathlib.Path("photos").rglob("*.jpg"))[:3]
+    >>> features = breeds.BottleneckFeatures(weights="random", size=96, store="features/photos.h5")
+    >>> features.fit_transform(photos).shape
+    (3, 2048)
+    >>> list(features.set_output(transform="pandas").transform(photos).columns[:2])
+    ['bottleneckfeatures0', 'bottleneckfeatures1']
+    """
+
+    def __init__(
+        self,
+        weights: str = "imagenet",
+        backbone: str = "xception",
+        size: int | None = None,
+        resize: str = "stretch",
+        precision: str = "fp32",
+        engine: str = "auto",
+        store: str | os.PathLike[str] | None = None,
+        workers: int | None = None,
+        n_jobs: int | None = -1,
+        errors: str = "raise",
+    ) -> None:
+        self.weights = weights
+        self.backbone = backbone
+        self.size = size
+        self.resize = resize
+        self.precision = precision
+        self.engine = engine
+        self.store = store
+        self.workers = workers
+        self.n_jobs = n_jobs
+        self.errors = errors
+
+    def fit(self, X: Any, y: Any = None) -> BottleneckFeatures:
+        """Find the weights, and check what was asked for; the photos are not looked at."""
+        with refusing():
+            check_several(X)
+            self._check()
+            asked = Asked(
+                str(self.weights), self.backbone, resize=self.resize, size=self.size,
+                precision=self.precision, engine=self.engine,
+            )  # fmt: skip
+            recipe = asked.recipe(get_weights(asked.weights, BACKBONES[self.backbone]))
+            self.recipe_ = self._store_recipe(recipe)
+        self._n_features_out = BACKBONES[self.backbone].width
+        self._opened = Opened()
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the photos' features, float32 (n, width), in their order; without unit."""
+        check_is_fitted(self)
+        with refusing():
+            photos = _listed(X)
+            result = np.full((len(photos), self._n_features_out), np.nan, dtype=np.float32)
+            with self._opened.turn, self._source() as source:
+                for row, found in enumerate(self._features(photos, source)):
+                    if isinstance(found, PhotoError):
+                        self._bad(row, photos[row], found)
+                    else:
+                        result[row] = found
+        return result
+
+    def _check(self) -> None:
+        """Refuse parameters that are wrong, as the command line refuses them."""
+        allowed = {
+            "backbone": tuple(BACKBONES),
+            "resize": RESIZES,
+            "precision": PRECISIONS,
+            "engine": ENGINES,
+            "errors": ERRORS,
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise BreedsError(f"{name}={getattr(self, name)!r}: it is one of {', '.join(values)}.")
+        for name in ("size", "workers"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise BreedsError(f"{name}={value!r}: give a whole number from 1 up, or None.")
+
+    def _store_recipe(self, recipe: Recipe) -> Recipe:
+        """Return the recipe, with the network of int8; refuse a store of another."""
+        old = Store.open(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
+        if self.precision == "int8":
+            if old is None:
+                raise BreedsError(
+                    'precision="int8": first breeds.extract(..., precision="int8") sets its network on '
+                    "photos; do that, and name its store."
+                )
+            recipe = replace(recipe, calibration=old.recipe.calibration)
+        if old is not None:
+            check_recipe(old.path, old.recipe, recipe)
+        return recipe
+
+    def _engine(self) -> Engine:
+        weights = partial(get_weights, str(self.weights), BACKBONES[self.backbone])
+        threads = min(effective_n_jobs(self.n_jobs), cores())
+        opener = partial(open_engine, self.recipe_, weights, self.engine, self._network, threads=threads)
+        return self._opened.get((self.recipe_.digest, self.engine, threads), opener)
+
+    def _network(self) -> Network | None:
+        if self.recipe_.precision != "int8" or self.store is None:
+            return None
+        from breeds.store.calibration import kept_network
+
+        return kept_network(self.recipe_.calibration, [Path(self.store)])
+
+    @contextmanager
+    def _source(self) -> Iterator[FeatureSource]:
+        """Give what finds features or computes them; what was computed is kept at the end, come what may."""
+        store = None if self.store is None else Path(self.store)
+        kept = None if store is None else KeptFeatures(store, self.engine)
+        with Pipeline(self._engine, self.workers or cores()) as pipeline:
+            try:
+                yield FeatureSource(self.recipe_, pipeline, kept, store)
+            finally:
+                if kept is not None:
+                    kept.commit(self.recipe_)
+
+    def _features(self, photos: Sequence[Any], source: FeatureSource) -> Iterator[Feature | PhotoError]:
+        """Yield the feature of every photo, or why there is none."""
+        with ThreadPoolExecutor(self.workers or cores()) as pool:
+            rest = iter(photos)
+            while chunk := list(islice(rest, _CHUNK)):
+                taken = [found for _, found in run_ahead(pool, _taken, chunk, window=64)]
+                good = [photo for photo in taken if not isinstance(photo, PhotoError)]
+                features = iter(source.features(good))
+                for photo in taken:
+                    yield photo if isinstance(photo, PhotoError) else next(features)
+
+    def _bad(self, row: int, photo: Any, error: PhotoError) -> None:
+        name = f" ({os.fsdecode(photo)})" if isinstance(photo, str | os.PathLike) else ""
+        if self.errors == "raise":
+            raise BreedsError(f'Photo {row}{name}: {error}; leave it out, or set errors="nan".')
+        mention(f"no feature for photo {row}{name}: {error}")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []  # always float32
+        tags.no_validation = True
+        return tags
+
+
+def _taken(photo: Any) -> tuple[str, str | Held] | PhotoError:
+    """Return a photo's key, and its file or itself."""
+    try:
+        found = take(photo)
+        return (found.key, found) if isinstance(found, Held) else (key_of(read(found)), found)
+    except PhotoError as error:
+        return error
+
+
+def _listed(X: Any) -> list[Any]:
+    """Return photos, as they come to a transformer, one by one.
+
+    Raises
+    ------
+    BreedsError
+        If it is a single photo, or a table of more than one column.
+    """
+    check_several(X)
+    if hasattr(X, "to_numpy"):  # of pandas, polars and their like
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2 and (X.shape[1] == 1 or X.dtype == object):
+        if X.shape[1] != 1:
+            raise BreedsError(f"X has {X.shape[1]} columns; give the one with the photos.")
+        X = X[:, 0]
+    return list(X)
