@@ -86,6 +86,13 @@ def extract_photos(
     return extract(Selection(data, **which), store, asked, workers, trust_mtime)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What Breeds says by the way, where it is called by another program."""
+    caplog.set_level("INFO", "breeds")
+    return caplog
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache folder for the whole session, never the developer's own: networks are converted once.

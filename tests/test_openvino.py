@@ -320,7 +320,7 @@ def test_a_store_begun_with_one_engine_goes_on_with_the_other(photos, tmp_path) 
 
 @tensorflow
 def test_where_openvino_loads_and_then_fails_keras_does_the_work(
-    random_recipe, pixels, monkeypatch, capsys
+    random_recipe, pixels, monkeypatch, said
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no executor for this instruction set")
@@ -328,7 +328,7 @@ def test_where_openvino_loads_and_then_fails_keras_does_the_work(
     monkeypatch.setattr("breeds.engines.openvino._compile", broken)
     small = replace(random_recipe, size=71)
     assert open_engine(small, random_weights).name == "keras"
-    assert capsys.readouterr().err.count("using the slower Keras engine") == 1
+    assert said.text.count("using the slower Keras engine") == 1
     with pytest.raises(BreedsError, match=r"no executor.*--engine keras"):
         open_engine(small, random_weights, "openvino")
 
@@ -388,12 +388,12 @@ def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
 
 @starts_tensorflow
 def test_a_cache_that_cannot_be_written_is_said_once(
-    random_recipe, pixels, tmp_path, monkeypatch, capsys
+    random_recipe, pixels, tmp_path, monkeypatch, said
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "file" / "cache"))
     assert features(random_recipe, random_weights, pixels[:1]).shape == (1, 2048)
-    assert capsys.readouterr().err.count("cannot be written") == 1
+    assert said.text.count("cannot be written") == 1
 
 
 @tensorflow

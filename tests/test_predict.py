@@ -374,7 +374,7 @@ def test_a_store_of_another_recipe_does_not_answer(
 
 @pytest.mark.parametrize("how", ["no database", "page", "schema"])
 def test_a_damaged_cache_is_set_aside_and_done_without(
-    how: str, model: Model, quick_engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+    how: str, model: Model, quick_engine: list[str], unseen: list[str], said: pytest.LogCaptureFixture
 ) -> None:
     first = numbers(predict(model, unseen[:2], None, Path("cache")))
     cache = Path("cache/features.sqlite")
@@ -387,7 +387,7 @@ def test_a_damaged_cache_is_set_aside_and_done_without(
     }[how]
     cache.write_bytes(damaged)
     assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
-    error = capsys.readouterr().err
+    error = said.text
     assert "features of this run are not kept: cache/features.sqlite: " in error
     assert "set aside as cache/features.damaged" in error
     assert "\x1b" not in error
@@ -415,7 +415,7 @@ def test_a_flipped_bit_in_a_feature_is_computed_again(
 
 
 def test_a_cache_that_another_run_writes_is_read_and_then_written(
-    model: Model, quick_engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+    model: Model, quick_engine: list[str], unseen: list[str], said: pytest.LogCaptureFixture
 ) -> None:
     first = numbers(predict(model, unseen[:2], None, Path("models")))
     other = sqlite3.connect("models/features.sqlite", isolation_level=None)
@@ -424,7 +424,7 @@ def test_a_cache_that_another_run_writes_is_read_and_then_written(
     assert quick_engine == ["opened"]
     answers = predict(model, unseen[2:4], None, Path("models"))
     found = numbers(answers_before_the_last(answers, lambda: other.execute("COMMIT")))
-    assert "not kept" not in capsys.readouterr().err
+    assert "not kept" not in said.text
     assert numbers(predict(model, unseen[2:4], None, Path("models"))) == found
     assert quick_engine == ["opened", "opened"]
 
@@ -440,14 +440,14 @@ def test_a_cache_that_stays_locked_is_done_without_and_said_so(
     quick_engine: list[str],
     unseen: list[str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    said: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("breeds.prediction.cache._WAIT_SECONDS", 0)
     list(predict(model, unseen[:1], None, Path("models")))
     other = sqlite3.connect("models/features.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     assert [answer.error for answer in predict(model, unseen[:2], None, Path("models"))] == ["", ""]
-    error = capsys.readouterr().err
+    error = said.text
     assert error.count("not kept") == 1
     assert "features of this run are not kept: models/features.sqlite: database is locked" in error
     assert sorted(os.listdir("models")) == ["features.sqlite", "photos.safetensors"]
@@ -455,7 +455,7 @@ def test_a_cache_that_stays_locked_is_done_without_and_said_so(
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "pipe as journal", "other database"])
 def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
-    kind: str, model: Model, quick_engine: list[str], unseen: list[str], capsys: pytest.CaptureFixture[str]
+    kind: str, model: Model, quick_engine: list[str], unseen: list[str], said: pytest.LogCaptureFixture
 ) -> None:
     Path("cache").mkdir()
     cache = Path("cache/features.sqlite")
@@ -472,7 +472,7 @@ def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
     (before,) = os.listdir("cache")
     content = cache.read_bytes() if kind == "other database" else b""
     assert [answer.error for answer in predict(model, unseen[:1], None, Path("cache"))] == [""]
-    assert capsys.readouterr().err.count("features of this run are not kept: cache/features.sqlite") == 1
+    assert said.text.count("features of this run are not kept: cache/features.sqlite") == 1
     assert os.listdir("cache") == [before]
     assert not Path("victim").exists()
     assert kind != "other database" or cache.read_bytes() == content

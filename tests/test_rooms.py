@@ -24,8 +24,8 @@ FLOORS = (
     ("engines",),
     ("photos",),
     (
-        "recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "started", "errors", "web", "progress",
-        "plainhdf5",
+        "recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "started", "errors", "web",
+        "progress", "plainhdf5",
     ),
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -43,10 +43,12 @@ MODULES = {module_name(path): path for path in sorted((ROOT / "breeds").rglob("*
 def imports_of(name: str) -> set[str]:
     """The modules of Breeds that a module imports, anywhere in it but where only types are checked."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             node.body.clear()
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "breeds":
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "breeds":
             inside = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
             found |= inside or {node.module}
         elif isinstance(node, ast.Import):

