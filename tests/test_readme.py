@@ -6,10 +6,12 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
@@ -61,6 +63,27 @@ def test_readme_pandas_lines_run(make_store, tmp_path: Path, monkeypatch: pytest
     table = names["table"]
     assert table.shape == (10, 2049)
     assert set(table["label"]) == {"a", "b"}
+
+
+def test_readme_lines_of_the_library_run(
+    app_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they stand, but for the weights: random ones are here, and small photos quick."""
+    shutil.copytree(app_place / "photos", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    photos = sorted(Path("photos").rglob("*.jpg"))
+    names: dict[str, object] = {
+        "image": Image.open(photos[0]), "photos": photos, "labels": [path.parent.name for path in photos],
+    }  # fmt: skip
+    shutil.copy(photos[0], "a.jpg")
+    Image.open(photos[1]).save("b.png")
+    blocks = [block for language, block in BLOCKS if language == "python" and "breeds." in block]
+    quick = 'weights="random", size=96, '
+    for code in blocks:
+        code = code.replace("extract(", f"extract({quick}data=").replace(', "features/', ', store="features/')
+        exec(code.replace("BottleneckFeatures(", f"BottleneckFeatures({quick}"), names)
+    assert names["table"].error.tolist() == [None] * 3
+    assert len(names["features"].transform(photos[:2])) == len(names["pipeline"].predict(photos[:2])) == 2
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))

@@ -174,6 +174,8 @@ class BottleneckFeatures(
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise BreedsError(f"{name}={value!r}: give a whole number from 1 up, or None.")
+        if self.n_jobs is not None and not (isinstance(self.n_jobs, int) and self.n_jobs):
+            raise BreedsError(f"n_jobs={self.n_jobs!r}: give a whole number, as joblib takes it, or None.")
 
     def _store_recipe(self, recipe: Recipe) -> Recipe:
         """Return the recipe, with the network of int8; refuse a store of another."""
