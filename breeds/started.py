@@ -46,8 +46,8 @@ def commanded() -> bool:
 
 
 def as_breeds() -> bool:
-    """Say whether this process was started as ``breeds``, and not as a script of the repository."""
-    return os.path.basename((sys.argv or [""])[0]) == "breeds"
+    """Say whether Breeds is known here by its name: as a command or a library, and not by its scripts."""
+    return not commanded() or os.path.basename((sys.argv or [""])[0]) == "breeds"
 
 
 def command(name: str) -> str:
@@ -56,7 +56,7 @@ def command(name: str) -> str:
     Examples
     --------
     >>> command("train")
-    'python train_head.py'
+    'breeds train'
     """
     return f"breeds {name}" if as_breeds() else f"python {SCRIPTS[name]}"
 
