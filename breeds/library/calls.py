@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import BrokenExecutor
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -75,7 +76,8 @@ def extract(
         The network, which view of the photos, how a photo becomes a square, its side in pixels (None: the
         network's own), and the arithmetic.
     engine
-        ``openvino``, ``keras`` or ``auto``; ``keras`` loads TensorFlow into this process.
+        ``openvino``, ``keras`` or ``auto``, which is ``keras`` beside a GPU. That loads TensorFlow into this
+        process, which prints and sets what it likes.
     workers
         Threads that read and decode; None for as many as there are cores.
     trust_mtime
@@ -167,7 +169,10 @@ def train(
     check_numbers(C, seed, keep, val)
     others = [_opened(view)._store for view in views]
     how = _opened(store)._store, head, C, seed, val, balanced, keep, others
-    return Model._of(run_alone(run, *how) if head == "dense" else run(*how))
+    try:
+        return Model._of(run_alone(run, *how) if head == "dense" else run(*how))
+    except BrokenExecutor:
+        raise BreedsError("The process that trains the head was killed; is there enough memory?") from None
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:

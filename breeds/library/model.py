@@ -121,7 +121,7 @@ class Model:
         views
             Average over these views of each photo too: ``flip``, ``crops:N``, or both with a comma.
         engine
-            ``openvino``, ``keras`` or ``auto``; ``keras`` loads TensorFlow into this process.
+            As in `breeds.extract`.
         weights
             Where the network's weights are, if they are not where they were at training.
         workers

@@ -70,7 +70,7 @@ class BottleneckFeatures(
     precision : {"fp32", "bf16", "fp16", "int8"}, default "fp32"
         The arithmetic. int8 is set on photos of a folder, by `breeds.extract`: name its store.
     engine : {"auto", "openvino", "keras"}, default "auto"
-        What computes; ``keras`` loads TensorFlow into this process.
+        What computes, as in `breeds.extract`.
     store : str or path, optional
         Keep features by the photos' contents, in the shards of this store (``NAME.shards`` beside NAME.h5),
         and compute none that the store or its shards have. Several processes may share it; it holds one
