@@ -33,7 +33,7 @@ from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
 from breeds.evaluation.terminal import as_text
 from breeds.heads import logistic
-from breeds.heads.export import as_pipeline, export_joblib
+from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector

@@ -16,7 +16,7 @@ FLOORS = (
     ("commands",),
     ("sample",),
     ("app",),
-    ("extraction", "training", "evaluation", "prediction", "preview", "review"),
+    ("exporting", "extraction", "training", "evaluation", "prediction", "preview", "review"),
     ("pages",),
     ("heads",),
     ("store",),
