@@ -811,7 +811,7 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
 ) -> None:
     store = make_store(TWO, width=16)
     refused = run_script("train_head.py", "--store", store, "--head", "dense", *options, cwd=tmp_path)
-    assert_refused(refused, str(options[0]))
+    assert_refused(refused, str(options[0]).strip("-"), "dense")
     assert not (tmp_path / "models").exists()
 
 

@@ -25,9 +25,8 @@ _END = np.iinfo(np.int64).max
 _SAME = {
     "Abs": "Abs", "Add": "Add", "Divide": "Div", "Erf": "Erf", "Exp": "Exp", "Floor": "Floor",
     "HSwish": "HardSwish", "Log": "Log", "Maximum": "Max", "Minimum": "Min", "Multiply": "Mul",
-    "Negative": "Neg", "Power": "Pow", "Relu": "Relu", "Reshape": "Reshape", "Sigmoid": "Sigmoid",
-    "SoftPlus": "Softplus", "Sqrt": "Sqrt", "Squeeze": "Squeeze", "Subtract": "Sub", "Tanh": "Tanh",
-    "Unsqueeze": "Unsqueeze",
+    "Negative": "Neg", "Power": "Pow", "Relu": "Relu", "Sigmoid": "Sigmoid", "SoftPlus": "Softplus",
+    "Sqrt": "Sqrt", "Subtract": "Sub", "Tanh": "Tanh",
 }  # fmt: skip
 _REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 
@@ -262,29 +261,29 @@ def _strided_slice(graph: _Graph, node: Any) -> str:
         raise _unknown(node, " with new axes")
     starts, stops = _integers(node, 1), _integers(node, 2)
     steps = _integers(node, 3) if node.get_input_size() > 3 else [1] * len(starts)
-    single = [axis for axis, masked in enumerate(found["shrink_axis_mask"]) if masked]
-    for axis in range(len(starts)):
+    begin, end, single = (
+        {axis for axis, masked in enumerate(found[f"{name}_mask"]) if masked}
+        for name in ("begin", "end", "shrink_axis")
+    )
+    for axis, step in enumerate(steps):
         if axis in single:
-            stops[axis] = starts[axis] + 1 if starts[axis] != -1 else _END
-        elif steps[axis] < 0 and (axis < len(found["begin_mask"]) and found["begin_mask"][axis]):
-            raise _unknown(node, " backwards")
-        else:
-            if axis < len(found["begin_mask"]) and found["begin_mask"][axis]:
-                starts[axis] = 0
-            if axis < len(found["end_mask"]) and found["end_mask"][axis]:
-                stops[axis] = _END if steps[axis] > 0 else -_END
-    parts = [graph.constant(np.array(numbers)) for numbers in (starts, stops, range(len(starts)), steps)]
-    taken = graph.add("Slice", graph.input(node, 0), *parts)
-    return graph.add("Squeeze", taken, graph.constant(np.array(single))) if single else taken
+            stops[axis] = starts[axis] + 1 or _END  # after -1 comes the end
+            continue
+        if axis in begin:
+            starts[axis] = 0 if step > 0 else _END
+        if axis in end:
+            stops[axis] = _END if step > 0 else -_END
+    numbers = [graph.constant(np.array(column)) for column in (starts, stops, range(len(starts)), steps)]
+    taken = graph.add("Slice", graph.input(node, 0), *numbers)
+    return graph.add("Squeeze", taken, graph.constant(np.array(sorted(single)))) if single else taken
 
 
 def _split(graph: _Graph, node: Any) -> list[str]:
     (axis,) = _integers(node, 1)
     names = [f"value{len(graph.nodes)}_{port}" for port in range(node.get_output_size())]
-    if node.get_type_name() == "VariadicSplit":
-        graph.add("Split", graph.input(node, 0), graph.input(node, 2), outputs=names, axis=axis)
-    else:
-        graph.add("Split", graph.input(node, 0), outputs=names, axis=axis, num_outputs=len(names))
+    shapes = [node.get_output_partial_shape(port) for port in range(len(names))]
+    lengths = graph.constant(np.array([shape[axis].get_length() for shape in shapes]))
+    graph.add("Split", graph.input(node, 0), lengths, outputs=names, axis=axis)
     return names
 
 
@@ -312,20 +311,21 @@ def _broadcast(graph: _Graph, node: Any) -> str:
     return graph.add("Expand", graph.input(node, 0), wanted)
 
 
-def _same(graph: _Graph, node: Any) -> str:
-    if node.get_attributes().get("auto_broadcast", "numpy") not in ("numpy", "none"):
-        raise _unknown(node, " that spreads its inputs in its own way")
-    kind = node.get_type_name()
-    first, *rest = graph.inputs(node)
-    if kind in ("Reshape", "Squeeze", "Unsqueeze") and rest:  # ONNX wants these numbers in 64 bits
-        from onnx import TensorProto
+def _shaped(graph: _Graph, node: Any) -> str:
+    """Reshape, and remove or add axes: all by numbers that ONNX wants in 64 bits."""
+    from onnx import TensorProto
 
-        source = node.input_value(1).get_node()
-        if source.get_type_name() == "Constant":
-            rest = [graph.constant(np.array(source.data, dtype=np.int64).ravel())]
-        else:
-            rest = [graph.add("Cast", rest[0], to=TensorProto.INT64)]
-    return graph.add(_SAME[kind], first, *rest)
+    wanted = [
+        graph.add("Cast", graph.input(node, number), to=TensorProto.INT64)
+        for number in range(1, node.get_input_size())
+    ]
+    return graph.add(node.get_type_name(), graph.input(node, 0), *wanted)
+
+
+def _same(graph: _Graph, node: Any) -> str:
+    if node.get_attributes().get("auto_broadcast", "numpy") != "numpy":
+        raise _unknown(node, " that spreads its inputs in its own way")
+    return graph.add(_SAME[node.get_type_name()], *graph.inputs(node))
 
 
 _WRITERS: dict[str, Callable[[_Graph, Any], str | list[str]]] = {
@@ -344,16 +344,19 @@ _WRITERS: dict[str, Callable[[_Graph, Any], str | list[str]]] = {
     "MatMul": _matrix_product,
     "MaxPool": _max_pool,
     "Pad": _pad,
+    "Reshape": _shaped,
     "ScaledDotProductAttention": _attention,
     "ShapeOf": _shape,
     "Slice": _slice,
     "Softmax": _softmax,
     "Split": _split,
     "SquaredDifference": _squared_difference,
+    "Squeeze": _shaped,
     "StridedSlice": _strided_slice,
     "Swish": _swish,
     "TopK": _top,
     "Transpose": _transpose,
+    "Unsqueeze": _shaped,
     "VariadicSplit": _split,
 } | dict.fromkeys(_SAME, _same) | dict.fromkeys(_REDUCTIONS, _reduction)  # fmt: skip
 

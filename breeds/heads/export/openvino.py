@@ -39,12 +39,14 @@ def classifier(model: Model, networks: Sequence[Any]) -> Any:
     -------
     openvino.Model
         From `PIXELS`, uint8 (n, size, size, 3), to `PROBABILITIES`, float32 (n, classes), and `SCORE`,
-        float32 (n,), if the model has a detector.
+        float32 (n,), if the model has a detector. n is any number but for int8, where it is 1 until
+        ``reshape`` sets another: where n is open OpenVINO rounds elsewhere, which is another network.
     """
     ov = import_openvino()
     from openvino import opset8 as ops
 
-    shape = [-1, model.recipe.size, model.recipe.size, 3]
+    fixed = any(recipe.precision == "int8" for recipe, _ in model.parts)
+    shape = [1 if fixed else -1, model.recipe.size, model.recipe.size, 3]
     pixels = ops.parameter(shape, ov.Type.u8, name=PIXELS)
     pixels.output(0).get_tensor().set_names({PIXELS})
     features = []
@@ -103,6 +105,8 @@ def _score(ops: Any, model: Model, features: Any) -> Any:
 
 def run(network: Any, batches: Sequence[NDArray[np.uint8]]) -> Answers:
     """Run a network on batches of photos, uint8 (n, size, size, 3), each of any number."""
+    if network.input(0).get_partial_shape().is_static:  # int8: one photo at a time
+        batches = [photo[None] for batch in batches for photo in batch]
     compiled = import_openvino().Core().compile_model(network, "CPU", _EXACT)
     found = [compiled(batch) for batch in batches]
     probabilities, *score = [
