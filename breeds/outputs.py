@@ -30,6 +30,9 @@ def _kind(name: str, start: bytes) -> Kind:
 
 MODEL = _kind("a model of Breeds", rb'.{8}\{.*?"format":"breeds model ')
 PIPELINE = _kind("a scikit-learn pipeline", rb"\x80.{1,200}?sklearn\.pipeline")
+ONNX = _kind("an ONNX file of Breeds", rb"\x08.\x12\x06breeds")
+OPENVINO = _kind("an OpenVINO network of Breeds", rb'<\?xml [^>]*>\s*<net name="breeds classifier"')
+KERAS = _kind("a Keras model of Breeds", rb"PK\x03\x04.{26}breeds\.json")
 REPORT = _kind("a report of Breeds", rb'\{\n  "accuracy": ')
 PAGE = _kind("a page of Breeds", rb'<!doctype html>.*?<meta name="generator" content="Breeds ')
 ANSWERS = _kind(

@@ -20,6 +20,7 @@ SCRIPTS = {
     "train": "train_head.py",
     "evaluate": "evaluate.py",
     "predict": "predict.py",
+    "export": "-m breeds.commands.export",
     "app": "-m breeds.app",
     "store": "-m breeds.store",
     "demo": "-m breeds.sample.demo",
@@ -27,6 +28,7 @@ SCRIPTS = {
 # Packages that an extra of Breeds installs, of the same name as the target of make that does.
 _EXTRAS = {
     "tensorflow": ("tensorflow", "keras"),
+    "onnx": ("onnx", "onnxruntime"),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
 

@@ -33,7 +33,7 @@ from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
 from breeds.evaluation.terminal import as_text
 from breeds.heads import logistic
-from breeds.heads.export import as_pipeline, export_joblib
+from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
@@ -813,7 +813,7 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
 ) -> None:
     store = make_store(TWO, width=16)
     refused = run_script("train_head.py", "--store", store, "--head", "dense", *options, cwd=tmp_path)
-    assert_refused(refused, str(options[0]))
+    assert_refused(refused, str(options[0]).strip("-"), "dense")
     assert not (tmp_path / "models").exists()
 
 

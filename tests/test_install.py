@@ -29,6 +29,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 #: Which modules an extra brings, with what it needs itself.
 BROUGHT = {
     "tensorflow": ("tensorflow", "keras"),
+    "onnx": ("onnx", "onnxruntime"),
     "app": ("fastapi", "starlette", "uvicorn", "python_multipart"),
 }
 
@@ -44,7 +45,7 @@ def requirements(path: Path) -> dict[str, Requirement]:
 
 
 def test_every_bound_stands_in_both_places() -> None:
-    run_on = parsed([*PROJECT["dependencies"], *EXTRAS["tensorflow"]])
+    run_on = parsed([*PROJECT["dependencies"], *EXTRAS["tensorflow"], *EXTRAS["onnx"]])
     whole = requirements(ROOT / "requirements.txt")
     assert {name: whole.get(name) for name in run_on} == run_on
     assert requirements(ROOT / "requirements-app.txt") == parsed(EXTRAS["app"])
@@ -62,7 +63,7 @@ def test_dependencies_are_what_the_package_imports() -> None:
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     imported.add(node.module.split(".")[0])
     others = {"jax", "torch"}  # where they are Keras's backend, they are here
-    imported -= {"breeds", *BROUGHT["tensorflow"], *others, *sys.stdlib_module_names}
+    imported -= {"breeds", *BROUGHT["tensorflow"], *BROUGHT["onnx"], *others, *sys.stdlib_module_names}
     homes = importlib.metadata.packages_distributions()
     names = {re.sub(r"[-_.]+", "-", homes[module][0]).lower() for module in imported}
     assert names == set(parsed(PROJECT["dependencies"]))
@@ -213,10 +214,13 @@ def test_help_is_of_the_command(run: Installed, name: str, tmp_path: Path) -> No
 @starts_tensorflow
 def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
     """What is converted predicts, trains and is judged; the rest says what to install."""
-    run = Installed(wheel, tmp_path, without=[*BROUGHT["tensorflow"], *BROUGHT["app"]])
+    run = Installed(wheel, tmp_path, without=[module for brought in BROUGHT.values() for module in brought])
     for file in ("new.jpg", "features", "photos"):
         (tmp_path / file).symlink_to(place / file)
-    for command in (("train", "--C", 0.01), ("evaluate", "--no-html"), ("predict", "new.jpg")):
+    works = (
+        ("train", "--C", 0.01, "--export", "openvino"), ("evaluate", "--no-html"), ("predict", "new.jpg")
+    )  # fmt: skip
+    for command in works:
         done = run(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "new.jpg," in done.stdout
@@ -229,6 +233,9 @@ def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
     ):
         assert_refused(run(*command, cwd=tmp_path), "is not installed", how)
     assert not (tmp_path / "other.h5").exists()
+    for extra, command in (("tensorflow", ("export", "--format", "keras")), ("onnx", ("export",))):
+        refused = run(*command, cwd=tmp_path)
+        assert_refused(refused, "is not installed", how.replace("[tensorflow]", f"[{extra}]"))
     how = how.replace("[tensorflow]", "[app]")
     assert_refused(run("app", "--port", 0, cwd=tmp_path), "is not installed", how)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import openvino
 import pytest
 from conftest import (
     ROOT,
@@ -176,6 +177,26 @@ def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> N
     assert "openvino" in elsewhere.stderr and "tensorflow" not in elsewhere.stderr
     assert "keras" not in elsewhere.stderr.replace("engines.keras", "")
     assert not list(tmp_path.glob("cache/*int8*"))
+
+
+def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
+    done = run_script("-m breeds.commands.export", "models/i.safetensors", "--format", "openvino", cwd=copied)
+    assert done.returncode == 0, done.stderr
+    store, model = Store.open(copied / "features/i.h5"), load_model(copied / "models/i.safetensors")
+    paths = [Path(store.table.root, path) for path in store.table.path]
+    pixels = np.stack([decode(path.read_bytes(), 96) for path in paths])
+    core = openvino.Core()
+    network = core.read_model(copied / "models/i.xml")
+    for count in (1, 4):
+        network.reshape([count, 96, 96, 3])  # as docs/exports.md says
+        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        parts = [compiled(part) for part in np.split(pixels, len(pixels) // count)]
+        found = [np.concatenate([part[i] for part in parts]) for i in range(2)]
+        np.testing.assert_allclose(found[0], model.probabilities(store.features()), atol=1e-4)
+        np.testing.assert_allclose(found[1], model.unknown.excess(store.features()), atol=1e-4)
+    assert (copied / "models/i.bin").stat().st_size < 25e6
+    refused = run_script("-m breeds.commands.export", "--format", "openvino", "onnx", cwd=copied)
+    assert_refused(refused, "int8 network is OpenVINO's own, and ONNX Runtime would round it elsewhere")
 
 
 def test_the_map_of_an_int8_network_is_its_score(int8) -> None:

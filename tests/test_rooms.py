@@ -17,7 +17,7 @@ FLOORS = (
     ("sample",),
     ("app",),
     ("library",),
-    ("extraction", "training", "evaluation", "prediction", "preview", "review"),
+    ("exporting", "extraction", "training", "evaluation", "prediction", "preview", "review"),
     ("pages",),
     ("heads",),
     ("store",),

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": ("breeds.commands.train", "features to a model, in seconds"),
     "evaluate": ("breeds.commands.evaluate", "how good the model is, as numbers and as a page"),
     "predict": ("breeds.commands.predict", "what breed is it? Photos, folders, addresses on the web"),
+    "export": ("breeds.commands.export", "the whole classifier as a file for other programs"),
     "app": ("breeds.app.__main__", "the same in the browser, on this machine (needs breeds[app])"),
     "store": ("breeds.store.__main__", "what a store of features holds, and whether it is whole"),
     "demo": ("breeds.sample.demo", "the first four in a row, on drawn dogs (needs breeds[tensorflow])"),

@@ -46,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
     add("--no-corrections", action="store_true", default=False,
         help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
         "aside")  # fmt: skip
-    add("--export", choices=("joblib",),
-        help="also write a scikit-learn pipeline beside the model, for other programs "
-        "(default: no)")  # fmt: skip
+    add("--export", choices=("onnx", "openvino", "keras", "joblib"), nargs="+", metavar="FORMAT",
+        help=f"also write the whole classifier beside the model, for other programs, as {command('export')} "
+        "does: one or more of onnx, openvino, keras, joblib (default: no)")  # fmt: skip
     return result
 
 
@@ -96,12 +96,12 @@ def main() -> int:
     model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
     from breeds.errors import BreedsError
     from breeds.heads.model import save_model
-    from breeds.outputs import MODEL, PIPELINE, check_apart, check_output
+    from breeds.outputs import MODEL, check_output
     from breeds.store import Store
     from breeds.training import train
 
-    if arguments.head == "dense" and (arguments.C or arguments.export):
-        raise BreedsError("--C and --export belong to --head logistic; leave them out for the dense head.")
+    if arguments.head == "dense" and arguments.C:
+        raise BreedsError("--C belongs to --head logistic; leave it out for the dense head.")
     if arguments.compare and (arguments.C or arguments.views or arguments.balanced or arguments.export):
         raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
     if arguments.views and len(paths) > 1:
@@ -110,23 +110,23 @@ def main() -> int:
     if arguments.compare:
         return compare(store, arguments.seed)
     check_output(model_path, MODEL)
-    pipeline = model_path.with_suffix(".joblib") if arguments.export else None
-    if pipeline:
-        check_apart({"--model": model_path, "--export": pipeline})
-        check_output(pipeline, PIPELINE)
+    exports = {}
+    if arguments.export:
+        from breeds.exporting import export, plan
+
+        exports = plan(arguments.export, model_path, store.parts(), arguments.head)
     views = open_views(store) if arguments.views else []
     model = train(
         store, arguments.head, arguments.C, arguments.seed, arguments.val,
         arguments.balanced, arguments.keep, views,
     )  # fmt: skip
     save_model(model, model_path)
-    if pipeline:
-        from breeds.heads.export import export_joblib
-
-        export_joblib(model, pipeline)
     show(model, store)
-    if pipeline:
-        say(f"wrote {pipeline} (scikit-learn; Breeds never loads it)")
+    if exports:
+        from breeds.commands.export import show as show_exported
+
+        for exported in export(model, store, exports):
+            show_exported(exported)
     say(f"wrote {model_path}; next: {command('evaluate')}")
     return 0
 

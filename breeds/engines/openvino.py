@@ -66,10 +66,7 @@ class OpenvinoEngine:
         core = import_openvino().Core()
         if recipe.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BreedsError("--precision bf16: this CPU has no bfloat16 arithmetic; use fp32 or int8.")
-        if recipe.precision == "int8":
-            read = _read_int8(core, recipe, network)
-        else:
-            read = core.read_model(fp32_network(recipe, weights))
+        read = read_network(core, recipe, weights, network)
         self._cells = _add_map(read, recipe.backbone) if maps else None
         self._requests = _compile(core, read, recipe, threads or cores(), single)
 
@@ -109,6 +106,28 @@ class OpenvinoEngine:
         finally:
             for request in busy:
                 request.wait()
+
+
+def read_network(
+    core: Any, recipe: Recipe, weights: Callable[[], Weights], network: Callable[[], Network | None]
+) -> Any:
+    """Read the network of a recipe: uint8 (n, size, size, 3) to float32 (n, width), for a size to be set.
+
+    Parameters
+    ----------
+    core
+        OpenVINO's ``Core``.
+    weights, network
+        As `OpenvinoEngine` takes them.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be had.
+    """
+    if recipe.precision == "int8":
+        return _read_int8(core, recipe, network)
+    return core.read_model(fp32_network(recipe, weights))
 
 
 def _read_int8(core: Any, recipe: Recipe, network: Callable[[], Network | None]) -> Any:

@@ -65,6 +65,21 @@ class Detector:
         nearest, distance = _nearest(features, self.means, self.directions, self.weights)
         return np.asarray(distance - self.typical[nearest])
 
+    def terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return what the squared distance of a feature of unit length, u, to every class is made of.
+
+        Returns
+        -------
+        lighter, linear, constant
+            float64 (width, rank), (width, classes) and (classes,): the distance is
+            ``|u|² - |u @ lighter|² + u @ linear + constant``.
+        """
+        means = self.means.astype(np.float64)
+        lighter = _lighter(self.directions, self.weights)
+        along = means @ lighter
+        linear = 2 * (lighter @ along.T - means.T)
+        return lighter, linear, (means**2).sum(axis=1) - (along**2).sum(axis=1)
+
     def is_unknown(self, features: Floats) -> NDArray[np.bool_]:
         """Say of each photo, float32 (n, width), whether it is of none of the classes."""
         return np.asarray(self.excess(features) > self.threshold)
@@ -143,10 +158,15 @@ def _nearest(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the nearest class of each photo and the squared distance to it, shape (n,)."""
     unit, wide = _unit(features), means.astype(np.float64)
-    lighter = directions * np.sqrt(1 - weights.astype(np.float64))
+    lighter = _lighter(directions, weights)
     squared = _squared(unit, wide) - _squared(unit @ lighter, wide @ lighter)
     nearest = squared.argmin(axis=1)
     return nearest, squared[np.arange(len(nearest)), nearest]
+
+
+def _lighter(directions: Floats, weights: Floats) -> NDArray[np.float64]:
+    """Return the directions, each as long as the root of what a difference in it counts less."""
+    return np.asarray(directions * np.sqrt(1 - weights.astype(np.float64)))
 
 
 def _squared(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

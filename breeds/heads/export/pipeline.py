@@ -1,4 +1,4 @@
-"""A model as a scikit-learn pipeline, for people who want one. Breeds never loads it back."""
+"""A head as a scikit-learn pipeline, from features to probabilities. Breeds never loads it back."""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""The whole classifier as a file for other programs: pixels in, probabilities and a score for unknown out.
+
+Each module writes one format and can run what it wrote. `breeds.heads.export.openvino` puts network and head
+into one graph, and `breeds.heads.export.onnx` translates that graph; `breeds.heads.export.keras` builds the
+same of Keras's layers. `breeds.heads.export.pipeline` is the head alone, on features, for scikit-learn.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds import __version__
+from breeds.heads.model import Model
+
+#: The names of a file's input and outputs.
+PIXELS, PROBABILITIES, SCORE = "pixels", "probabilities", "unknown_score"
+#: The first word of every file's metadata, in the formats that have words.
+FORMAT = "breeds export 1"
+
+_UPRIGHT = (
+    "a photo's pixels are 8-bit RGB, upright by its EXIF orientation, transparency laid over white, then "
+)
+_SQUARE = {
+    "stretch": "squeezed to a square: image.resize((SIZE, SIZE), Image.Resampling.BILINEAR) in Pillow",
+    "crop": "its middle square resized: side = min(image.size), left = (image.width - side) // 2, "
+    "top = (image.height - side) // 2, image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, "
+    "left + side, top + side)) in Pillow",
+    "pad": "made a square with grey bars: ImageOps.pad(image, (SIZE, SIZE), Image.Resampling.BILINEAR, "
+    "color=(128, 128, 128)) in Pillow",
+}
+_OPTIMISTIC = (
+    "The weights have seen ImageNet, and Stanford Dogs and Kaggle's dog photos are ImageNet photos: accuracy "
+    "measured on those is optimistic."
+)
+_RANDOM = "The weights are random: the answers say nothing about real dogs."
+
+
+class Answers(NamedTuple):
+    """What a file says of photos.
+
+    Attributes
+    ----------
+    probabilities
+        Floats (n, classes).
+    score
+        By how much each photo is farther from its nearest class than is typical, floats (n,); None if the
+        model knows nothing of the unknown.
+    """
+
+    probabilities: NDArray[Any]
+    score: NDArray[Any] | None
+
+    def difference(self, other: Answers) -> float:
+        """Return the largest difference between two answers for the same photos, NaN if one is none."""
+        pairs = [(self.probabilities, other.probabilities)]
+        if self.score is not None and other.score is not None:
+            pairs.append((self.score, other.score))
+        return float(max(np.abs(a.astype(np.float64) - b).max() for a, b in pairs))
+
+
+def about(model: Model) -> dict[str, Any]:
+    """Return what a file says of itself: plain JSON values."""
+    size = str(model.recipe.size)
+    square = _SQUARE.get(model.recipe.resize, f"made a square as the resize rule {model.recipe.resize} says")
+    recipe, *also = [json.loads(recipe.to_json()) for recipe, _ in model.parts]
+    return {
+        "format": FORMAT,
+        "breeds": __version__,
+        "classes": model.classes,
+        "unknown_threshold": model.unknown.threshold if model.unknown else None,
+        "size": model.recipe.size,
+        "resize": _UPRIGHT + square.replace("SIZE", size),
+        "recipe": recipe,
+        "also": also,
+        "head": model.kind,
+        "temperature": model.temperature,
+        "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
+    }
+
+
+def as_texts(model: Model) -> dict[str, str]:
+    """Return `about` for formats that have only text, of which none is more than ASCII.
+
+    Sentences stand as they are, all else is JSON.
+    """
+    plain = ("format", "breeds", "resize", "head", "caveat")
+    return {name: value if name in plain else json.dumps(value) for name, value in about(model).items()}

@@ -1,0 +1,146 @@
+"""Network and head as one network of OpenVINO: pixels in, probabilities and the score for unknown out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.engines.convert import import_openvino
+from breeds.files import commit, temporary_beside
+from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, as_texts
+from breeds.heads.model import Model
+
+#: What the network is called, by which its file is known.
+NAME = "breeds classifier"
+# Without it OpenVINO may compute in bf16 where the CPU can, and the file cannot ask for it.
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+#: The least length by which a feature is divided, as in `breeds.heads.unknown`.
+SHORTEST = 1e-12
+
+
+def classifier(model: Model, networks: Sequence[Any]) -> Any:
+    """Put a model's networks and its head into one network.
+
+    Parameters
+    ----------
+    networks
+        The network of each of the model's recipes, uint8 (n, size, size, 3) to float32 (n, width), all of
+        the same size. They become parts of what is returned.
+
+    Returns
+    -------
+    openvino.Model
+        From `PIXELS`, uint8 (n, size, size, 3), to `PROBABILITIES`, float32 (n, classes), and `SCORE`,
+        float32 (n,), if the model has a detector. n is any number but for int8, where it is 1 until
+        ``reshape`` sets another: where n is open OpenVINO rounds elsewhere, which is another network.
+    """
+    ov = import_openvino()
+    from openvino import opset8 as ops
+
+    fixed = any(recipe.precision == "int8" for recipe, _ in model.parts)
+    shape = [1 if fixed else -1, model.recipe.size, model.recipe.size, 3]
+    pixels = ops.parameter(shape, ov.Type.u8, name=PIXELS)
+    pixels.output(0).get_tensor().set_names({PIXELS})
+    features = []
+    for network in networks:
+        network.reshape(shape)
+        for target in network.input(0).get_target_inputs():
+            target.replace_source_output(pixels.output(0))
+        features.append(network.output(0).get_node().input_value(0))
+    joined = ops.concat(features, 1) if len(features) > 1 else features[0]
+    outputs = {PROBABILITIES: _probabilities(ops, model, joined)}
+    if model.unknown is not None:
+        outputs[SCORE] = _score(ops, model, joined)
+    for name, node in outputs.items():
+        node.output(0).get_tensor().set_names({name})
+    whole = ov.Model([ops.result(node) for node in outputs.values()], [pixels], NAME)
+    for name, text in as_texts(model).items():
+        whole.set_rt_info(text, ["breeds", name])
+    return whole
+
+
+def _constant(ops: Any, array: Any) -> Any:
+    return ops.constant(np.asarray(array, dtype=np.float32))
+
+
+def _probabilities(ops: Any, model: Model, features: Any) -> Any:
+    """Do what `Model.probabilities` does."""
+    centred = ops.subtract(features, _constant(ops, model.mean[None]))
+    values = ops.divide(centred, _constant(ops, model.scale[None]))
+    for number, (weights, bias) in enumerate(model.layers):
+        values = ops.relu(values) if number else values
+        product = ops.matmul(values, _constant(ops, weights), False, False)
+        values = ops.add(product, _constant(ops, bias[None]))
+    return ops.softmax(ops.divide(values, _constant(ops, [[model.temperature]])), 1)
+
+
+def _score(ops: Any, model: Model, features: Any) -> Any:
+    """Do what `breeds.heads.unknown.Detector.excess` does."""
+    assert model.unknown is not None
+    lighter, linear, constant = model.unknown.terms()
+    axis = ops.constant(np.array([1]))
+
+    def squared_length(rows: Any) -> Any:
+        return ops.reduce_sum(ops.multiply(rows, rows), axis, keep_dims=True)
+
+    length = ops.maximum(ops.sqrt(squared_length(features)), _constant(ops, [[SHORTEST]]))
+    unit = ops.divide(features, length)
+    rest = ops.subtract(
+        squared_length(unit),
+        squared_length(ops.matmul(unit, _constant(ops, lighter), False, False)),
+    )
+    product = ops.add(ops.matmul(unit, _constant(ops, linear), False, False), _constant(ops, constant[None]))
+    nearest = ops.topk(ops.add(product, rest), ops.constant(np.array(1)), 1, "min", "value")
+    typical = ops.gather(_constant(ops, model.unknown.typical), nearest.output(1), ops.constant(np.array(0)))
+    return ops.squeeze(ops.subtract(nearest.output(0), typical), axis)
+
+
+def run(network: Any, batches: Sequence[NDArray[np.uint8]]) -> Answers:
+    """Run a network on batches of photos, uint8 (n, size, size, 3), each of any number."""
+    if network.input(0).get_partial_shape().is_static:  # int8: one photo at a time
+        batches = [photo[None] for batch in batches for photo in batch]
+    compiled = import_openvino().Core().compile_model(network, "CPU", _EXACT)
+    found = [compiled(batch) for batch in batches]
+    probabilities, *score = [
+        np.concatenate([np.array(outputs[number]) for outputs in found])
+        for number in range(len(compiled.outputs))
+    ]
+    return Answers(probabilities, score[0] if score else None)
+
+
+def files(path: Path) -> tuple[Path, Path]:
+    """Return the two files of a network: its description, `path`, and the numbers beside it."""
+    return path, path.with_suffix(".bin")
+
+
+@contextmanager
+def written(network: Any, path: Path) -> Iterator[Any]:
+    """Write a network aside and give it as it is read back; if nothing is wrong then, it gets its name.
+
+    A kill leaves the old files or the new ones, or none with the name `path`, but never one of each.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    ov = import_openvino()
+    description, numbers = files(path)
+    with temporary_beside(description) as xml, temporary_beside(numbers) as bin_:
+        with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
+            saved = files(Path(folder, "network.xml"))
+            ov.save_model(network, saved[0], compress_to_fp16=False)
+            for source, target in zip(saved, (xml, bin_), strict=True):
+                shutil.copyfile(source, target)
+        yield ov.Core().read_model(xml.read_bytes(), bin_.read_bytes())
+        Path(os.path.realpath(description)).unlink(missing_ok=True)
+        commit(bin_, numbers)
+        commit(xml, description)
