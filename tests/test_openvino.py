@@ -189,7 +189,8 @@ def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
     network = core.read_model(copied / "models/i.xml")
     for count in (1, 4):
         network.reshape([count, 96, 96, 3])  # as docs/exports.md says
-        compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        compiled = core.compile_model(network, "CPU", settings)
         parts = [compiled(part) for part in np.split(pixels, len(pixels) // count)]
         found = [np.concatenate([part[i] for part in parts]) for i in range(2)]
         np.testing.assert_allclose(found[0], model.probabilities(store.features()), atol=1e-4)
