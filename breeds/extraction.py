@@ -30,10 +30,12 @@ from breeds.store import (
     assemble,
     check_recipe,
     lock_file,
+    refer,
     shard_folder,
 )
 from breeds.store.calibration import calibrated
 from breeds.store.columns import PACKED, Keys, Names, Rows, Texts
+from breeds.store.shards import SHARD_ROWS
 
 #: A store takes photos of another folder than its own if so large a share of the smaller set is common.
 SAME_PHOTOS = 0.5
@@ -149,6 +151,7 @@ def extract(
     workers: int = 2,
     trust_mtime: bool = False,
     plain: Path | None = None,
+    in_one: bool | None = None,
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
@@ -168,6 +171,9 @@ def extract(
         Take a file whose path, size and time have not changed for unchanged, without reading it.
     plain
         For a view: the store of the photos as they are, whose int8 network it shares.
+    in_one
+        Put all features together in the store's file, or leave them in its shards; None leaves a store as it
+        is, and a new one is put together.
 
     Raises
     ------
@@ -195,15 +201,19 @@ def extract(
         if old is not None:
             _refuse_another_data_set(store, old.table, table)
         recipe, network = calibrated(recipe, store, old, plain, table, lambda: weights)
-        index = _index(recipe, old, store, table)
+        was_in_one = old is None or old.shards is None
+        in_one = was_in_one if in_one is None else in_one
+        moved = in_one != was_in_one
+        index = _index(recipe, old, store, table, in_one)
         with Pipeline(
             lambda: open_engine(recipe, lambda: weights, asked.engine, network), workers
         ) as pipeline:
             table, new = _extract_missing(table, index, shard_folder(store), pipeline)
         _refuse_nothing_left(table)
         changed = old is None or bool(old.damage()) or old.table != table
-        if changed:
-            assemble(store, table, index, pipeline.name or (old.engine if old else ""))
+        if changed or moved:
+            write = assemble if in_one else refer
+            write(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(
         store=store,
         recipe=recipe,
@@ -241,21 +251,36 @@ def _open_old(store: Path, recipe: Recipe) -> Store | None:
     return old
 
 
-def _index(recipe: Recipe, old: Store | None, store: Path, table: Table) -> FeatureIndex:
+def _index(recipe: Recipe, old: Store | None, store: Path, table: Table, in_one: bool) -> FeatureIndex:
     """Return where the features at hand are: in the store, and in its shards if that is not enough.
 
     Nothing is taken from a store whose features do not match their checksum. Photos that could not be
-    decoded were looked for in the shards then, and are not again.
+    decoded were looked for in the shards then, and are not again. If they are not to be `in_one` file, those
+    that only the store has are put into shards.
     """
-    index = FeatureIndex(recipe)
+    index, folder = FeatureIndex(recipe), shard_folder(store)
     if old is not None:
         check_recipe(store, old.recipe, recipe)
-        if not old.damage():
-            index.add_file(store, old.table.key, old.features_sha256)
+    sound = old is not None and not old.damage()
+    if old is not None and sound and (in_one or old.shards is not None):
+        old.count_in(index)
     known_bad = np.isin(table.key.packed, old.table.bad_keys.packed) if old else False
     if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
-        index.add_shards(shard_folder(store))
+        index.add_shards(folder, {source.path for source in index.places(Keys.of([]))[0]})
+    if old is not None and sound and not in_one and old.shards is None:
+        _move_into_shards(old, table, index, folder)
     return index
+
+
+def _move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path) -> None:
+    """Put features that only a store has into shards."""
+    writer = ShardWriter(folder, index.recipe, index)
+    wanted = np.flatnonzero(index.lacks(old.table.key) & np.isin(old.table.key.packed, table.key.packed))
+    for start in range(0, len(wanted), SHARD_ROWS):
+        rows = wanted[start : start + SHARD_ROWS]
+        for row, feature in zip(rows.tolist(), old.features(rows), strict=True):
+            writer.add(old.table.key[row], old.table.path[row], feature, old.engine)
+    writer.commit(old.engine)
 
 
 def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:

@@ -17,6 +17,7 @@ import pytest
 from conftest import MakeStore, assert_refused, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import seal
 
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
@@ -89,7 +90,9 @@ def test_the_recipe_and_the_versions_are_attributes(store: Path, random_recipe: 
         assert Recipe.from_json(f.attrs["recipe"]) == recipe
         assert f.attrs["recipe_sha256"].decode() == recipe.digest
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
-        assert f.attrs["features_sha256"].decode() == hashlib.sha256(f["features"][:].tobytes()).hexdigest()
+        digests = f["block_sha256"][:].tobytes()
+        assert digests == hashlib.sha256(f["features"][:].tobytes()).digest()  # of sixteen rows each
+        assert f.attrs["features_sha256"].decode() == hashlib.sha256(digests).hexdigest()
 
 
 def test_more_rows_than_a_block_come_back_as_they_were(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_the_index_knows_the_first_place_of_every_key(blocks: list[list[int]]) -
     index, first = FeatureIndex(RECIPE), {}
     for number, block in enumerate(blocks):
         keys = [hashlib.sha256(bytes([value])).hexdigest() for value in block]
-        index.add_file(Path(str(number)), keys)
+        index.add_file(Path(str(number)), keys, "")
         for row, key in enumerate(keys):
             first.setdefault(key, (number, row))
     wanted = [hashlib.sha256(bytes([value])).hexdigest() for value in range(41)]
@@ -583,8 +586,7 @@ def test_a_truncated_store_is_refused(
 def test_features_that_are_not_finite_are_refused_by_name(store: Path, value: float) -> None:
     with h5py.File(store, "r+") as f:  # as if it had been written so
         f["features"][3, 5] = value
-        f.attrs["features_sha256"] = np.bytes_(hashlib.sha256(f["features"][:].tobytes()).hexdigest())
-        del f.attrs["table_sha256"]
+        seal(f)
     for rows in (None, np.array([4, 3])):
         with pytest.raises(BreedsError, match=r"not finite numbers, .* first those of samoyed/0003\.jpg"):
             Store.open(store).features(rows)

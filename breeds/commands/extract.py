@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
         help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
+    add("--assemble", action=argparse.BooleanOptionalAction, default=None,
+        help="put all features together in the store's file, or leave them in its shards, where new ones "
+        "are added without writing the rest again (default: as it is; a new store is put together)")  # fmt: skip
     add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
         help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
         "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
@@ -88,7 +91,17 @@ def main() -> int:
         target = store if view == ORIGINAL else cli.view_store(store, view)
         asked = Asked(view=view, **decided)
         codes.append(
-            show(extract(selection, target, asked, arguments.workers, arguments.trust_mtime, plain=store))
+            show(
+                extract(
+                    selection,
+                    target,
+                    asked,
+                    arguments.workers,
+                    arguments.trust_mtime,
+                    plain=store,
+                    in_one=arguments.assemble,
+                )
+            )
         )
     say(f"next: {command('train')}")
     return max(codes)

@@ -85,10 +85,13 @@ class FeatureSource:
         if not cached or self._opened is None:
             return {}
         try:
-            damage = self._opened.damage()
-            if not damage:
+            if not (self._opened.is_first and self._opened.damage()):  # else what is read is compared
                 return dict(zip(cached, self._index.read(cached), strict=True))
-            mention(f"{self._store} is damaged ({damage}): its photos are computed again")
+        except BreedsError:
+            pass
+        try:
+            if damage := self._opened.damage():
+                mention(f"{self._store} is damaged ({damage}): its photos are computed again")
         except BreedsError:  # not there any more, or another
             pass
         self._index = FeatureIndex(self._recipe)
@@ -104,5 +107,5 @@ class FeatureSource:
             return index
         if store.recipe.digest == self._recipe.digest:
             self._opened = store
-            index.add_file(self._store, store.table.key, store.features_sha256)
+            store.count_in(index)
         return index

@@ -1,6 +1,6 @@
 """The feature store: features cached by photo and recipe, in HDF5, never half-written."""
 
-from breeds.store.file import Store, assemble, verify
+from breeds.store.file import Store, assemble, refer, verify
 from breeds.store.hdf5 import versions
 from breeds.store.shards import (
     FeatureIndex,
@@ -21,6 +21,7 @@ __all__ = [
     "check_recipe",
     "list_shards",
     "lock_file",
+    "refer",
     "shard_folder",
     "verify",
     "versions",

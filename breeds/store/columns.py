@@ -92,7 +92,7 @@ class Keys(Column):
 
     def first_rows(self) -> Rows:
         """Return the first row of each different key, in the order of rows."""
-        return np.sort(np.unique(self.packed, return_index=True)[1])
+        return np.sort(first_of_each(self.packed))
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -126,6 +126,16 @@ class Texts(Column):
             joined += text
             ends.append(len(joined))
         return Texts(np.frombuffer(joined, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64))
+
+    @staticmethod
+    def of_padded(blocks: Iterable[NDArray[np.bytes_]]) -> Texts:
+        """Pack texts that come padded with zeros to one length, S (n,) each block."""
+        joined, lengths = bytearray(), [np.zeros(1, dtype=np.int64)]
+        for block in blocks:
+            lengths.append(np.char.str_len(block).astype(np.int64))
+            letters = block.view(np.uint8).reshape(len(block), block.dtype.itemsize)
+            joined += letters[np.arange(letters.shape[1]) < lengths[-1][:, None]].tobytes()
+        return Texts(np.frombuffer(joined, dtype=np.uint8), np.concatenate(lengths).cumsum())
 
     def take(self, rows: ArrayLike) -> Texts:
         """Return the texts of these rows."""
@@ -175,6 +185,19 @@ class Names(Column):
         rank = np.array([place[text] for text in number], dtype=np.int32)
         return Names(names, rank[np.frombuffer(codes, dtype=np.int32)])
 
+    @staticmethod
+    def of_padded(blocks: Iterable[NDArray[np.bytes_]]) -> Names:
+        """Pack texts that come padded with zeros to one length, S (n,) each block."""
+        texts: list[str] = []
+        lengths: list[NDArray[np.intp]] = []
+        for block in blocks:  # where rows go by folder, few differ from the row before
+            starts = np.flatnonzero(np.append(True, block[1:] != block[:-1]))
+            texts += map(os.fsdecode, block[starts].tolist())
+            lengths.append(np.diff(np.append(starts, len(block))))
+        runs = Names.of(texts)
+        total = np.concatenate([*lengths, np.zeros(0, dtype=np.intp)])
+        return Names(runs.names, np.repeat(runs.codes, total))
+
     def take(self, rows: ArrayLike) -> Names:
         """Return the texts of these rows."""
         used, codes = np.unique(self.codes[np.asarray(rows, dtype=np.intp)], return_inverse=True)
@@ -198,6 +221,40 @@ class Names(Column):
 
     def _arrays(self) -> tuple[ArrayLike, ...]:
         return self.names, self.codes
+
+
+def order_of(packed: NDArray[np.bytes_]) -> Rows:
+    """Return the rows of packed keys as they sort, equal ones as they came.
+
+    Digests differ in their first bytes, and whole numbers sort ten times as fast.
+    """
+    begin = np.ascontiguousarray(packed).view(np.uint8).reshape(-1, PACKED.itemsize)[:, :8]
+    number = np.ascontiguousarray(begin).view(">u8").ravel().astype(np.uint64)
+    order = np.argsort(number, kind="stable")
+    alike = np.flatnonzero(number[order[1:]] == number[order[:-1]])
+    if (packed[order[alike + 1]] != packed[order[alike]]).any():
+        return np.argsort(packed, kind="stable")
+    return order
+
+
+def first_of_each(packed: NDArray[np.bytes_]) -> Rows:
+    """Return the first row of each different packed key, in the order of the keys."""
+    order = order_of(packed)
+    there = packed[order]
+    first: Rows = order[np.append(True, there[1:] != there[:-1])[: len(order)]]
+    return first
+
+
+def by_value(numbers: NDArray[np.int32]) -> list[Rows]:
+    """Return the rows of each different number, in the order of the numbers.
+
+    Examples
+    --------
+    >>> [rows.tolist() for rows in by_value(np.array([7, 3, 7], dtype=np.int32))]
+    [[1], [0, 2]]
+    """
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else []
 
 
 def locate(ordered: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> Rows:

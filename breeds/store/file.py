@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,14 +23,26 @@ from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
-from breeds.store.columns import Keys, Names, Texts, locate
+from breeds.store.columns import Keys, Names, Rows, Texts, locate, order_of
 from breeds.store.corrections import Corrections, corrections_path
-from breeds.store.shards import FeatureIndex, list_shards, read_shard, shard_folder
-from breeds.store.table import Table
+from breeds.store.shards import (
+    FeatureIndex,
+    Places,
+    Source,
+    is_shard_name,
+    list_shards,
+    read_shard,
+    replaced,
+    shard_folder,
+)
+from breeds.store.table import COLUMNS, Table, Unread, digest_of
 
-_FORMAT = "breeds store 1"
+#: Stores of the first format have one checksum for all features, and one for the table.
+_FORMATS = _FIRST, _FORMAT = ("breeds store 1", "breeds store 2")
 #: No network gives numbers of this size, and no arithmetic of a head survives them.
 LARGEST_FEATURE = 1e9
+#: The table of a store of so many photos is read when a column is asked for, not when the store is opened.
+LARGE = 50_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,8 @@ class Store:
     """A store opened for reading; the features of the stores `also` follow in the same rows.
 
     `table` has the labels as they came, `corrected` the same with the words of people applied, if they were
-    asked for: training is on the latter, which photos it has is decided by the former.
+    asked for: training is on the latter, which photos it has is decided by the former. `shards` says where
+    the features are, if they are not in the store's own file.
     """
 
     path: Path
@@ -47,6 +62,8 @@ class Store:
     table: Table
     also: tuple[Store, ...] = ()
     corrections: Corrections = field(default_factory=Corrections)
+    shards: Places | None = None
+    is_first: bool = False
     # Whether the features have been compared with their checksum: what it says of `damage`.
     _known: list[str] = field(default_factory=list, repr=False, compare=False)
 
@@ -74,20 +91,25 @@ class Store:
     def damage(self) -> str:
         """Say what is wrong with the features, "" if they are what was written; read only the first time.
 
+        Features in shards are compared when they are read; of these it is said only which are gone.
+
         Raises
         ------
         BreedsError
             If they cannot be read just now, or the file was replaced since it was opened.
         """
         if not self._known:
-            with self._opened() as file:
-                self._known.append(_damage(file, self.features_sha256))
+            if self.shards is not None:
+                self._known.append(self.shards.gone())
+            else:
+                with self._opened() as file:
+                    self._known.append(_damage(file, self.features_sha256, self.is_first))
         return self._known[0]
 
-    def features(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+    def features(self, rows: Rows | None = None) -> NDArray[np.float32]:
         """Return the features of `rows` (all by default), float32 (n, width).
 
-        The first time all of them are compared with their checksum.
+        They are compared with their checksum: of a store of the first format all, the first time.
 
         Raises
         ------
@@ -95,13 +117,8 @@ class Store:
             If the file is damaged, or was replaced since it was opened, or a feature is not finite or
             absurdly large.
         """
-        with self._opened() as file:
-            if not self._known:
-                self._known.append(_damage(file, self.features_sha256))
-            if self._known[0]:
-                raise hdf5.DamagedError(self._known[0])
-            source = hdf5.features(file)
-            found = hdf5.read_block(source) if rows is None else hdf5.read_rows(source, np.asarray(rows))
+        rows = None if rows is None else np.asarray(rows, dtype=np.intp)
+        found = self._own(rows)
         largest = np.maximum(found.max(axis=1, initial=0), -found.min(axis=1, initial=0))
         bad = np.flatnonzero(~(largest < LARGEST_FEATURE))  # also what is not a number
         if len(bad):
@@ -115,14 +132,33 @@ class Store:
         keys = self.table.key if rows is None else self.table.key.take(rows)
         return np.hstack([found, *(other.features_of(keys) for other in self.also)])
 
+    def _own(self, rows: Rows | None) -> NDArray[np.float32]:
+        """Return the features of this store alone, compared with their checksums."""
+        if self.shards is not None:
+            return self.shards.read(np.arange(len(self.table)) if rows is None else rows)
+        if self.is_first and self.damage():
+            raise hdf5.damaged(self.path, self.damage())
+        with self._opened() as file:
+            if not self.is_first:
+                return hdf5.gather(file, self.features_sha256, rows)
+            source = hdf5.features(file)
+            return hdf5.read_block(source) if rows is None else hdf5.read_rows(source, rows)
+
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
         """Open the file again, if it is still the same store."""
         with hdf5.open_hdf5(self.path) as file:
             same = hdf5.is_store_of(file, self.recipe, self.features_sha256)
-            if not (same and hdf5.holds(file, self.table.key)):
-                raise BreedsError(f"{self.path} was replaced while it was being read; run the command again.")
+            if not (same and (not self.is_first or hdf5.holds(file, self.table.key))):
+                raise replaced(self.path)
             yield file
+
+    def count_in(self, index: FeatureIndex) -> None:
+        """Let an index know where the features are."""
+        if self.shards is not None:
+            index.add_places(self.shards.sources, self.table.key, self.shards.file, self.shards.row)
+        else:
+            index.add_file(self.path, self.table.key, self.features_sha256)
 
     def features_of(self, keys: Sequence[str]) -> NDArray[np.float32]:
         """Return the features of the photos with these keys, float32 (len(keys), width).
@@ -133,7 +169,7 @@ class Store:
             If the store lacks one of them.
         """
         own = self.table.key.packed
-        order = np.argsort(own, kind="stable")
+        order = order_of(own)
         at = locate(own[order], Keys.of(keys).packed)
         missing = int((at < 0).sum())
         if missing:
@@ -159,59 +195,142 @@ class Store:
 
 
 def _read_store(path: Path, file: h5py.File) -> Store:
-    """Read everything but the features; stores written before the table had a checksum have none."""
+    """Read everything but the features, and of a large table but its columns."""
     if not hdf5.has(file, "format"):
         raise hdf5.ForeignError("it is an HDF5 file of something else")
-    if (found := hdf5.read_attribute(file, "format")) != _FORMAT:
+    if (found := hdf5.read_attribute(file, "format")) not in _FORMATS:
         raise hdf5.ForeignError(f"its format is {found!r}, and this version reads {_FORMAT!r}")
     engine, created, digest = (hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256"))
-    recipe, table = hdf5.read_recipe(file), _read_table(file)
-    known = hdf5.read_attribute(file, "table_sha256") if hdf5.has(file, "table_sha256") else ""
-    if known and known != _table_digest(table, recipe, digest):
-        raise hdf5.DamagedError("the table does not match its checksum")
-    return Store(path, recipe, engine, created, digest, table)
+    recipe = hdf5.read_recipe(file)
+    if found == _FIRST:
+        return Store(path, recipe, engine, created, digest, _first_table(file, recipe, digest), is_first=True)
+    about = _read_about(file, recipe, digest)
+    table = _table(path, file, about)
+    shards = _places(path, file, about, recipe) if "shard" in about["columns"] else None
+    if shards is None and len(hdf5.features(file)) != len(table):
+        raise hdf5.DamagedError("it has not as many features as photos")
+    return Store(path, recipe, engine, created, digest, table, shards=shards)
 
 
-def _table_digest(table: Table, recipe: Recipe, features_sha256: str) -> str:
-    """Return the SHA-256 that binds a table to its recipe and to the features of its rows."""
-    return hashlib.sha256(f"{table.digest()} {recipe.to_json()} {features_sha256}".encode()).hexdigest()
-
-
-def _damage(file: h5py.File, features_sha256: str) -> str:
-    """Say what is wrong with the features in `file`, "" if nothing is."""
-    try:
-        same = hdf5.digest(hdf5.features(file)) == features_sha256
-    except hdf5.DamagedError as error:
-        return f"its features cannot be read: {error}"
-    return "" if same else "the features do not match their checksum"
-
-
-def _read_table(file: h5py.File) -> Table:
-    """Read the table of a store; stores written before bad keys were remembered have none."""
+def _first_table(file: h5py.File, recipe: Recipe, features_sha256: str) -> Table:
+    """Read the table of a store of the first format; the oldest have no checksum of it, and no bad keys."""
     rows = len(hdf5.features(file))
-    quarantine = _read_quarantine(file)
-    return Table(
-        root=hdf5.read_attribute(file, "root"),
-        weights_path=hdf5.read_attribute(file, "weights_path"),
-        key=hdf5.read_keys(file, rows=rows),
-        path=Texts.of_bytes(hdf5.read_text(file, "path", rows)),
-        label=Names.of(map(os.fsdecode, hdf5.read_text(file, "label", rows))),
-        split=Names.of(map(os.fsdecode, hdf5.read_text(file, "split", rows))),
-        size=hdf5.read_numbers(file, "size", rows),
-        mtime_ns=hdf5.read_numbers(file, "mtime_ns", rows),
-        quarantine=quarantine,
-        bad_keys=hdf5.read_keys(file, "bad_key") if hdf5.has(file, "bad_key") else Keys.of([]),
-    )
+    columns = {name: _COLUMNS[name](file, name, rows) for name in COLUMNS}
+    root, weights_path = (hdf5.read_attribute(file, name) for name in ("root", "weights_path"))
+    bad = hdf5.read_keys(file, "bad_key") if hdf5.has(file, "bad_key") else Keys.of([])
+    table = Table(root, weights_path, **columns, quarantine=_read_quarantine(file), bad_keys=bad)
+    known = hdf5.read_attribute(file, "table_sha256") if hdf5.has(file, "table_sha256") else ""
+    bound = f"{table.digest()} {recipe.to_json()} {features_sha256}"
+    if known and known != hashlib.sha256(bound.encode()).hexdigest():
+        raise hdf5.DamagedError("the table does not match its checksum")
+    return table
+
+
+#: What reads a column of so many rows (None: any number), by its name in the table and in the file.
+_COLUMNS: dict[str, Callable[[h5py.File, str, int | None], Any]] = {
+    "key": hdf5.read_keys,
+    "path": lambda file, name, rows: Texts.of_padded(hdf5.read_text(file, name, rows)),
+    "label": lambda file, name, rows: Names.of_padded(hdf5.read_text(file, name, rows)),
+    "split": lambda file, name, rows: Names.of_padded(hdf5.read_text(file, name, rows)),
+    "size": hdf5.read_numbers,
+    "mtime_ns": hdf5.read_numbers,
+    "bad_keys": hdf5.read_keys,
+    "shard": hdf5.read_numbers,
+    "shard_row": hdf5.read_numbers,
+}
+
+
+def _read_about(file: h5py.File, recipe: Recipe, features_sha256: str) -> dict[str, Any]:
+    """Read what a store says of itself: ``rows``, ``root``, ``weights_path``, and each column's checksum.
+
+    It is bound to the recipe and to the features by one checksum over all of it.
+    """
+    text = hdf5.read_attribute(file, "about")
+    if hdf5.read_attribute(file, "table_sha256") != _bound(text, recipe, features_sha256):
+        raise hdf5.DamagedError("the table does not match its checksum")
+    try:
+        about: dict[str, Any] = json.loads(text)
+        wanted = {"rows": int, "bad": int, "root": str, "weights_path": str, "columns": dict}
+        if any(type(about[name]) is not kind for name, kind in wanted.items()) or about["rows"] < 0:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise hdf5.DamagedError("what it says of itself cannot be read") from None
+    return about
+
+
+def _bound(about: str, recipe: Recipe, features_sha256: str) -> str:
+    return hashlib.sha256(f"{about} {recipe.to_json()} {features_sha256}".encode()).hexdigest()
+
+
+def _table(path: Path, file: h5py.File, about: dict[str, Any]) -> Table:
+    """Return the table, whose columns are read now, or when they are asked for if they are large."""
+    columns = {name: _column(path, file, about, name) for name in (*COLUMNS, "bad_keys")}
+    table = Table(about["root"], about["weights_path"], **columns, quarantine=_read_quarantine(file))
+    if digest_of(table.quarantine) != about["columns"].get("quarantine"):
+        raise hdf5.DamagedError("the table does not match its checksum")
+    return table
+
+
+def _column(path: Path, file: h5py.File, about: dict[str, Any], name: str) -> Any:
+    """Return a column of a store, `Unread` if it is large."""
+    rows, known = about["bad" if name == "bad_keys" else "rows"], about["columns"].get(name)
+    table_sha256 = hdf5.read_attribute(file, "table_sha256")
+
+    def read(file: h5py.File) -> Any:
+        values = _COLUMNS[name](file, name, rows)
+        if digest_of(values) != known:
+            raise hdf5.DamagedError("the table does not match its checksum")
+        return values
+
+    def read_later() -> Any:
+        with hdf5.open_hdf5(path) as again:
+            if not hdf5.has(again, "table_sha256") or (
+                hdf5.read_attribute(again, "table_sha256") != table_sha256
+            ):
+                raise replaced(path)
+            return read(again)
+
+    return read(file) if rows < LARGE else Unread(rows, read_later)
+
+
+def _places(path: Path, file: h5py.File, about: dict[str, Any], recipe: Recipe) -> Places:
+    """Return where the features of a store are that has none in its own file."""
+    names, digests = (Texts.of_padded(hdf5.read_text(file, name)) for name in ("shard_name", "shard_sha256"))
+    known = about["columns"]
+    if (digest_of(names), digest_of(digests)) != (known.get("shard_name"), known.get("shard_sha256")):
+        raise hdf5.DamagedError("the table does not match its checksum")
+    if not all(map(is_shard_name, names)) or len(names) != len(digests):
+        raise hdf5.DamagedError("it names files that are no shards")
+    folder = shard_folder(path)
+    sources = tuple(Source(folder / name, digest) for name, digest in zip(names, digests, strict=True))
+    number, row = (_column(path, file, about, name) for name in ("shard", "shard_row"))
+    return Places(path, recipe, sources, number, row)
 
 
 def _read_quarantine(file: h5py.File) -> list[tuple[str, str]]:
     found = []
-    columns = [hdf5.read_text(file, f"quarantine_{column}") for column in ("path", "reason")]
+    columns = [
+        (text for block in hdf5.read_text(file, f"quarantine_{column}") for text in block.tolist())
+        for column in ("path", "reason")
+    ]
     for path, reason in zip_longest(*columns):
         if not path or not reason:  # a file may claim any number of empty ones
             raise hdf5.DamagedError("quarantine_path and quarantine_reason do not fit each other")
         found.append((os.fsdecode(path), os.fsdecode(reason)))
     return found
+
+
+def _damage(file: h5py.File, features_sha256: str, is_first: bool) -> str:
+    """Say what is wrong with the features in `file`, "" if nothing is."""
+    try:
+        if not is_first:
+            for _ in hdf5.read_checked(file, features_sha256):
+                pass
+        elif hdf5.digest(hdf5.features(file)) != features_sha256:
+            return "the features do not match their checksum"
+    except hdf5.DamagedError as error:
+        return f"its features cannot be read: {error}"
+    return ""
 
 
 def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
@@ -224,29 +343,81 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
     BreedsError
         If a source is damaged or `path` cannot be written.
     """
-    width = index.read(table.key[:1]).shape[1]
-    digest = hashlib.sha256()
     with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
-        hdf5.write_attribute(file, "format", _FORMAT)
-        hdf5.write_attribute(file, "root", table.root)
-        hdf5.write_attribute(file, "weights_path", table.weights_path)
-        hdf5.write_attribute(file, "created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-        hdf5.write_provenance(file, index.recipe, engine)
-        hdf5.write_keys(file, table.key)
-        for name in ("path", "label", "split"):
-            hdf5.write_text(file, name, getattr(table, name))
-        for name in ("size", "mtime_ns"):
-            hdf5.write_column(file, name, getattr(table, name))
-        hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
-        hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
-        hdf5.write_keys(file, table.bad_keys, "bad_key")
-        features = hdf5.create_features(file, len(table), width)
+        width = index.read(table.key[:1]).shape[1]
+        features, digests = hdf5.create_features(file, len(table), width), bytearray()
         for start in range(0, len(table), hdf5.FEATURE_ROWS):
             block = index.read(table.key[start : start + hdf5.FEATURE_ROWS])
             features[start : start + len(block)] = block
-            digest.update(block.tobytes())
-        hdf5.write_attribute(file, "features_sha256", digest.hexdigest())
-        hdf5.write_attribute(file, "table_sha256", _table_digest(table, index.recipe, digest.hexdigest()))
+            digests += hdf5.block_digests(block)
+        _write_table(file, table, index.recipe, engine, hdf5.write_digests(file, bytes(digests)), {})
+
+
+def refer(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
+    """Write the store `path` without features: the rows of `table`, and in which shard each one's are.
+
+    Raises
+    ------
+    BreedsError
+        If `path` cannot be written.
+    ValueError
+        If `index` has a feature elsewhere than in the shards of `path`.
+    """
+    sources, file_numbers, rows = index.places(table.key)
+    used, shard = np.unique(file_numbers, return_inverse=True)
+    shards = [sources[number] for number in used]
+    if any(source.is_store or source.path.parent != shard_folder(path) for source in shards):
+        raise ValueError("features that are in no shard")
+    columns: dict[str, NDArray[np.int64] | Texts] = {
+        "shard": shard.astype(np.int64),
+        "shard_row": rows.astype(np.int64),
+        "shard_name": Texts.of(source.path.name for source in shards),
+        "shard_sha256": Texts.of(source.features_sha256 for source in shards),
+    }
+    features_sha256 = hashlib.sha256(" ".join(map(digest_of, columns.values())).encode()).hexdigest()
+    with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
+        _write_table(file, table, index.recipe, engine, features_sha256, columns)
+
+
+def _write_table(
+    file: h5py.File,
+    table: Table,
+    recipe: Recipe,
+    engine: str,
+    features_sha256: str,
+    more: dict[str, NDArray[np.int64] | Texts],
+) -> None:
+    """Write all but the features, with `more` columns, and what binds it to them."""
+    hdf5.write_attribute(file, "format", _FORMAT)
+    hdf5.write_attribute(file, "created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    hdf5.write_provenance(file, recipe, engine)
+    hdf5.write_keys(file, table.key)
+    hdf5.write_keys(file, table.bad_keys, "bad_keys")
+    for name in ("path", "label", "split"):
+        hdf5.write_text(file, name, getattr(table, name))
+    for name in ("size", "mtime_ns"):
+        hdf5.write_column(file, name, getattr(table, name))
+    for name, column in more.items():
+        if isinstance(column, Texts):
+            hdf5.write_text(file, name, column)
+        else:
+            hdf5.write_column(file, name, column)
+    hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
+    hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
+    about = {
+        "rows": len(table),
+        "bad": len(table.bad_keys),
+        "root": table.root,
+        "weights_path": table.weights_path,
+        "columns": {
+            **{name: digest_of(getattr(table, name)) for name in (*COLUMNS, "quarantine", "bad_keys")},
+            **{name: digest_of(column) for name, column in more.items()},
+        },
+    }
+    text = json.dumps(about, sort_keys=True)
+    hdf5.write_attribute(file, "about", text)
+    hdf5.write_attribute(file, "features_sha256", features_sha256)
+    hdf5.write_attribute(file, "table_sha256", _bound(text, recipe, features_sha256))
 
 
 def verify(path: Path) -> Iterator[str]:
@@ -267,6 +438,9 @@ def verify(path: Path) -> Iterator[str]:
         except OSError as error:
             yield f"{part}: cannot be read ({error.strerror or error}), which says nothing about its bytes"
     with hdf5.open_hdf5(path) as file:  # once: it may be replaced meanwhile
-        damage = _damage(file, _read_store(path, file).features_sha256)
+        store = _read_store(path, file)
+        for name in (*COLUMNS, "bad_keys"):
+            getattr(store.table, name)
+        damage = store.damage() if store.shards else _damage(file, store.features_sha256, store.is_first)
     if damage:
         yield f"{path}: {damage}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -28,9 +28,10 @@ from breeds.started import command
 from breeds.store.columns import PACKED, Keys, Rows
 from breeds.text import as_bytes
 
-# Rows of a chunk of features, and of a column; rows of features in memory at a time (2 MB of Xception's),
-# and rows of keys.
-_BLOCK_ROWS, _COLUMN_ROWS, FEATURE_ROWS, _BLOCK = 64, 1024, 256, 65536
+# Rows of a column's chunk; of features in memory at a time (2 MB of Xception's), and of keys and texts.
+_COLUMN_ROWS, FEATURE_ROWS, _BLOCK = 1024, 256, 65536
+#: Rows of features that have a digest together (128 kB of Xception's): any few are compared without the rest.
+BLOCK_ROWS = 16
 # Bytes of a chunk of text, unless a single text is longer; and of an attribute; and of a store.
 _CHUNK_BYTES, _MOST_IN_ATTRIBUTE, _MOST_IN_STORE = 2**22, 2**20, 2**40
 
@@ -45,6 +46,13 @@ class ForeignError(Exception):
 
 class DamagedError(Exception):
     """A file of ours does not hold what it should: the text says what is wrong."""
+
+
+class Checked(NamedTuple):
+    """Features that match their checksum, float32 (n, width), and the row of the first."""
+
+    start: int
+    features: NDArray[np.float32]
 
 
 @contextmanager
@@ -85,6 +93,11 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except (_PassingError, ForeignError, DamagedError) as error:
         raise _in_words(path, error) from None
+
+
+def damaged(path: Path, what: str) -> BreedsError:
+    """Return what is said of a file that is damaged."""
+    return _in_words(path, DamagedError(what))
 
 
 def _in_words(path: Path, error: Exception) -> BreedsError:
@@ -230,16 +243,17 @@ def read_block(source: h5py.Dataset, start: int = 0, stop: int | None = None) ->
     return np.asarray(source[start:stop])
 
 
-def read_numbers(file: h5py.File, name: str, rows: int) -> NDArray[np.int64]:
+def read_numbers(file: h5py.File, name: str, rows: int | None = None) -> NDArray[np.int64]:
     """Return a column of whole numbers."""
     return read_block(dataset(file, name, rows, "i")).astype(np.int64, copy=False)
 
 
-def read_text(file: h5py.File, name: str, rows: int | None = None) -> Iterator[bytes]:
-    """Yield the texts of a column as UTF-8, a block of rows in memory at a time."""
+def read_text(file: h5py.File, name: str, rows: int | None = None) -> Iterator[NDArray[np.bytes_]]:
+    """Yield the texts of a column as UTF-8, padded to one length, a block of rows at a time."""
     column = dataset(file, name, rows, "S")
-    for start in range(0, len(column), _COLUMN_ROWS):
-        yield from read_block(column, start, start + _COLUMN_ROWS).tolist()
+    at_once = max(1, min(_BLOCK, _CHUNK_BYTES // column.dtype.itemsize))
+    for start in range(0, len(column), at_once):
+        yield read_block(column, start, start + at_once)
 
 
 def write_text(file: h5py.File | h5py.Group, name: str, values: Sequence[str]) -> None:
@@ -295,7 +309,7 @@ def holds(file: h5py.File, keys: Keys, rows: Rows | None = None) -> bool:
 
 def create_features(file: h5py.File, rows: int, width: int) -> h5py.Dataset:
     """Create the empty dataset ``features``, float32 (rows, width), with a checksum on every block."""
-    chunks = (max(1, min(rows, _BLOCK_ROWS)), width)
+    chunks = (max(1, min(rows, BLOCK_ROWS)), width)
     return file.create_dataset(
         "features", shape=(rows, width), dtype=np.float32, chunks=chunks, fletcher32=True
     )
@@ -310,11 +324,85 @@ def features(file: h5py.File) -> h5py.Dataset:
 
 
 def digest(source: h5py.Dataset) -> str:
-    """Return the SHA-256 of all rows of features, a block of them in memory at a time."""
+    """Return the SHA-256 of all rows of features, a few of them in memory at a time."""
     total = hashlib.sha256()
     for start in range(0, len(source), FEATURE_ROWS):
         total.update(np.ascontiguousarray(read_block(source, start, start + FEATURE_ROWS)).data)
     return total.hexdigest()
+
+
+def block_digests(rows: NDArray[np.float32]) -> bytes:
+    """Return the SHA-256 of every `BLOCK_ROWS` rows of features, 32 bytes each, end to end.
+
+    Parameters
+    ----------
+    rows
+        float32 (n, width), from the first row of a block on.
+    """
+    return b"".join(
+        hashlib.sha256(np.ascontiguousarray(rows[start : start + BLOCK_ROWS]).data).digest()
+        for start in range(0, len(rows), BLOCK_ROWS)
+    )
+
+
+def write_digests(file: h5py.File, digests: bytes) -> str:
+    """Write what `block_digests` says of all features of `file`; return the SHA-256 of that."""
+    write_column(file, "block_sha256", np.frombuffer(digests, dtype=np.uint8))
+    return hashlib.sha256(digests).hexdigest()
+
+
+def read_checked(file: h5py.File, features_sha256: str, rows: Rows | None = None) -> Iterator[Checked]:
+    """Yield features a few rows at a time, each block compared with its digest first.
+
+    Parameters
+    ----------
+    features_sha256
+        What `write_digests` returned.
+    rows
+        Which rows are asked for, sorted; only their blocks are read. None for all.
+
+    Raises
+    ------
+    DamagedError
+        If they do not match, or cannot be read.
+    """
+    source = features(file)
+    blocks = -(-len(source) // BLOCK_ROWS)
+    known = read_block(dataset(file, "block_sha256", blocks * 32, "u")).tobytes()
+    if hashlib.sha256(known).hexdigest() != features_sha256:
+        raise DamagedError("the checksums of the features do not match theirs")
+    wanted = np.arange(blocks) if rows is None else np.unique(rows // BLOCK_ROWS)
+    most = FEATURE_ROWS // BLOCK_ROWS
+    breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+    for run in np.split(wanted, breaks):
+        for part in (run[start : start + most] for start in range(0, len(run), most)):
+            first, last = int(part[0]), int(part[-1]) + 1
+            found = read_block(source, first * BLOCK_ROWS, last * BLOCK_ROWS)
+            if block_digests(found) != known[first * 32 : last * 32]:
+                raise DamagedError("the features do not match their checksum")
+            yield Checked(first * BLOCK_ROWS, found)
+
+
+def gather(file: h5py.File, features_sha256: str, rows: Rows | None = None) -> NDArray[np.float32]:
+    """Return features that were compared with their checksum, float32 (n, width), as `read_checked`.
+
+    Parameters
+    ----------
+    rows
+        Which rows, in any order, repeats included; None for all.
+    """
+    source = features(file)
+    if rows is None:
+        rows = np.arange(len(source))
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    if len(rows) and not 0 <= ordered[0] <= ordered[-1] < len(source):
+        raise DamagedError("it has fewer features than are counted on")
+    found = np.empty((len(rows), source.shape[1]), dtype=np.float32)
+    for start, block in read_checked(file, features_sha256, ordered):
+        first, last = np.searchsorted(ordered, (start, start + len(block)))
+        found[order[first:last]] = block[ordered[first:last] - start]
+    return found
 
 
 def read_rows(source: h5py.Dataset, rows: Rows) -> NDArray[Any]:

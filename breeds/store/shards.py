@@ -12,11 +12,11 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -26,13 +26,15 @@ from breeds.errors import BreedsError
 from breeds.files import UnfitError, commit, open_regular, temporary_beside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
-from breeds.store.columns import Keys, locate
+from breeds.store.columns import Keys, Rows, by_value, first_of_each, locate
+from breeds.store.table import Unread
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine,
 SHARD_ROWS = 128
 #: and no more than it computed in so many seconds.
 SHARD_SECONDS = 10
 _MOST_IN_SHARD = 2**26
+Numbers = NDArray[np.int32]
 _NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.h5")
 
 
@@ -55,6 +57,11 @@ def _itself(store: Path) -> Path:
 def list_shards(folder: Path) -> list[Path]:
     """Return the committed shards of `folder`, oldest first."""
     return sorted(path for path in folder.glob("*.h5") if _NAME.fullmatch(path.name))
+
+
+def is_shard_name(name: str) -> bool:
+    """Say whether a shard may be called so."""
+    return bool(_NAME.fullmatch(name))
 
 
 def read_shard(shard: Path) -> bytes | None:
@@ -84,14 +91,14 @@ class _Block:
     """Sorted packed keys, each with the number of its file and its row there."""
 
     keys: NDArray[np.bytes_]
-    file: NDArray[np.int32]
-    row: NDArray[np.int32]
+    file: Numbers
+    row: Numbers
 
     @staticmethod
-    def of(keys: NDArray[np.bytes_], file: NDArray[np.int32], row: NDArray[np.int32]) -> _Block:
+    def of(keys: NDArray[np.bytes_], file: Numbers, row: Numbers) -> _Block:
         """Sort, keeping the first of equal keys."""
-        different, first = np.unique(keys, return_index=True)
-        return _Block(different, file[first], row[first])
+        first = first_of_each(keys)
+        return _Block(keys[first], file[first], row[first])
 
     def and_then(self, later: _Block) -> _Block:
         """Return both in one; where both have a key, this one's place stays."""
@@ -102,11 +109,60 @@ class _Block:
         )
 
 
-class _Source(NamedTuple):
-    """A file of features: a shard, or the store whose features have this SHA-256."""
+class Source(NamedTuple):
+    """A file of features.
+
+    Attributes
+    ----------
+    path
+        The file.
+    features_sha256
+        What `hdf5.write_digests` said of them; "" for a shard that is older than that.
+    is_store
+        Whether it is a store; else it is a shard.
+    """
 
     path: Path
     features_sha256: str
+    is_store: bool = False
+
+
+def read_source(source: Source, rows: Rows, recipe: Recipe, keys: Keys | None = None) -> NDArray[np.float32]:
+    """Return features out of a file if it is still what was counted in, float32 (len(rows), width).
+
+    Parameters
+    ----------
+    recipe
+        Theirs.
+    keys
+        Those of the rows, if what they are of is to be compared too.
+
+    Raises
+    ------
+    BreedsError
+        If the file is another by now, or damaged.
+    """
+    if source.is_store or source.features_sha256:
+        with hdf5.open_hdf5(source.path) as file:
+            if source.is_store and not hdf5.is_store_of(file, recipe, source.features_sha256):
+                raise replaced(source.path)
+            return _rows_of(file, source, rows, keys)
+    try:
+        data = read_shard(source.path)
+    except OSError:
+        data = None
+    if data is None:
+        raise replaced(source.path)
+    with hdf5.open_bytes(source.path, data) as file:
+        return _rows_of(file, source, rows, keys)
+
+
+def _rows_of(file: h5py.File, source: Source, rows: Rows, keys: Keys | None) -> NDArray[np.float32]:
+    if keys is not None and not hdf5.holds(file, keys, rows):
+        raise replaced(source.path)
+    if hdf5.has(file, "block_sha256") and source.features_sha256:
+        return hdf5.gather(file, source.features_sha256, rows)
+    return hdf5.read_rows(hdf5.features(file), rows)
 
 
 class FeatureIndex:
@@ -125,7 +181,7 @@ class FeatureIndex:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.damaged: list[Path] = []
-        self._files: list[_Source] = []
+        self._files: list[Source] = []
         # Each block at least twice the next: few to look through, and no key is sorted often.
         self._blocks: list[_Block] = []
 
@@ -136,7 +192,7 @@ class FeatureIndex:
         """Say of each key whether no file has its feature, bool (n,)."""
         return self._find(keys)[0] < 0
 
-    def _find(self, keys: Keys) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def _find(self, keys: Keys) -> tuple[Numbers, Numbers]:
         """Return the number of each key's file, -1 where there is none, and its row."""
         file, row = (np.full(len(keys), -1, dtype=np.int32) for _ in range(2))
         for block in reversed(self._blocks):  # the oldest have the last word
@@ -145,23 +201,35 @@ class FeatureIndex:
             file[there], row[there] = block.file[at[there]], block.row[at[there]]
         return file, row
 
-    def add_file(self, path: Path, keys: Sequence[str], features_sha256: str = "") -> None:
-        """Count in the features of a file whose row i is of ``keys[i]``; what is known stays.
+    def add_file(self, path: Path, keys: Sequence[str], features_sha256: str) -> None:
+        """Count in the features of a store whose row i is of ``keys[i]``; what is known stays."""
+        self._add([Source(path, features_sha256, is_store=True)], Keys.of(keys))
 
-        Parameters
-        ----------
-        features_sha256
-            Of a store; a shard has its checksum in its name.
-        """
-        number = np.full(len(keys), len(self._files), dtype=np.int32)
-        block = _Block.of(Keys.of(keys).packed, number, np.arange(len(keys), dtype=np.int32))
-        self._files.append(_Source(path, features_sha256))
+    def add_shard(self, shard: Source, keys: Keys) -> None:
+        """Count in the features of a shard whose row i is of ``keys[i]``; what is known stays."""
+        self._add([shard], keys)
+
+    def add_places(self, shards: Sequence[Source], keys: Keys, file: Numbers, row: Numbers) -> None:
+        """Count in features that lie in several shards: that of ``keys[i]`` in one, in a row of it."""
+        self._add(shards, keys, file, row)
+
+    def places(self, keys: Keys) -> tuple[list[Source], Numbers, Numbers]:
+        """Return all files, and of each key its file's number, -1 where there is none, and its row."""
+        return list(self._files), *self._find(keys)
+
+    def _add(
+        self, sources: Sequence[Source], keys: Keys, file: Numbers | None = None, row: Numbers | None = None
+    ) -> None:
+        file = np.zeros(len(keys), dtype=np.int32) if file is None else file
+        row = np.arange(len(keys), dtype=np.int32) if row is None else row
+        block = _Block.of(keys.packed, file + np.int32(len(self._files)), row)
+        self._files += sources
         while self._blocks and len(self._blocks[-1].keys) < 2 * len(block.keys):
             block = self._blocks.pop().and_then(block)
         self._blocks.append(block)
 
-    def add_shards(self, folder: Path) -> None:
-        """Count in every intact shard of `folder`.
+    def add_shards(self, folder: Path, but: Collection[Path] = ()) -> None:
+        """Count in every intact shard of `folder`, `but` those.
 
         Raises
         ------
@@ -169,6 +237,8 @@ class FeatureIndex:
             If a shard is of another recipe, or cannot be read just now.
         """
         for shard in list_shards(folder):
+            if shard in but:
+                continue
             try:
                 data = read_shard(shard)
             except OSError as error:
@@ -182,7 +252,10 @@ class FeatureIndex:
                 continue
             with hdf5.open_bytes(shard, data) as file:
                 check_recipe(shard, hdf5.read_recipe(file), self.recipe)
-                self.add_file(shard, hdf5.read_keys(file, rows=len(hdf5.features(file))))
+                known = hdf5.has(file, "features_sha256")
+                digest = hdf5.read_attribute(file, "features_sha256") if known else ""
+                keys = hdf5.read_keys(file, rows=len(hdf5.features(file)))
+            self.add_shard(Source(shard, digest), keys)
 
     def read(self, keys: Sequence[str]) -> NDArray[np.float32]:
         """Return the features of `keys`, float32 (len(keys), width), in their order.
@@ -200,47 +273,106 @@ class FeatureIndex:
         numbers, rows = self._find(wanted)
         if (numbers < 0).any():
             raise KeyError(wanted[int(numbers.argmin())])
-        result: NDArray[np.float32] | None = None
-        for number in np.unique(numbers):
-            source, positions = self._files[number], np.flatnonzero(numbers == number)
-            there = rows[positions].astype(np.intp)
-            with self._opened(source) as file:
-                if not hdf5.holds(file, wanted.take(positions), there):
-                    raise _replaced(source.path)
-                block = hdf5.read_rows(hdf5.features(file), there)
-            if result is not None and block.shape[1] != result.shape[1]:
-                raise BreedsError(
-                    f"{source.path} has {block.shape[1]} features a photo, and others of its recipe have "
-                    f"{result.shape[1]}; move it away and run the command again."
-                )
-            if result is None:
-                result = np.empty((len(wanted), block.shape[1]), dtype=np.float32)
-            result[positions] = block
-        if result is None:
+        parts = by_value(numbers)
+        if not parts:
             raise ValueError("no keys to read")
-        return result
-
-    @contextmanager
-    def _opened(self, source: _Source) -> Iterator[h5py.File]:
-        """Open a file of features if it is still what was counted in."""
-        if source.features_sha256:
-            with hdf5.open_hdf5(source.path) as file:
-                if not hdf5.is_store_of(file, self.recipe, source.features_sha256):
-                    raise _replaced(source.path)
-                yield file
-            return
-        try:
-            data = read_shard(source.path)
-        except OSError:
-            data = None
-        if data is None:
-            raise _replaced(source.path)
-        with hdf5.open_bytes(source.path, data) as file:
-            yield file
+        sources = [self._files[numbers[part[0]]] for part in parts]
+        blocks = (
+            read_source(source, rows[part].astype(np.intp), self.recipe, wanted.take(part))
+            for source, part in zip(sources, parts, strict=True)
+        )
+        return scattered(parts, blocks, len(wanted))
 
 
-def _replaced(path: Path) -> BreedsError:
+def scattered(
+    parts: Sequence[Rows], blocks: Iterable[NDArray[np.float32]], total: int
+) -> NDArray[np.float32]:
+    """Put features out of several files into one array, float32 (total, width).
+
+    Parameters
+    ----------
+    parts
+        The rows of each block, all of 0 to total - 1 between them.
+    blocks
+        float32 (len(part), width), in the order of `parts`.
+
+    Raises
+    ------
+    BreedsError
+        If they are of different widths.
+    """
+    result = np.empty((total, 0), dtype=np.float32)
+    for part, block in zip(parts, blocks, strict=True):
+        if not result.shape[1]:
+            result = np.empty((total, block.shape[1]), dtype=np.float32)
+        if block.shape[1] != result.shape[1]:
+            raise BreedsError(
+                f"Of the features of one recipe some have {block.shape[1]} numbers a photo, and others "
+                f"{result.shape[1]}; extract again, into another --store."
+            )
+        result[part] = block
+    return result
+
+
+def replaced(path: Path) -> BreedsError:
+    """Return what is said of a file that is another than was opened."""
     return BreedsError(f"{path} was replaced while it was being read; run the command again.")
+
+
+class Places:
+    """Where the features of a store are that has none in its own file: in which shard, in which row.
+
+    Parameters
+    ----------
+    store, recipe
+        The store's file, and its features' recipe.
+    sources
+        The shards.
+    file, row
+        Of each photo of the store: the number of its shard, and the row there; arrays or `Unread`.
+    """
+
+    def __init__(self, store: Path, recipe: Recipe, sources: Sequence[Source], file: Any, row: Any) -> None:
+        self._store = store
+        self._recipe = recipe
+        self.sources = sources
+        self._columns = file, row
+
+    @cached_property
+    def file(self) -> Numbers:
+        """The number of each photo's shard, int32 (n,)."""
+        return self._numbers(0, len(self.sources))
+
+    @cached_property
+    def row(self) -> Numbers:
+        """The row of each photo in its shard, int32 (n,)."""
+        return self._numbers(1, _MOST_IN_SHARD)
+
+    def _numbers(self, which: int, most: int) -> Numbers:
+        column = self._columns[which]
+        values = column.read() if isinstance(column, Unread) else column
+        if not 0 <= values.min(initial=0) <= values.max(initial=0) < max(most, 1):
+            raise hdf5.damaged(self._store, "it points beyond its shards")
+        return np.asarray(values, dtype=np.int32)
+
+    def gone(self) -> str:
+        """Say which shards are gone, "" if all are there."""
+        gone = [source.path for source in self.sources if not source.path.exists()]
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        return f"its features are in shards, and {gone[0]}{more} is gone" if gone else ""
+
+    def read(self, rows: Rows) -> NDArray[np.float32]:
+        """Return the features of photos of the store, float32 (n, width).
+
+        Raises
+        ------
+        BreedsError
+            If a shard is gone, or does not match its checksum.
+        """
+        file, row = self.file[rows], self.row[rows].astype(np.intp)
+        parts = by_value(file)
+        blocks = (read_source(self.sources[file[part[0]]], row[part], self._recipe) for part in parts)
+        return scattered(parts, blocks, len(rows))
 
 
 class ShardWriter:
@@ -294,6 +426,8 @@ class ShardWriter:
                 hdf5.write_keys(file, keys)
                 hdf5.write_text(file, "path", [path for path, _ in self._rows.values()])
                 hdf5.create_features(file, *block.shape)[:] = block
+                features_sha256 = hdf5.write_digests(file, hdf5.block_digests(block))
+                hdf5.write_attribute(file, "features_sha256", features_sha256)
             with h5py.File(aside, "r") as file:
                 if not np.array_equal(hdf5.features(file)[:], block, equal_nan=True):
                     raise OSError("the disk gave back other bytes than were written")
@@ -301,7 +435,7 @@ class ShardWriter:
                 digest = hashlib.file_digest(raw, "sha256").hexdigest()
             shard = self._folder / f"{self._number:06d}-{digest}.h5"
             commit(aside, shard)
-        self._index.add_file(shard, keys)
+        self._index.add_shard(Source(shard, features_sha256), keys)
         self._number += 1
         self._rows.clear()
 

@@ -4,14 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from breeds.store.columns import Column, Keys, Names, Texts
 
-_COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
+#: What a row has.
+COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
+Kind = TypeVar("Kind")
+
+
+class Unread(NamedTuple):
+    """A column that is left in its file until it is asked for: how many rows, and what reads it."""
+
+    rows: int
+    read: Callable[[], Any]
+
+
+class _Packed(Generic[Kind]):
+    """A column of a table: whatever it is given as, it is packed, and read when it is first asked for."""
+
+    def __init__(self, pack: Callable[[Any], Kind]) -> None:
+        self._pack = pack
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, table: None, owner: type) -> Any: ...
+
+    @overload
+    def __get__(self, table: Table, owner: type) -> Kind: ...
+
+    def __get__(self, table: Table | None, owner: type) -> Any:
+        if table is None:
+            return ()  # what `Table` takes where nothing is given
+        value = vars(table)[self._name]
+        if isinstance(value, Unread):
+            value = vars(table)[self._name] = self._pack(value.read())
+        return value
+
+    def __set__(self, table: Table, value: Any) -> None:
+        vars(table)[self._name] = value if isinstance(value, Unread) else self._pack(value)
+
+
+def _whole_numbers(values: Any) -> NDArray[np.int64]:
+    return np.asarray(values, dtype=np.int64)
 
 
 @dataclass(eq=False)
@@ -19,7 +61,7 @@ class Table:
     """What a store says of its photos: columns of one length, and the photos set aside.
 
     A photo costs 32 bytes for its key, its path's length and 8, 8 for label and split, 16 for size and
-    time: about 100 with a path of 30 letters. Columns may be given as plain sequences.
+    time: about 100 with a path of 30 letters. Columns may be given as plain sequences, or `Unread`.
 
     Parameters
     ----------
@@ -46,32 +88,29 @@ class Table:
 
     root: str
     weights_path: str = ""
-    key: Keys = field(default_factory=lambda: Keys.of([]))
-    path: Texts = field(default_factory=lambda: Texts.of([]))
-    label: Names = field(default_factory=lambda: Names.of([]))
-    split: Names = field(default_factory=lambda: Names.of([]))
-    size: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    mtime_ns: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    key: _Packed[Keys] = _Packed(Keys.of)
+    path: _Packed[Texts] = _Packed(Texts.of)
+    label: _Packed[Names] = _Packed(Names.of)
+    split: _Packed[Names] = _Packed(Names.of)
+    size: _Packed[NDArray[np.int64]] = _Packed(_whole_numbers)
+    mtime_ns: _Packed[NDArray[np.int64]] = _Packed(_whole_numbers)
     quarantine: list[tuple[str, str]] = field(default_factory=list)
-    bad_keys: Keys = field(default_factory=lambda: Keys.of([]))
+    bad_keys: _Packed[Keys] = _Packed(Keys.of)
 
     def __post_init__(self) -> None:
-        self.key, self.bad_keys = Keys.of(self.key), Keys.of(self.bad_keys)
-        self.path, self.label, self.split = Texts.of(self.path), Names.of(self.label), Names.of(self.split)
-        self.size = np.asarray(self.size, dtype=np.int64)
-        self.mtime_ns = np.asarray(self.mtime_ns, dtype=np.int64)
-        lengths = {name: len(getattr(self, name)) for name in _COLUMNS}
+        lengths = {name: _length(vars(self)[name]) for name in COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of different lengths: {lengths}")
 
     def __len__(self) -> int:
-        return len(self.key)
+        return _length(vars(self)["key"])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Table):
             return NotImplemented
-        return all(np.array_equal(value, other.__dict__[name]) if isinstance(value, np.ndarray)
-                   else value == other.__dict__[name] for name, value in vars(self).items())  # fmt: skip
+        pairs = ((getattr(self, part.name), getattr(other, part.name)) for part in fields(self))
+        return all(np.array_equal(one, two) if isinstance(one, np.ndarray) else one == two
+                   for one, two in pairs)  # fmt: skip
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -92,11 +131,10 @@ class Table:
         )
 
     def digest(self) -> str:
-        """Return the SHA-256 of all that the table says."""
+        """Return the SHA-256 of all that the table says, as stores of the first format have it."""
         total = hashlib.sha256()
-        for name, value in sorted(vars(self).items()):
-            for part in value._arrays() if isinstance(value, Column) else (value,):
-                data = part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode()
+        for name in sorted(part.name for part in fields(self)):
+            for data in _bytes_of(getattr(self, name)):
                 total.update(f"{name} {len(data)}\n".encode())
                 total.update(data)
         return total.hexdigest()
@@ -106,3 +144,21 @@ class Table:
         rows = np.flatnonzero(self.label.given())
         found: list[int] = rows[self.key.take(rows).first_rows()].tolist()
         return found
+
+
+def digest_of(values: Any) -> str:
+    """Return the SHA-256 of a column, or of what else a table says."""
+    total = hashlib.sha256()
+    for data in _bytes_of(values):
+        total.update(f"{len(data)}\n".encode())
+        total.update(data)
+    return total.hexdigest()
+
+
+def _bytes_of(values: Any) -> Iterator[bytes]:
+    for part in values._arrays() if isinstance(values, Column) else (values,):
+        yield part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part).encode()
+
+
+def _length(column: Any) -> int:
+    return column.rows if isinstance(column, Unread) else len(column)

@@ -1,0 +1,34 @@
+"""Stores as files: sealed anew after a change, and in the first format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import h5py
+import numpy as np
+
+
+def seal(file: h5py.File) -> None:
+    """Give the features of a store, as they are now, the checksums that fit them."""
+    features, recipe = file["features"][:], file.attrs["recipe"].decode()
+    digests = b"".join(
+        hashlib.sha256(features[start : start + 16].tobytes()).digest()
+        for start in range(0, len(features), 16)
+    )
+    del file["block_sha256"]
+    file["block_sha256"] = np.frombuffer(digests, dtype=np.uint8)
+    whole = hashlib.sha256(digests).hexdigest()
+    bound = f"{file.attrs['about'].decode()} {recipe} {whole}"
+    file.attrs["features_sha256"] = np.bytes_(whole)
+    file.attrs["table_sha256"] = np.bytes_(hashlib.sha256(bound.encode()).hexdigest())
+
+
+def as_first_format(file: h5py.File) -> None:
+    """Make a store one of the first format, of before the table had a checksum and bad keys were kept."""
+    about = json.loads(file.attrs["about"])
+    for name in ("root", "weights_path"):
+        file.attrs[name] = np.bytes_(about[name])
+    file.attrs["features_sha256"] = np.bytes_(hashlib.sha256(file["features"][:].tobytes()).hexdigest())
+    file.attrs["format"] = np.bytes_("breeds store 1")
+    del file["block_sha256"], file["bad_keys"], file.attrs["about"], file.attrs["table_sha256"]
