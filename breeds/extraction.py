@@ -210,8 +210,8 @@ def extract(
         ) as pipeline:
             table, new = _extract_missing(table, index, shard_folder(store), pipeline)
         _refuse_nothing_left(table)
-        changed = old is None or bool(old.damage()) or old.table != table
-        if changed or moved:
+        changed = old is None or moved or bool(old.damage()) or old.table != table
+        if changed:
             write = assemble if in_one else refer
             write(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(

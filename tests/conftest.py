@@ -82,8 +82,10 @@ def extract_photos(
     from breeds.extraction import Asked, Selection, extract
 
     which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
+    in_one = options.pop("in_one", None)
     asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
-    return extract(Selection(data, **which), store, asked, workers, trust_mtime)  # type: ignore[arg-type]
+    found = Selection(data, **which)  # type: ignore[arg-type]
+    return extract(found, store, asked, workers, trust_mtime, in_one=in_one)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
     add("--assemble", action=argparse.BooleanOptionalAction, default=None,
         help="put all features together in the store's file, or leave them in its shards, where new ones "
-        "are added without writing the rest again (default: as it is; a new store is put together)")  # fmt: skip
+        "are added and the rest stays (default: as it is; a new store is put together)")  # fmt: skip
     add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
         help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
         "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
