@@ -237,7 +237,7 @@ def share(text: str, below: float = 1.0) -> float:
     return _number(text, float, lambda x: 0 <= x < below, f"a share from 0 to below {below:g}")
 
 
-def cache_size(text: str) -> int:
+def size(text: str) -> int:
     """Read a size such as ``500MB`` or ``2GB`` (decimal, from 10 MB up) in bytes, for argparse."""
     match = re.fullmatch(r"(\d{1,9})\s*(MB|GB|TB)", text.strip(), re.IGNORECASE | re.ASCII)
     size = int(match[1]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2].upper()] if match else 0

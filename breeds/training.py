@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.engines.backbones import BACKBONES
 from breeds.engines.network import Network
+from breeds.engines.processes import memory_of_machine
 from breeds.errors import BreedsError
-from breeds.heads.model import Model, apply_layers, pack_keys
+from breeds.heads.model import Model, apply_layers, pack_keys, softmax
 from breeds.heads.threads import limited
 from breeds.heads.unknown import JUDGED_ON, Detector, fit_detector
 from breeds.labels import means_unknown
 from breeds.metrics import log_loss
 from breeds.split import check_parts, draw_parts, fold_of
 from breeds.store import Store, versions
+
+if TYPE_CHECKING:
+    from breeds.heads.streamed import Batch
 
 HEADS = ("logistic", "dense")
 FOLDS = 5
@@ -29,6 +35,10 @@ FALLBACK_C = 0.01
 DENSE_VALIDATION_FOLDS = 8
 #: Under so many training photos of a class, its numbers rest on too few.
 FEW = 10
+#: Training at once holds the features about so many times: as read, standardised, and in the search's folds.
+_COPIES = 4
+#: In batches, photos that are read at once, and photos that C is chosen on.
+_BATCH, _SAMPLE = 4096, 12_000
 Rows = NDArray[np.intp]
 
 
@@ -100,6 +110,7 @@ def train(
     balanced: bool = False,
     keep: float = 0.95,
     views: Sequence[Store] = (),
+    memory: int | None = None,
 ) -> Model:
     """Train a head on a store's training part.
 
@@ -121,11 +132,15 @@ def train(
         Share of known photos that the threshold for unknown ones is set to keep.
     views
         Stores of views of the same photos, to train on as well; testing is on the photos as they are.
+    memory
+        How many bytes training may take. Where the features need more, logistic regression reads them in
+        batches, again for each step (`breeds.heads.streamed`). None is half of this machine's.
 
     Raises
     ------
     BreedsError
-        If the store's photos are not enough, or its features are not finite or all the same.
+        If the store's photos are not enough, its features are not finite or all the same, or the dense head
+        needs more memory.
 
     Examples
     --------
@@ -137,12 +152,15 @@ def train(
     """
     started = time.perf_counter()
     photos = labelled(store, seed, val)
-    data = _training_data(store, photos, head, seed, views)
-    with limited(1):  # where there is work for more, `breeds.heads.logistic` says so
-        fitted = _dense(data, seed) if head == "dense" else _logistic(data, C, balanced)
+    chosen = _choose(photos, head, seed)
+    if _fits(store, chosen, views, head, memory):
+        done = _in_memory(store, chosen, head, seed, views, C, balanced, keep)
+    else:
+        done = _in_batches(store, chosen, views, C, balanced, keep, seed)
+    fitted = done.fitted
     model = Model(
         kind=head,
-        classes=data.classes,
+        classes=chosen.classes,
         recipe=store.recipe,
         weights_path=store.table.weights_path,
         mean=fitted.mean,
@@ -150,7 +168,7 @@ def train(
         layers=fitted.layers,
         seen=pack_keys([k for k, part in zip(photos.keys, photos.part, strict=True) if part != "test"]),
         temperature=fitted.temperature,
-        unknown=_detector(data, keep),
+        unknown=done.unknown,
         also=store.parts()[1:],
         networks=_networks(store),
         tested=pack_keys([k for k, part in zip(photos.keys, photos.part, strict=True) if part == "test"]),
@@ -161,9 +179,9 @@ def train(
         "val": val,
         "keep": keep,
         **_origin(store, views),
-        **_counts(photos, data),
+        **_counts(photos, chosen.labels),
         "corrections": asdict(store.corrections.effect(store.table)),
-        **_on_training_photos(model, data),
+        **done.on_training_photos,
         "keep_judged_on": JUDGED_ON if model.unknown else "",
         "seconds": round(time.perf_counter() - started, 2),
         "versions": versions(),
@@ -172,19 +190,70 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Data:
-    """What a head is fitted to, a row for each photo.
+class _Chosen:
+    """The photos that a head is fitted to, an entry for each.
 
-    `views` has the features of the same photos' views. `folds` are those of cross-validation, None
-    if a class has a single photo; `decides` says which photos the dense head decides by when to stop.
+    `rows` are theirs in the store. `folds` are those of cross-validation, None if a class has a single photo;
+    `decides` says which photos the dense head decides by when to stop.
     """
 
-    features: NDArray[np.float32]
-    targets: Rows
-    classes: list[str]
+    rows: Rows
+    keys: list[str]
     labels: list[str]
+    classes: list[str]
+    targets: Rows
     folds: Rows | None
     decides: NDArray[np.bool_]
+
+
+def _choose(photos: Labelled, head: str, seed: int) -> _Chosen:
+    """Choose what a head is fitted to; the dense head takes the photos for validation along."""
+    for_fit = np.isin(photos.part, ("train", "val") if head == "dense" else ("train",))
+    for_fit &= np.array(photos.labels) != ""
+    keys, labels = ([column[i] for i in np.flatnonzero(for_fit)] for column in (photos.keys, photos.labels))
+    decides = photos.part[for_fit] == "val"
+    if head == "dense" and not decides.any():
+        decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
+    classes = sorted(set(photos.labels) - {""})
+    targets = np.searchsorted(np.array(classes), np.array(labels))
+    return _Chosen(photos.rows[for_fit], keys, labels, classes, targets, _folds(keys, labels, seed), decides)
+
+
+def _folds(keys: Sequence[str], labels: Sequence[str], seed: int) -> Rows | None:
+    """Return the fold of each photo, None if a class has a single one."""
+    folds = min(FOLDS, *Counter(labels).values())
+    return fold_of(keys, labels, folds, seed) if folds > 1 else None
+
+
+def _fits(store: Store, chosen: _Chosen, views: Sequence[Store], head: str, memory: int | None) -> bool:
+    """Say whether training at once takes no more memory than it may."""
+    memory = memory_of_machine() // 2 if memory is None else memory
+    width = store.features(np.zeros(1, dtype=np.intp)).shape[1]
+    needed = _COPIES * len(chosen.rows) * (1 + len(views)) * width * np.dtype(np.float32).itemsize
+    if needed > memory and head == "dense":
+        raise BreedsError(
+            f"The dense head takes all features into memory at once, about {needed / 1e9:.1f} GB of "
+            f"{len(chosen.rows)} photos, and --memory allows {memory / 1e9:.1f} GB; train --head logistic, "
+            f"which reads them in batches, or allow more."
+        )
+    return bool(needed <= memory)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What training found: the head, what tells photos of none of the classes, and its own photos' scores."""
+
+    fitted: Fitted
+    unknown: Detector | None
+    on_training_photos: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a head is fitted to in memory: features, float32 (n, width), and those of the photos' views."""
+
+    chosen: _Chosen
+    features: NDArray[np.float32]
     views: list[NDArray[np.float32]]
 
     def with_views(self) -> NDArray[np.float32]:
@@ -194,6 +263,128 @@ class _Data:
     def tiled(self, column: NDArray[Any]) -> NDArray[Any]:
         """Repeat a column, so that it fits `with_views`."""
         return np.tile(column, 1 + len(self.views))
+
+
+def _in_memory(
+    store: Store,
+    chosen: _Chosen,
+    head: str,
+    seed: int,
+    views: Sequence[Store],
+    C: float | None,
+    balanced: bool,
+    keep: float,
+) -> _Done:
+    """Train on features that are read at once."""
+    features = store.features(chosen.rows)
+    check_width(store, features)
+    if (features == features[0]).all():
+        raise _all_the_same(store)
+    data = _Data(chosen, features, [view.features_of(chosen.keys) for view in views])
+    with limited(1):  # where there is work for more, `breeds.heads.logistic` says so
+        fitted = _dense(data, seed) if head == "dense" else _logistic(data, C, balanced)
+    unknown = None
+    if chosen.folds is not None:
+        unknown = fit_detector(features, chosen.targets, chosen.folds, keep)
+    logits = apply_layers((features - fitted.mean) / fitted.scale, fitted.layers)
+    return _Done(fitted, unknown, _scores(chosen.targets, softmax(logits / fitted.temperature)))
+
+
+def _in_batches(
+    store: Store,
+    chosen: _Chosen,
+    views: Sequence[Store],
+    C: float | None,
+    balanced: bool,
+    keep: float,
+    seed: int,
+) -> _Done:
+    """Train the logistic head on features that are read in batches, again for each step.
+
+    C is chosen on a sample in memory: it says how large weights may be, whatever the number of photos.
+    """
+    from breeds.heads import streamed
+
+    n, number = len(chosen.rows), 1 + len(views)
+    counts = np.bincount(chosen.targets).astype(np.float64)
+    each = n / len(counts) / counts[chosen.targets] if balanced else np.ones(n)
+    parts = [(store, chosen.rows), *((view, view.rows_of(chosen.keys)) for view in views)]
+    stream = streamed.Stream(
+        partial(_batches, parts), np.tile(chosen.targets, number), np.tile(each, number).astype(np.float32)
+    )
+    photos = replace(stream, targets=chosen.targets, weights=np.ones(n, dtype=np.float32))
+    standard = streamed.standardise(stream)
+    if (standard.scale == 1).all():
+        raise _all_the_same(store)
+    few = _sample(chosen.targets)
+    keys, labels = ([column[i] for i in few] for column in (chosen.keys, chosen.labels))
+    features = store.features(chosen.rows[few])
+    check_width(store, features)
+    found = fit_logistic(features, chosen.targets[few], _folds(keys, labels, seed), C, balanced)
+    if "C_at_edge" in found.how:
+        found.how["C_chosen_by"] += f" on {len(few)} of the {n} photos"
+    start = streamed.Solution(*found.layers[0]).moved(streamed.Standard(found.mean, found.scale), standard)
+    along = streamed.directions(standard.of(features), start, found.how["C"], float(stream.weights.sum()))
+    arguments = stream, standard, found.how["C"], start, along
+    if chosen.folds is None:
+        solution, temperature, unknown = streamed.fit(*arguments), 1.0, None
+    else:
+        solution, temperature = streamed.fit_with_temperature(*arguments, np.tile(chosen.folds == 0, number))
+        unknown = streamed.fit_detector(photos, chosen.folds, len(chosen.classes), keep)
+    how = {**found.how, "in_batches": True, "steps": solution.steps}
+    fitted = Fitted(*standard, [(solution.weights, solution.bias)], temperature, how)
+    logits = streamed.logits_of(photos, np.arange(n), standard, solution)
+    return _Done(fitted, unknown, _scores(chosen.targets, softmax(logits / temperature)))
+
+
+def _batches(parts: list[tuple[Store, Rows]], wanted: Rows) -> Iterator[Batch]:
+    """Yield the features of training photos, and of their views behind them; the next are read meanwhile."""
+    from breeds.engines.pipeline import run_ahead
+    from breeds.heads.streamed import Batch
+
+    n = len(parts[0][1])
+    pieces = [
+        (number, rows)
+        for number in range(len(parts))
+        for rows in _cut(wanted[(wanted >= number * n) & (wanted < (number + 1) * n)])
+    ]
+
+    def read(piece: tuple[int, Rows]) -> NDArray[np.float32]:
+        store, rows_of = parts[piece[0]]
+        return store.features(rows_of[piece[1] - piece[0] * n])
+
+    with ThreadPoolExecutor(1) as pool:
+        for (_, rows), features in run_ahead(pool, read, pieces, window=2):
+            yield Batch(rows, features)
+
+
+def _cut(rows: Rows) -> list[Rows]:
+    return [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+
+
+def _sample(targets: Rows) -> Rows:
+    """Return about `_SAMPLE` of the photos, at least `FEW` of each class if it has them, spread evenly."""
+    found = []
+    for number, count in enumerate(np.bincount(targets)):
+        some = max(min(count, FEW), round(count * _SAMPLE / len(targets)))
+        of_class = np.flatnonzero(targets == number)
+        found.append(of_class[np.linspace(0, count - 1, min(some, count)).astype(np.intp)])
+    return np.sort(np.concatenate(found))
+
+
+def _scores(targets: Rows, probabilities: NDArray[np.float64]) -> dict[str, float]:
+    """Say how well a head tells the photos that it was trained on."""
+    return {
+        "train_accuracy": float((probabilities.argmax(axis=1) == targets).mean()),
+        "train_log_loss": log_loss(targets, probabilities),
+    }
+
+
+def _all_the_same(store: Store) -> BreedsError:
+    return BreedsError(
+        f"All training photos in {store.path} have the same features, so nothing tells the classes "
+        f"apart; extract again with sound weights."
+    )
 
 
 def check_width(store: Store, features: NDArray[np.float32]) -> None:
@@ -210,39 +401,6 @@ def check_width(store: Store, features: NDArray[np.float32]) -> None:
             f"{store.path} has {features.shape[1]} features a photo, and its recipe ({store.recipe}) gives "
             f"{sum(widths)}; extract again, into another --store."
         )
-
-
-def _training_data(store: Store, photos: Labelled, head: str, seed: int, views: Sequence[Store]) -> _Data:
-    """Read what a head is fitted to; the dense head takes the photos for validation along."""
-    for_fit = np.isin(photos.part, ("train", "val") if head == "dense" else ("train",))
-    for_fit &= np.array(photos.labels) != ""
-    features = store.features(photos.rows[for_fit])
-    check_width(store, features)
-    if (features == features[0]).all():
-        raise BreedsError(
-            f"All training photos in {store.path} have the same features, so nothing tells the classes "
-            f"apart; extract again with sound weights."
-        )
-    keys, labels = ([column[i] for i in np.flatnonzero(for_fit)] for column in (photos.keys, photos.labels))
-    folds = min(FOLDS, *Counter(labels).values())
-    decides = photos.part[for_fit] == "val"
-    if head == "dense" and not decides.any():
-        decides = fold_of(keys, labels, DENSE_VALIDATION_FOLDS, seed) == 0
-    classes = sorted(set(photos.labels) - {""})
-    return _Data(
-        features,
-        np.searchsorted(np.array(classes), np.array(labels)),
-        classes,
-        labels,
-        fold_of(keys, labels, folds, seed) if folds > 1 else None,
-        decides,
-        [view.features_of(keys) for view in views],
-    )
-
-
-def _detector(data: _Data, keep: float) -> Detector | None:
-    """Fit what tells photos of none of the classes, if there are enough photos to set it."""
-    return None if data.folds is None else fit_detector(data.features, data.targets, data.folds, keep)
 
 
 def _networks(store: Store) -> dict[str, Network]:
@@ -263,7 +421,7 @@ def _origin(store: Store, views: Sequence[Store]) -> dict[str, Any]:
     }
 
 
-def _counts(photos: Labelled, data: _Data) -> dict[str, Any]:
+def _counts(photos: Labelled, labels: Sequence[str]) -> dict[str, Any]:
     """Say how many photos had which part, and which classes rest on too few."""
     used = (np.array(photos.labels) != "") | (photos.part == "test")  # labels as they came are tested too
     parts = Counter(photos.part[used].tolist())
@@ -273,16 +431,7 @@ def _counts(photos: Labelled, data: _Data) -> dict[str, Any]:
         "n_test": parts["test"],
         "unlabelled": photos.unlabelled,
         "duplicates": photos.duplicates,
-        "few": {label: n for label, n in sorted(Counter(data.labels).items()) if n < FEW},
-    }
-
-
-def _on_training_photos(model: Model, data: _Data) -> dict[str, float]:
-    """Judge a model on the photos that it was trained on."""
-    probabilities = model.probabilities(data.features)
-    return {
-        "train_accuracy": float((probabilities.argmax(axis=1) == data.targets).mean()),
-        "train_log_loss": log_loss(data.targets, probabilities),
+        "few": {label: n for label, n in sorted(Counter(labels).items()) if n < FEW},
     }
 
 
@@ -298,9 +447,9 @@ class Fitted:
 
 
 def _logistic(data: _Data, C: float | None, balanced: bool) -> Fitted:
-    features, targets = data.with_views(), data.tiled(data.targets)
+    features, targets = data.with_views(), data.tiled(data.chosen.targets)
     judged = np.arange(len(features)) < len(data.features)  # views only help in training
-    folds = None if data.folds is None else data.tiled(data.folds)
+    folds = None if data.chosen.folds is None else data.tiled(data.chosen.folds)
     return fit_logistic(features, targets, folds, C, balanced, judged)
 
 
@@ -353,7 +502,8 @@ def _dense(data: _Data, seed: int) -> Fitted:
     from breeds.heads.logistic import standardise
     from breeds.heads.temperature import fit_temperature
 
-    features, targets, decides = data.with_views(), data.tiled(data.targets), data.tiled(data.decides)
+    chosen = data.chosen
+    features, targets, decides = data.with_views(), data.tiled(chosen.targets), data.tiled(chosen.decides)
     mean, scale = standardise(features[~decides])
     standard = (features - mean) / scale
     trained = dense.fit(standard, targets, decides, seed)

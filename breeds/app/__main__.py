@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--workers", metavar="N", type=cli.workers, default=max(4, os.cpu_count() or 4),
         help="threads that read and decode photos")  # fmt: skip
-    add("--max-upload", metavar="SIZE", type=cli.cache_size, default="200MB",
+    add("--max-upload", metavar="SIZE", type=cli.size, default="200MB",
         help="how large the photos of one request may be altogether, in MB or GB")  # fmt: skip
     add("--no-network", action="store_true", default=False, help="fetch no photos from the web")
     return result

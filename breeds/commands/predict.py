@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no-network", action="store_true", default=False,
         help="refuse addresses of photos on the web; else each is fetched from a public machine, without "
              "proxies, with at most 20 MB, 15 seconds and five redirects")  # fmt: skip
-    add("--cache-size", metavar="SIZE", type=cli.cache_size, default="1GB",
+    add("--cache-size", metavar="SIZE", type=cli.size, default="1GB",
         help="how large features.sqlite may become, in MB or GB, the oldest photos dropped first: 1GB "
              "holds some 110,000 photos")  # fmt: skip
     return result

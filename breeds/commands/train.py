@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     add("--keep", metavar="SHARE", type=cli.share, default=0.95,
         help="share of known photos to keep when photos of none of the classes are refused: about so "
         "many of photos of other framing, size and light, more of photos like those here")  # fmt: skip
+    add("--memory", metavar="SIZE", type=cli.size,
+        help="train in batches where all features at once would take more than this, such as 4GB (default: "
+        "half of this machine's)")  # fmt: skip
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
     add("--no-corrections", action="store_true", default=False,
@@ -118,7 +121,7 @@ def main() -> int:
     views = open_views(store) if arguments.views else []
     model = train(
         store, arguments.head, arguments.C, arguments.seed, arguments.val,
-        arguments.balanced, arguments.keep, views,
+        arguments.balanced, arguments.keep, views, arguments.memory,
     )  # fmt: skip
     save_model(model, model_path)
     show(model, store)

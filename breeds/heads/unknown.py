@@ -62,7 +62,7 @@ class Detector:
 
     def excess(self, features: Floats) -> NDArray[np.float64]:
         """Return how much farther than typical each photo is from its nearest class, float64 (n,)."""
-        nearest, distance = _nearest(features, self.means, self.directions, self.weights)
+        nearest, distance = nearest_class(features, self.means, self.directions, self.weights)
         return np.asarray(distance - self.typical[nearest])
 
     def terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -110,10 +110,30 @@ def fit_detector(
         for fold in range(int(folds.max()) + 1):
             held_out = folds == fold
             fitted = _fit(unit, member * ~held_out[:, None])
-            nearest[held_out], distance[held_out] = _nearest(features[held_out], *fitted)
-        means, directions, weights = _fit(unit, member)
+            nearest[held_out], distance[held_out] = nearest_class(features[held_out], *fitted)
+        return detector_of(_fit(unit, member), nearest, distance, keep)
+
+
+def detector_of(
+    fitted: tuple[Floats, Floats, Floats],
+    nearest: NDArray[np.intp],
+    distance: NDArray[np.float64],
+    keep: float,
+) -> Detector:
+    """Set what is typical and the threshold.
+
+    Parameters
+    ----------
+    fitted
+        Means, directions and weights, as `Detector` has them.
+    nearest, distance
+        Each photo's nearest class by means that have not seen it, and the squared distance, shape (n,).
+    keep
+        As in `fit_detector`.
+    """
+    means, directions, weights = fitted
     overall = np.median(distance)
-    typical = np.full(member.shape[1], overall)
+    typical = np.full(len(means), overall)
     for number in range(len(typical)):
         of_class = distance[nearest == number]
         if len(of_class):
@@ -139,21 +159,93 @@ def _fit(unit: Floats, member: Floats) -> tuple[Floats, Floats, Floats]:
     means = member.T @ unit / np.maximum(counts, 1)[:, None]
     rest = unit - member @ means
     rest *= member.sum(axis=1, keepdims=True)
-    rank = min(RANK, n, width)
-    columns = np.random.default_rng(0).normal(size=(width, min(rank + _OVERSAMPLED, width)))
+    columns = _begin(n, width)
     for _ in range(_ITERATIONS):
         columns = np.linalg.qr(rest.T @ (rest @ columns.astype(np.float32)))[0]
     _, values, rows = np.linalg.svd(rest @ columns, full_matrices=False)
-    values, rows = values[:rank], rows[:rank]
+    return means, *_weighed(values, columns @ rows.T, n, float(np.vdot(rest, rest)))
+
+
+def _begin(n: int, width: int) -> NDArray[np.float64]:
+    """Return the columns that the search for directions begins with."""
+    rank = min(RANK, n, width)
+    return np.random.default_rng(0).normal(size=(width, min(rank + _OVERSAMPLED, width)))
+
+
+def _weighed(values: NDArray[Any], directions: NDArray[Any], n: int, total: float) -> tuple[Floats, Floats]:
+    """Return directions and weights of `Detector`.
+
+    Parameters
+    ----------
+    values
+        How far n photos lie from their means along each direction, the root of the sum of squares, falling.
+    directions
+        Orthonormal, (width, len(values)).
+    total
+        The sum of squares over all directions.
+    """
+    rank = min(RANK, n, len(directions))
+    values, directions = values[:rank], directions[:, :rank]
     real = values > 1e-6 * max(values[0], 1e-15)
     real[0] = True
     variances = values[real].astype(np.float64) ** 2 / n
-    round_part = max(SHRINKAGE * float(np.vdot(rest, rest)) / n / width, 1e-30)
+    round_part = max(SHRINKAGE * total / n / len(directions), 1e-30)
     weights = round_part / ((1 - SHRINKAGE) * variances + round_part)
-    return means, columns @ rows[real].T, weights.astype(np.float32)
+    return directions[:, real].astype(np.float32), weights.astype(np.float32)
 
 
-def _nearest(
+@dataclass
+class Moments:
+    """Sums over photos from which a detector's means and directions follow: they need not be there at once.
+
+    Attributes
+    ----------
+    counts
+        Photos of every class, float64 (classes,).
+    sums
+        Of their features of unit length, float64 (classes, width).
+    products
+        Of these features with each other, float64 (width, width).
+    """
+
+    counts: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    @staticmethod
+    def none(classes: int, width: int) -> Moments:
+        """Return the moments of no photos."""
+        return Moments(np.zeros(classes), np.zeros((classes, width)), np.zeros((width, width)))
+
+    def add(self, features: Floats, targets: NDArray[np.intp]) -> None:
+        """Take in photos: features as extracted, float32 (n, width), and class numbers, (n,)."""
+        unit = _unit(features).astype(np.float32)
+        member = np.eye(len(self.counts), dtype=np.float32)[targets]
+        self.counts += member.sum(axis=0)
+        self.sums += member.T @ unit
+        self.products += unit.T @ unit
+
+    def plus(self, other: Moments, sign: float = 1.0) -> Moments:
+        """Return the moments of both, or with the sign -1 without the other's."""
+        return Moments(
+            self.counts + sign * other.counts,
+            self.sums + sign * other.sums,
+            self.products + sign * other.products,
+        )
+
+    def fitted(self) -> tuple[Floats, Floats, Floats]:
+        """Return means, directions and weights of `Detector`."""
+        n, means = int(self.counts.sum()), self.sums / np.maximum(self.counts, 1)[:, None]
+        within = self.products - (means * self.counts[:, None]).T @ means
+        columns = _begin(n, len(within))
+        for _ in range(_ITERATIONS):
+            columns = np.linalg.qr(within @ columns)[0]
+        squares, turned = np.linalg.eigh(columns.T @ within @ columns)
+        values, along = np.sqrt(np.maximum(squares[::-1], 0)), columns @ turned[:, ::-1]
+        return means.astype(np.float32), *_weighed(values, along, n, float(np.trace(within)))
+
+
+def nearest_class(
     features: Floats, means: Floats, directions: Floats, weights: Floats
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return the nearest class of each photo and the squared distance to it, shape (n,)."""

@@ -168,6 +168,16 @@ class Store:
         BreedsError
             If the store lacks one of them.
         """
+        return self.features(self.rows_of(keys))
+
+    def rows_of(self, keys: Sequence[str]) -> Rows:
+        """Return the row of each of these keys, intp (len(keys),).
+
+        Raises
+        ------
+        BreedsError
+            If the store lacks one of them.
+        """
         own = self.table.key.packed
         order = order_of(own)
         at = locate(own[order], Keys.of(keys).packed)
@@ -177,7 +187,7 @@ class Store:
                 f"{self.path} lacks {missing} of the {len(keys)} photos asked for; extract the same "
                 f"photos into every store."
             )
-        return self.features(order[at])
+        return order[at]
 
     @staticmethod
     def open_beside(paths: Sequence[Path], corrected: bool = False) -> Store:
