@@ -1,0 +1,236 @@
+"""Tables for other tools: what they read is what the store and the model say, and memory stays flat."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from conftest import ROOT, MakeStore, assert_refused, run_script
+from pyarrow import parquet
+
+from breeds.heads.model import load_model, save_model
+from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
+from breeds.recipe import Recipe
+from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.store.corrections import corrections_path
+from breeds.tables import export_features
+from breeds.training import train
+
+EXPORT = ("-m breeds.store", "export")
+
+
+@pytest.fixture
+def place(make_store: MakeStore, tmp_path: Path) -> Path:
+    """A folder with a store of three classes, and a model trained on it."""
+    path = make_store({"a": 12, "=b": 12, "c c": 12}, "features/made.h5", spread=0.5)
+    save_model(train(Store.open(path), C=0.01), tmp_path / "models/made.safetensors")
+    return tmp_path
+
+
+def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
+    done = run_script(*EXPORT, "made.parquet", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("wrote made.parquet: 36 photos, ")
+    store = Store.open(place / "features/made.h5")
+    table = parquet.read_table(place / "made.parquet")
+    assert table.schema.field("features").type == pa.list_(pa.field("element", pa.float32(), False), 2048)
+    frame = pd.read_parquet(place / "made.parquet")
+    assert list(frame) == ["key", "path", "label", "split", "features"]
+    assert np.stack(frame.features).tobytes() == store.features().tobytes()
+    for name in ("key", "path", "label"):
+        assert frame[name].tolist() == list(getattr(store.table, name))
+    assert frame.split.isna().all()
+    about = json.loads(parquet.read_metadata(place / "made.parquet").metadata[b"breeds"])
+    assert about["root"] == "made up"
+    assert Recipe.from_json(json.dumps(about["recipe"])) == store.recipe
+
+
+def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
+    store, model = Store.open(place / "features/made.h5"), load_model(place / "models/made.safetensors")
+    assert model.unknown is not None
+    model.unknown = replace(model.unknown, threshold=float(np.median(model.unknown.excess(store.features()))))
+    save_model(model, place / "models/made.safetensors")
+    done = run_script(*EXPORT, "made.parquet", "--model", "models/made.safetensors", cwd=place)
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_parquet(place / "made.parquet")
+    shares = model.probabilities(store.features())
+    np.testing.assert_array_equal(frame[["p_=b", "p_a", "p_c c"]], shares)
+    assert frame.guess.tolist() == [model.classes[i] for i in shares.argmax(axis=1)]
+    np.testing.assert_array_equal(frame.probability, shares.max(axis=1))
+    np.testing.assert_array_equal(frame.unknown_score, model.unknown.excess(store.features()))
+    about = json.loads(parquet.read_metadata(place / "made.parquet").metadata[b"breeds"])
+    assert about["classes"] == model.classes
+    strange = frame.unknown_score > about["unknown_threshold"]
+    assert 0 < strange.sum() < len(frame)
+    assert (frame.breed == frame.guess.where(~strange, "unknown")).all()
+    assert {
+        key for key, part in zip(frame.key, frame.split, strict=True) if part == "train"
+    } == model.seen_keys()
+    assert {
+        key for key, part in zip(frame.key, frame.split, strict=True) if part == "test"
+    } == model.tested_keys()
+
+
+def test_labels_are_as_corrected_unless_they_are_to_be_as_they_came(place: Path) -> None:
+    store = Store.open(place / "features/made.h5")
+    rows = [f"{store.table.key[0]},c c", f"{store.table.key[1]},"]
+    corrections_path(store.path).write_text("\n".join(["key,label", *rows, ""]))
+    for more, wanted in (((), ["c c", None]), (("--no-corrections",), ["a", "a"])):
+        done = run_script(*EXPORT, "made.parquet", *more, cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert ("corrections" in done.stdout) == (not more)
+        labels = parquet.read_table(place / "made.parquet")["label"].to_pylist()
+        assert labels[:2] == wanted
+
+
+def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStore, tmp_path: Path) -> None:
+    """The second has the same photos in another order, among more."""
+    first = Store.open(make_store({"a": 7, "b": 7}, "features/one.h5", width=5))
+    order = np.random.default_rng(1).permutation(14)
+    recipe = replace(first.recipe, size=96)
+    index = FeatureIndex(recipe)
+    writer = ShardWriter(shard_folder(tmp_path / "features/two.h5"), recipe, index)
+    keys = [first.table.key[i] for i in order] + ["f" * 64]
+    for number, key in enumerate(keys):
+        writer.add(key, "", np.full(3, number, dtype=np.float32), "made up")
+    writer.commit("made up")
+    n = len(keys)
+    table = Table("made up", "", keys, [f"{i}.jpg" for i in range(n)], [""] * n, [""] * n, [1] * n, [0] * n)
+    assemble(tmp_path / "features/two.h5", table, index, "made up")
+    both = Store.open_beside([first.path, tmp_path / "features/two.h5"])
+    assert export_features(both, tmp_path / "both.parquet") == 14
+    features = np.stack(pd.read_parquet(tmp_path / "both.parquet").features)
+    np.testing.assert_array_equal(features, both.features())
+    assert features[order, 5].tolist() == list(range(14))
+
+
+def test_odd_names_are_text_and_what_is_no_unicode_is_marked(random_recipe: Recipe, tmp_path: Path) -> None:
+    names = ["caf\udce9.jpg", "new\nline,\x1b[2J.jpg", "=1+1.jpg"]
+    index = FeatureIndex(random_recipe)
+    writer = ShardWriter(shard_folder(tmp_path / "odd.h5"), random_recipe, index)
+    keys = [f"{i:064x}" for i in range(3)]
+    for key in keys:
+        writer.add(key, "", np.ones(4, dtype=np.float32), "made up")
+    writer.commit("made up")
+    table = Table("ro\udce9t", "", keys, names, names, [""] * 3, [1] * 3, [0] * 3)
+    assemble(tmp_path / "odd.h5", table, index, "made up")
+    export_features(Store.open(tmp_path / "odd.h5"), tmp_path / "odd.parquet")
+    read = parquet.read_table(tmp_path / "odd.parquet")
+    assert read["path"].to_pylist() == read["label"].to_pylist() == ["caf�.jpg", *names[1:]]
+    about = json.loads(parquet.read_metadata(tmp_path / "odd.parquet").metadata[b"breeds"])
+    assert os.fsencode(about["root"]) == b"ro\xe9t"
+
+
+def test_only_a_table_of_breeds_is_replaced_and_a_failure_leaves_the_old_one(place: Path) -> None:
+    assert run_script(*EXPORT, "made.parquet", cwd=place).returncode == 0
+    mine = parquet.read_table(place / "made.parquet")
+    assert replaceable(place / "made.parquet", FEATURES_PARQUET)
+    assert not replaceable(place / "made.parquet", ANSWERS_PARQUET)
+    parquet.write_table(mine, place / "mine.parquet")  # whatever others make of it is theirs
+    assert_refused(
+        run_script(*EXPORT, "mine.parquet", cwd=place), "mine.parquet", "is not features of Breeds"
+    )
+    assert_refused(run_script(*EXPORT, "features/made.h5", cwd=place), "is not features of Breeds")
+    assert_refused(run_script(*EXPORT, "no/such/made.parquet", "--store", "no.h5", cwd=place), "no.h5")
+    assert not (place / "no").exists()
+    before = (place / "made.parquet").read_bytes()
+    data = bytearray((place / "features/made.h5").read_bytes())
+    data[data.index(Store.open(place / "features/made.h5").features()[5].tobytes())] ^= 1
+    (place / "features/made.h5").write_bytes(data)
+    assert_refused(run_script(*EXPORT, "made.parquet", cwd=place), "made.h5 is damaged")
+    assert (place / "made.parquet").read_bytes() == before
+    assert not list(place.glob(".*.tmp"))
+
+
+def test_a_model_of_another_recipe_is_refused(
+    place: Path, make_store: MakeStore, random_recipe: Recipe
+) -> None:
+    make_store({"a": 5, "b": 5}, "features/other.h5", recipe=replace(random_recipe, size=96))
+    asked = ("--store", "features/other.h5", "--model", "models/made.safetensors")
+    assert_refused(run_script(*EXPORT, "x.parquet", *asked, cwd=place), "other.h5")
+    assert not (place / "x.parquet").exists()
+
+
+def test_without_pyarrow_it_says_what_to_install(place: Path) -> None:
+    """As another program would run it: `breeds` tells pip's command."""
+    (place / "hidden").mkdir()
+    (place / "hidden/sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'pyarrow': raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Hidden)\n"
+        "import importlib.util as util\n"
+        "found = util.find_spec\n"
+        "util.find_spec = lambda name, package=None: None if name == 'pyarrow' else found(name, package)\n"
+    )
+    (place / "breeds").write_text("from breeds.commands import main; main()")
+    env = {**os.environ, "PYTHONPATH": f"{place / 'hidden'}:{ROOT}"}
+    for arguments in (
+        ("store", "export", "x.parquet"),
+        ("predict", "x", "--format", "parquet", "--out", "x.parquet"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "breeds", *arguments], cwd=place, env=env, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert_refused(done, "pyarrow is not installed", "-m pip install 'breeds[parquet]'")
+    assert not (place / "x.parquet").exists()
+
+
+# Exports a store and says how many rows there were and the most memory that was ever held.
+_EXPORT = """
+import re, sys
+from pathlib import Path
+from breeds.heads.model import load_model
+from breeds.store import Store
+from breeds import tables
+tables.GROUP_BYTES = 2**18
+store, model = Store.open(Path(sys.argv[1])), load_model(Path(sys.argv[2]))
+print(tables.export_features(store, Path(sys.argv[3]), model))
+print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_memory_does_not_grow_with_the_rows(make_store: MakeStore, tmp_path: Path) -> None:
+    """The features of ten times as many are 18 MB more; keys and names cost 100 bytes each, 0.5 MB."""
+    peaks = []
+    for count in (250, 2500):
+        path = make_store({"a": count, "b": count}, f"{count}.h5", width=1024)
+        if not peaks:
+            save_model(train(Store.open(path), C=0.01), tmp_path / "made.safetensors")
+        command = [sys.executable, "-c", _EXPORT, path, tmp_path / "made.safetensors", tmp_path / "x.parquet"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        rows, peak = map(int, done.stdout.split())
+        assert rows == 2 * count
+        peaks.append(peak)
+        groups = parquet.read_metadata(tmp_path / "x.parquet")
+        assert groups.num_rows == rows
+        assert max(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) == 64
+    assert peaks[1] - peaks[0] < 6000, peaks
+
+
+def test_a_training_loads_neither_pandas_nor_pyarrow(place: Path) -> None:
+    """They take half a second and 200 MB of address space, and are of no use there."""
+    code = (
+        "import sys, breeds.cli; from breeds.commands.train import main\n"
+        "sys.argv = ['train', '--C', '0.01']\n"
+        "try: breeds.cli.run(main)\n"
+        "finally: sys.stderr.write(repr(set(sys.modules) & {'pandas', 'pyarrow', 'sklearn'}))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.endswith("{'sklearn'}")
