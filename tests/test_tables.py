@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,8 @@ import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script
 from pyarrow import parquet
 
+from breeds.commands import predict
+from breeds.commands import store as store_command
 from breeds.heads.model import load_model, save_model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
 from breeds.recipe import Recipe
@@ -234,3 +239,133 @@ def test_a_training_loads_neither_pandas_nor_pyarrow(place: Path) -> None:
         [sys.executable, "-c", code], cwd=place, env=env, capture_output=True, text=True, check=True
     )
     assert done.stderr.endswith("{'sklearn'}")
+
+
+# The recipes of docs/tables.md.
+
+PAGE = (ROOT / "docs/tables.md").read_text(encoding="utf-8")
+RECIPES = {
+    part.splitlines()[0]: re.findall(r"```python\n(.*?)```", part, flags=re.DOTALL)
+    for part in PAGE.split("\n## ")
+}
+
+
+@pytest.fixture
+def written(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """``photos.parquet`` of a store in which some test photos are told wrong, in the working folder."""
+    path = make_store({"beagle": 30, "pug": 30}, noise=1.5, spread=0.07)
+    store = Store.open(path)
+    names = [name.replace("beagle/0001.jpg", "beagle/01.jpg") for name in store.table.path]
+    store = replace(store, table=replace(store.table, path=names))
+    model = train(store, C=0.01)
+    export_features(store, tmp_path / "photos.parquet", model)
+    monkeypatch.chdir(tmp_path)
+    return store
+
+
+def test_the_recipe_for_pandas(written: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {}
+    exec(*RECIPES["pandas"], names)
+    np.testing.assert_array_equal(names["features"], written.features())
+    assert list(names["shares"]) == ["p_beagle", "p_pug"]
+    assert np.allclose(names["shares"].sum(axis=1), 1)
+    assert names["about"]["classes"] == ["beagle", "pug"]
+    assert f"of {len(names['tested'])} test photos are right" in capsys.readouterr().out
+
+
+def test_the_recipe_for_polars(written: Store) -> None:
+    names: dict[str, object] = {}
+    exec(*RECIPES["polars"], names)
+    np.testing.assert_array_equal(names["features"], written.features())
+    table = pd.read_parquet("photos.parquet")
+    wrong = table[(table.split == "test") & (table.guess != table.label)]
+    assert 0 < len(wrong) == names["wrong"]["photos"].sum()
+
+
+def test_the_recipes_for_duckdb(written: Store) -> None:
+    names: dict[str, object] = {}
+    first, second = RECIPES["DuckDB"]
+    exec(first, names)
+    features = written.features()
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    row = list(written.table.path).index("beagle/01.jpg")
+    likeness = np.delete(unit @ unit[row], row)
+    nearest = names["nearest"]
+    np.testing.assert_allclose(nearest.likeness, np.sort(likeness)[::-1][:5], rtol=1e-5)
+    for found in nearest.itertuples():
+        other = list(written.table.path).index(found.path)
+        assert found.label == written.table.label[other]
+        assert found.distance == pytest.approx(np.linalg.norm(features[other] - features[row]), rel=1e-5)
+    exec(second, names)
+    table = pd.read_parquet("photos.parquet")
+    tested = table[table.split == "test"]
+    wanted = (tested.guess == tested.label).groupby(tested.label).mean()
+    by_class = names["by_class"].set_index("label")
+    pd.testing.assert_series_equal(by_class.accuracy.sort_index(), wanted, check_names=False)
+    assert by_class.photos.sum() == len(tested)
+
+
+def test_the_recipe_for_cleanlab_but_for_cleanlab(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not installed here: what it is given is right, and what its documentation says that it gives."""
+    given: dict[str, object] = {}
+
+    class Datalab:
+        def __init__(self, data: dict[str, list[str]], label_name: str) -> None:
+            given["labels"] = data[label_name]
+
+        def find_issues(self, **more: np.ndarray) -> None:
+            given.update(more)
+
+        def get_issues(self, name: str) -> pd.DataFrame:
+            guess = np.array(["beagle", "pug"])[given["pred_probs"].argmax(axis=1)]
+            return pd.DataFrame({f"is_{name}_issue": guess != given["labels"], f"predicted_{name}": guess})
+
+    monkeypatch.setitem(sys.modules, "cleanlab", SimpleNamespace(Datalab=Datalab))
+    names: dict[str, object] = {}
+    exec(*RECIPES["cleanlab"], names)
+    assert given["labels"] == list(written.table.label)
+    np.testing.assert_array_equal(given["features"], written.features())
+    assert given["pred_probs"].shape == (60, 2) and np.allclose(given["pred_probs"].sum(axis=1), 1)
+    wrong = names["doubtful"][names["issues"].is_label_issue.to_numpy()]
+    assert 0 < len(wrong) < 30 and (wrong.label != wrong.suggestion).all()
+
+
+def test_the_recipe_for_fiftyone_but_for_fiftyone(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not installed here: what it is given is right."""
+    fiftyone = MagicMock()
+    fiftyone.Sample.side_effect = lambda filepath: {"filepath": filepath}
+    fiftyone.Classification.side_effect = dict
+    monkeypatch.setitem(sys.modules, "fiftyone", fiftyone)
+    monkeypatch.setitem(sys.modules, "fiftyone.brain", fiftyone.brain)
+    exec(*RECIPES["FiftyOne"], {})
+    (samples,) = fiftyone.Dataset().add_samples.call_args.args
+    assert [sample["ground_truth"]["label"] for sample in samples] == list(written.table.label)
+    assert samples[0]["filepath"] == os.path.abspath(f"made up/{written.table.path[0]}")
+    assert {sample["prediction"]["label"] for sample in samples} == {"beagle", "pug"}
+    assert all(0.5 <= sample["prediction"]["confidence"] <= 1 for sample in samples)
+    for call in (fiftyone.brain.compute_visualization, fiftyone.brain.compute_similarity):
+        np.testing.assert_array_equal(call.call_args.kwargs["embeddings"], written.features())
+
+
+def test_the_command_for_embedding_atlas_names_a_column_that_is_there(written: Store) -> None:
+    (column,) = re.findall(r"^embedding-atlas photos.parquet --vector (\w+)$", PAGE, flags=re.MULTILINE)
+    assert pa.types.is_fixed_size_list(parquet.read_schema("photos.parquet").field(column).type)
+
+
+def test_the_page_has_every_column(written: Store) -> None:
+    rows = "\n".join(line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `"))
+    listed = set(re.findall(r"`(\w+)`", rows))
+    columns = parquet.read_schema("photos.parquet").names
+    assert {"p_CLASS" if name.startswith("p_") else name for name in columns} == listed
+
+
+COMMAND = r"^(?:python -m |python |)(?:breeds[. ]store|predict.py) .*"
+
+
+@pytest.mark.parametrize("line", re.findall(COMMAND, PAGE, re.MULTILINE))
+def test_the_commands_of_the_page_parse(line: str) -> None:
+    words = line.split("#")[0].replace("python", "").replace("-m breeds.store", "breeds store").split()
+    if words[0] == "predict.py":
+        predict.parser().parse_args(words[1:])
+    else:
+        store_command.parser().parse_args(words[2:])
