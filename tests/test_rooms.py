@@ -17,7 +17,10 @@ FLOORS = (
     ("sample",),
     ("app",),
     ("library",),
-    ("exporting", "tables", "extraction", "training", "evaluation", "prediction", "preview", "review"),
+    (
+        "exporting", "tables", "modelcard", "extraction", "training", "evaluation", "prediction", "preview",
+        "review",
+    ),
     ("pages",),
     ("heads",),
     ("store",),
