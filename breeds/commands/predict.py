@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         help="the backbone's weights: imagenet, random, or a file (default: those of the model)")  # fmt: skip
     add("--out", metavar="FILE", type=Path, help="the file to write (default: to the terminal)")
     add("--format", choices=("csv", "json", "parquet", "kaggle"), default="csv",
-        help="csv, one JSON object a line, Parquet (with --out), or Kaggle's submission format")  # fmt: skip
+        help="csv, one JSON object a line, Parquet (to a file), or Kaggle's submission format")  # fmt: skip
     add("--html", metavar="FILE", type=Path,
         help="write a page of the answers too: every photo with its breed, to filter and to sort; the "
              "pictures of more than some 400 photos are in a folder beside it (default: no)")  # fmt: skip
