@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ import breeds
 
 DOCS = ROOT / "docs"
 TOUR = re.findall(r"```(sh|text)\n(.*?)```", (DOCS / "tour.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+EACH = 4
 #: Small networks of random weights on few photos, so that the tests are quick; all else is as it is shown.
-QUICK = {"breeds.sample dogs": " --per-breed 5", "extract dogs/photos": " --weights random --size 96"}
+QUICK = {"breeds.sample dogs": f" --per-breed {EACH}", "extract dogs/photos": " --weights random --size 96"}
 
 # In one process, beside the other pages that a browser opens.
 in_one_process = pytest.mark.xdist_group("browser")
@@ -132,11 +134,23 @@ def without_numbers(text: str) -> str:
     return re.sub(r"\d+(\.\d+)?", "#", text)
 
 
-@pytest.mark.usefixtures("app_place")  # which has converted the same network
-def test_the_tour(tmp_path: Path) -> None:
-    programs, place = tmp_path / "bin", tmp_path / "tour"
+@pytest.fixture
+def place(drawn_photos: Path, tmp_path: Path, app_place: Path) -> Path:
+    """An empty folder, but that photos which would be drawn are there: what is there is not drawn again.
+
+    `app_place` has converted the same network.
+    """
+    for breed in drawn_photos.iterdir():
+        for photo in sorted(breed.iterdir())[:EACH]:
+            target = tmp_path / "tour/dogs/photos" / breed.name / photo.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target)
+    return tmp_path / "tour"
+
+
+def test_the_tour(place: Path, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
     programs.mkdir()
-    place.mkdir()
     (programs / "breeds").write_text(f"#!{sys.executable}\nfrom breeds.commands import main\nmain()\n")
     (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
     for program in programs.iterdir():
@@ -162,30 +176,29 @@ def test_the_tour(tmp_path: Path) -> None:
     for language, block in TOUR:
         for line in block.splitlines() if language == "text" else ():
             assert without_numbers(line) in said
-    assert "50 photos = 50 features (0 new, 50 reused)" in done.stdout, "a new name computes nothing"
+    assert "40 photos = 40 features (0 new, 40 reused)" in done.stdout, "a new name computes nothing"
     assert (place / "breeds.csv").read_text().count("dogs/holiday/") == 12
     for page in ("reports/photos-preview.html", "reports/photos.html", "breeds.html"):
         assert f"`{page}`" in (DOCS / "tour.md").read_text(encoding="utf-8")
         assert "</html>" in (place / page).read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("app_place")
-def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_from_top_to_bottom(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
     (given,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     names = given.source.split(" = ")[0]
-    given.source = f'{names} = 5, "random", 96'
+    given.source = f'{names} = {EACH}, "random", 96'
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(place)}}).execute()
     answered = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     said = "".join(part.get("text", "") for outputs in answered for part in outputs)
-    assert "50 photos of 10 drawn breeds" in said
-    assert re.search(r"of 10 photos \(95 % interval", said)
+    assert "40 photos of 10 drawn breeds" in said
+    assert re.search(r"of \d+ photos \(95 % interval", said)
     shown = [part.data["text/plain"] for outputs in answered for part in outputs if "data" in part]
-    assert "<breeds.Store 'features/dogs.h5': 50 photos" in shown[1]
+    assert "<breeds.Store 'features/dogs.h5': 40 photos" in shown[1]
     assert shown[-2].count("holiday_") == 12
     assert "<breeds.Model: logistic, 10 classes" in shown[-1]
-    assert (tmp_path / "models/dogs.safetensors").is_file()
+    assert (place / "models/dogs.safetensors").is_file()
 
 
 def test_the_notebook_is_kept_without_outputs() -> None:
