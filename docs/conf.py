@@ -22,6 +22,7 @@ version = release = breeds.__version__
 extensions = ["sphinx.ext.autodoc", "numpydoc", "myst_parser"]
 exclude_patterns = ["_build"]
 root_doc = "index"
+smartquotes = False  # "" is meant as it stands
 
 # MyST: headings have the anchors that GitHub gives them, so that a link is right in both places.
 myst_enable_extensions = ["colon_fence"]
@@ -33,6 +34,8 @@ add_module_names = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
+# All that numpydoc can find wrong, but for types in the text and sections that say nothing new.
+numpydoc_validation_checks = {"all", "ES01", "EX01", "PR01", "PR04", "RT01", "SA01"}
 # What is not of Breeds is described elsewhere, and a link there would need the network to be checked.
 nitpick_ignore_regex = [
     ("py:class", r"(np|os|pd)\..*|\w+Like|NDArray|(collections|pathlib|typing)\..*|Any|Iterable|Sequence")

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import h5py
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
 from nbclient import NotebookClient
-from pages import WIDTHS, opened
+from pages import WIDTHS
 from playwright.sync_api import Browser
+from safetensors import safe_open
 
 import breeds
+from breeds.heads.model import load_model
+from breeds.prediction import Answer
+from breeds.prediction.answers import write_answers
 
 DOCS = ROOT / "docs"
 TOUR = re.findall(r"```(sh|text)\n(.*?)```", (DOCS / "tour.md").read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -90,18 +96,21 @@ def test_the_library_is_described_whole(built: Path) -> None:
 
 @pytest.mark.slow
 @in_one_process
-@pytest.mark.parametrize("name", ["index", "tour", "api", "benchmarks"])
+@pytest.mark.parametrize("name", ["index", "api", "howto/look"])
 def test_pages_ask_for_nothing_and_fit_the_screen(built: Path, browser: Browser, name: str) -> None:
-    for width, height in WIDTHS:
-        for scheme in ("light", "dark"):
-            with opened_of(built, browser, name, width, height, scheme) as wide:
-                assert wide <= width
-
-
-@contextmanager
-def opened_of(built: Path, browser: Browser, name: str, *how: object) -> Iterator[int]:
-    with opened(browser, built / f"{name}.html", *how) as tab:
-        yield tab.evaluate("document.documentElement.scrollWidth")
+    """Of the network; what a page in a folder has beside it may lie above."""
+    for (width, height), scheme in zip(WIDTHS, ("light", "dark"), strict=True):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        tab, asked, said = context.new_page(), [], []
+        tab.on("request", lambda request, asked=asked: asked.append(request.url))
+        tab.on("pageerror", lambda error, said=said: said.append(str(error)))
+        tab.goto((built / f"{name}.html").as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.locator("img:not([alt])").count() == 0
+        context.close()
+        assert len(asked) > 3
+        assert [url for url in asked if not url.startswith((built.as_uri(), "data:"))] == []
+        assert said == []
 
 
 def test_the_check_finds_what_is_wrong(tmp_path: Path) -> None:
@@ -128,6 +137,30 @@ def test_the_check_finds_what_is_wrong(tmp_path: Path) -> None:
         "index.html: http://example.org/a.png is loaded from elsewhere",
         "styles/a.css: https://fonts.example.org/a.woff2 is loaded from elsewhere",
     ]
+
+
+def described(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_formats_name_all_that_is_in_the_files(app_place: Path) -> None:
+    with h5py.File(app_place / "features/photos.h5") as store:
+        inside = {*store, *store.attrs}
+    assert {name for name in inside if f"`{name}`" not in described("features/README.md")} == set()
+    with safe_open(app_place / "models/photos.safetensors", "numpy") as model:
+        arrays, about = set(model.keys()), json.loads(model.metadata()["breeds"])
+    assert {name for name in (*arrays, *about) if f"`{name}`" not in described("models/README.md")} == set()
+
+
+def test_the_formats_name_every_column_of_predictions(app_place: Path) -> None:
+    model = load_model(app_place / "models/photos.safetensors")
+    answer = Answer("a.jpg", np.full(len(model.classes), 1 / len(model.classes)))
+    for form, top in (("csv", 2), ("json", 2)):
+        out = app_place / f"answers.{form}"
+        write_answers([answer], model.classes, out, form, top)
+        text = out.read_text(encoding="utf-8")
+        names = json.loads(text) if form == "json" else next(csv.reader(text.splitlines()))
+        assert {name for name in names if f"`{name}`" not in described("docs/formats.md")} == set()
 
 
 def without_numbers(text: str) -> str:
