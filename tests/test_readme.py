@@ -95,6 +95,13 @@ def test_readme_lines_of_the_library_run(
     assert len(names["features"].transform(photos[:2])) == len(names["pipeline"].predict(photos[:2])) == 2
 
 
+def test_the_page_of_the_library_begins_with_lines_that_run() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    shown = page.split("```python\n")[1].split("```")[0].splitlines()
+    run = "".join(block for language, block in BLOCKS if language == "python")
+    assert all(line.split("  #")[0] in run for line in shown)
+
+
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
 def test_readme_links_lead_somewhere(path: str) -> None:
     assert (ROOT / path).exists()
