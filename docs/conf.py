@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # the package beside this folder, whether another
 import breeds  # noqa: E402
 
 project = "Breeds"
-author = project_copyright = "the authors of Breeds; MIT license"
+author = project_copyright = "the Breeds developers; MIT license"
 version = release = breeds.__version__
 
 extensions = ["sphinx.ext.autodoc", "numpydoc", "myst_parser"]
@@ -34,8 +34,8 @@ add_module_names = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
-# All that numpydoc can find wrong, but for types in the text and sections that say nothing new.
-numpydoc_validation_checks = {"all", "ES01", "EX01", "PR01", "PR04", "RT01", "SA01"}
+# All that numpydoc can find wrong, but for where text begins, types in it, and sections that say nothing new.
+numpydoc_validation_checks = {"all", "GL01", "ES01", "EX01", "PR01", "PR04", "RT01", "SA01"}
 # What is not of Breeds is described elsewhere, and a link there would need the network to be checked.
 nitpick_ignore_regex = [
     ("py:class", r"(np|os|pd)\..*|\w+Like|NDArray|(collections|pathlib|typing)\..*|Any|Iterable|Sequence")
