@@ -135,9 +135,9 @@ class Model:
         -------
         pandas.DataFrame
             ``path`` (text, None for photos in memory); ``breed``, the answer; ``probability``, float64 from
-            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with `top_k`
-            ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A photo
-            that cannot be read or decoded is a row with its error and no answer.
+            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with a
+            ``top_k`` ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A
+            photo that cannot be read or decoded is a row with its error and no answer.
 
         Raises
         ------
