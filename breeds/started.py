@@ -29,6 +29,7 @@ SCRIPTS = {
 _EXTRAS = {
     "tensorflow": ("tensorflow", "keras"),
     "onnx": ("onnx", "onnxruntime"),
+    "parquet": ("pyarrow",),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
 

@@ -228,7 +228,7 @@ def _folds(keys: Sequence[str], labels: Sequence[str], seed: int) -> Rows | None
 def _fits(store: Store, chosen: _Chosen, views: Sequence[Store], head: str, memory: int | None) -> bool:
     """Say whether training at once takes no more memory than it may."""
     memory = memory_of_machine() // 2 if memory is None else memory
-    width = store.features(np.zeros(1, dtype=np.intp)).shape[1]
+    width = sum(one.width() for one in (store, *store.also))
     needed = _COPIES * len(chosen.rows) * (1 + len(views)) * width * np.dtype(np.float32).itemsize
     if needed > memory and head == "dense":
         raise BreedsError(

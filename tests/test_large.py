@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,10 +14,12 @@ import pytest
 from conftest import assert_refused, extract_photos, run_script
 
 from breeds.errors import BreedsError
+from breeds.evaluation import evaluate
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store, Table, assemble, list_shards, shard_folder, verify
 from breeds.store.file import LARGE
 from breeds.store.table import COLUMNS, Unread
+from breeds.training import train
 
 FIRST_FORMAT = Path(__file__).with_name("first_format.h5")
 RECIPE = Recipe("made up", "random", "ab" * 32, 96, "stretch")
@@ -237,6 +238,68 @@ def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: 
         store.table.label[0]
 
 
+# training in batches
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("counts", [{"a": 300, "b": 200, "c": 60}, {"a": 200, "b": 100}])
+def test_training_in_batches_finds_what_training_at_once_finds(
+    make_store, counts: dict[str, int], balanced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("breeds.training._BATCH", 64)
+    store = Store.open(make_store(counts, width=48, spread=0.6))
+    one, other = (train(store, C=0.02, balanced=balanced, memory=memory) for memory in (10**12, 1))
+    assert other.record["in_batches"] and "in_batches" not in one.record
+    features = store.features()
+    for model in (one, other):  # temperatures are of other folds
+        model.temperature = 1.0
+    assert np.abs(one.probabilities(features) - other.probabilities(features)).max() < 5e-3
+    assert np.allclose(one.mean, other.mean, atol=1e-5) and np.allclose(one.scale, other.scale, rtol=1e-5)
+    expected, found = one.unknown, other.unknown
+    assert np.allclose(found.excess(features), expected.excess(features), atol=1e-5)
+    assert found.threshold == pytest.approx(expected.threshold, abs=1e-5)
+    assert (one.seen == other.seen).all() and (one.tested == other.tested).all()
+
+
+def test_c_chosen_on_a_sample_is_as_good_as_on_all(make_store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("breeds.training._BATCH", 256)
+    monkeypatch.setattr("breeds.training._SAMPLE", 300)
+    counts = dict.fromkeys("abcd", 500)
+    store = Store.open(make_store(counts, width=64, spread=0.25))
+    models = [train(store, memory=memory) for memory in (10**12, 1)]
+    assert "on 300 of the 1600 photos" in models[1].record["C_chosen_by"]
+    one, other = (evaluate(store, model)["log_loss"] for model in models)
+    assert other < 1.02 * one
+
+
+def test_views_are_trained_on_in_batches_too(make_store) -> None:
+    plain = Store.open(make_store({"a": 90, "b": 60, "c": 60}, width=32))
+    flipped = replace(plain.recipe, view="flip")
+    view = plain.path.with_name("made+flip.h5")
+    moved = {key: row + np.float32(0.3) for key, row in zip(plain.table.key, plain.features(), strict=True)}
+
+    class Made(FeatureIndex):
+        def read(self, keys: list[str]) -> np.ndarray:
+            return np.stack([moved[key] for key in keys])
+
+    assemble(view, plain.table, Made(flipped), "")
+    one, other = (train(plain, C=0.02, views=[Store.open(view)], memory=memory) for memory in (10**12, 1))
+    for model in (one, other):
+        model.temperature = 1.0
+    features = plain.features()
+    assert np.abs(one.probabilities(features) - other.probabilities(features)).max() < 2e-3
+
+
+def test_what_does_not_fit_the_dense_head_is_refused(make_store, tmp_path: Path) -> None:
+    make_store({"a": 300, "b": 300})
+    done = run_script("train_head.py", "--head", "dense", "--memory", "10MB", cwd=tmp_path)
+    assert_refused(done, "The dense head takes all features into memory", "--head logistic")
+    assert not list(tmp_path.glob("models/*"))
+    done = run_script("train_head.py", "--memory", "10MB", "--C", "0.01", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "in batches" in done.stdout
+
+
 # stores of the first format
 
 
@@ -262,4 +325,3 @@ def test_a_store_of_the_first_format_is_read(tmp_path: Path) -> None:
         file["label"][0] = b"beagle"
     with pytest.raises(BreedsError, match="the table does not match its checksum"):
         Store.open(path)
-    assert os.path.exists(FIRST_FORMAT) and replace(store.recipe, size=1) != store.recipe

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
-from breeds.started import command
+from breeds.started import command, need
 from breeds.text import say
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", metavar="W",
         help="the backbone's weights: imagenet, random, or a file (default: those of the model)")  # fmt: skip
     add("--out", metavar="FILE", type=Path, help="the file to write (default: to the terminal)")
-    add("--format", choices=("csv", "json", "kaggle"), default="csv",
-        help="csv, one JSON object a line, or Kaggle's submission format")  # fmt: skip
+    add("--format", choices=("csv", "json", "parquet", "kaggle"), default="csv",
+        help="csv, one JSON object a line, Parquet (to a file), or Kaggle's submission format")  # fmt: skip
     add("--html", metavar="FILE", type=Path,
         help="write a page of the answers too: every photo with its breed, to filter and to sort; the "
              "pictures of more than some 400 photos are in a folder beside it (default: no)")  # fmt: skip
@@ -62,8 +62,9 @@ def main(fetch: Fetch | None = None) -> int:
     """Predict, and list what could not be read; tests give `fetch` to ask servers of their own."""
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", command("train"))
+    from breeds.errors import BreedsError
     from breeds.heads.model import load_model
-    from breeds.outputs import ANSWERS, check_apart, check_output
+    from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
     from breeds.prediction import predict
     from breeds.prediction.answers import write_answers
@@ -77,8 +78,14 @@ def main(fetch: Fetch | None = None) -> int:
         from breeds.prediction.pictures import TABLE, PictureFolder
 
     started = time.perf_counter()
+    kind = ANSWERS
+    if arguments.format == "parquet":
+        if not arguments.out:
+            raise BreedsError("Parquet is for files: name one with --out, such as --out breeds.parquet.")
+        need("pyarrow")
+        kind = ANSWERS_PARQUET
     if arguments.out:
-        check_output(arguments.out, ANSWERS, arguments.paths)
+        check_output(arguments.out, kind, arguments.paths)
     table = arguments.explain / TABLE if arguments.explain else None
     check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
     pictures = PictureFolder(arguments.explain) if arguments.explain else None

@@ -99,6 +99,7 @@ def main() -> int:
     model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
     from breeds.errors import BreedsError
     from breeds.heads.model import save_model
+    from breeds.modelcard import write_card
     from breeds.outputs import MODEL, check_output
     from breeds.store import Store
     from breeds.training import train
@@ -123,14 +124,16 @@ def main() -> int:
         store, arguments.head, arguments.C, arguments.seed, arguments.val,
         arguments.balanced, arguments.keep, views, arguments.memory,
     )  # fmt: skip
-    save_model(model, model_path)
+    kept = write_card(model, model_path, save_model(model, model_path))
     show(model, store)
+    if kept:
+        say(kept)
     if exports:
         from breeds.commands.export import show as show_exported
 
         for exported in export(model, store, exports):
             show_exported(exported)
-    say(f"wrote {model_path}; next: {command('evaluate')}")
+    say(f"wrote {model_path}{'' if kept else ' and its card'}; next: {command('evaluate')}")
     return 0
 
 
@@ -151,6 +154,11 @@ def show(model: Model, store: Store) -> None:
               f"temperature {model.temperature:.3g}")  # fmt: skip
     else:
         say(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
+    if record.get("in_batches"):
+        say(
+            f"trained in batches, {record['steps']} steps: all features at once would take more memory than "
+            "--memory allows"
+        )
     if record.get("C_at_edge"):
         say("this C is at the edge of the grid: a better one may lie beyond; try with --C")
     if model.unknown is None:

@@ -117,8 +117,41 @@ class Store:
             If the file is damaged, or was replaced since it was opened, or a feature is not finite or
             absurdly large.
         """
-        rows = None if rows is None else np.asarray(rows, dtype=np.intp)
-        found = self._own(rows)
+        found = self._alone(None if rows is None else np.asarray(rows, dtype=np.intp))
+        if not self.also:
+            return found
+        keys = self.table.key if rows is None else self.table.key.take(rows)
+        return np.hstack([found, *(other.features_of(keys) for other in self.also)])
+
+    def width(self) -> int:
+        """Return how many features a photo has in this store alone.
+
+        Raises
+        ------
+        BreedsError
+            If it cannot be read just now, or was replaced since it was opened.
+        """
+        if self.shards is not None:
+            return int(self.shards.read(np.zeros(1, dtype=np.intp)).shape[1])
+        with self._opened() as file:
+            return int(hdf5.features(file).shape[1])
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the features of all rows, in order, `size` rows in memory at a time: float32 (size, width).
+
+        Raises
+        ------
+        BreedsError
+            As `features` does.
+        """
+        columns = [(self, np.arange(len(self.table)))]
+        columns += [(other, other.rows_of(self.table.key)) for other in self.also]
+        for start in range(0, len(self.table), size):
+            yield np.hstack([one._alone(rows[start : start + size]) for one, rows in columns])
+
+    def _alone(self, rows: Rows | None) -> NDArray[np.float32]:
+        """Return the features of this store alone, refused if they are no numbers of a network."""
+        found = self._read(rows)
         largest = np.maximum(found.max(axis=1, initial=0), -found.min(axis=1, initial=0))
         bad = np.flatnonzero(~(largest < LARGEST_FEATURE))  # also what is not a number
         if len(bad):
@@ -127,12 +160,9 @@ class Store:
                 f"{self.path} has features that are not finite numbers, or as large as none are, first those "
                 f"of {self.table.path[row]}; extract again, into another --store, with sound weights."
             )
-        if not self.also:
-            return found
-        keys = self.table.key if rows is None else self.table.key.take(rows)
-        return np.hstack([found, *(other.features_of(keys) for other in self.also)])
+        return found
 
-    def _own(self, rows: Rows | None) -> NDArray[np.float32]:
+    def _read(self, rows: Rows | None) -> NDArray[np.float32]:
         """Return the features of this store alone, compared with their checksums."""
         if self.shards is not None:
             return self.shards.read(np.arange(len(self.table)) if rows is None else rows)
@@ -187,7 +217,7 @@ class Store:
                 f"{self.path} lacks {missing} of the {len(keys)} photos asked for; extract the same "
                 f"photos into every store."
             )
-        return order[at]
+        return np.asarray(order[at])
 
     @staticmethod
     def open_beside(paths: Sequence[Path], corrected: bool = False) -> Store:
