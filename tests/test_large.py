@@ -291,7 +291,7 @@ def test_views_are_trained_on_in_batches_too(make_store) -> None:
 
 
 def test_what_does_not_fit_the_dense_head_is_refused(make_store, tmp_path: Path) -> None:
-    make_store({"a": 300, "b": 300})
+    make_store({"a": 900, "b": 900}, width=512)
     done = run_script("train_head.py", "--head", "dense", "--memory", "10MB", cwd=tmp_path)
     assert_refused(done, "The dense head takes all features into memory", "--head logistic")
     assert not list(tmp_path.glob("models/*"))

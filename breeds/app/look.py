@@ -199,7 +199,9 @@ class Look:
         if before is None:
             return View(Report(numbers, tested), model, store, Shelf(store))
         gallery, old = Gallery(tested), before.report.gallery
-        is_mapped_alike = np.array_equal(tested.features[gallery.mapped], old.tested.features[old.mapped])
+        is_mapped_alike = np.array_equal(
+            tested.features_of(gallery.mapped), old.tested.features_of(old.mapped)
+        )
         return View(
             Report(
                 numbers,

@@ -108,7 +108,7 @@ def _photo(view: View, i: int, explained: bool) -> dict[str, Any]:
 
 def _nearest(site: Site, view: View, i: int) -> list[dict[str, Any]]:
     """Return the training photos most like the photo in place `i`, as a template shows them."""
-    found = site.workshop.nearest(view.report.tested.features[i])
+    found = site.workshop.nearest(view.report.tested.features_of([i])[0])
     wanted = {near.key for near in found}
     row_of = {key: row for row, key in enumerate(view.store.table.key) if key in wanted}
     return [

@@ -25,6 +25,8 @@ _OPTIMISTIC = (
     "on those, these numbers are optimistic."
 )
 _RANDOM = "The weights are random: these numbers say nothing about real dogs."
+# Photos that are read and answered at once, and bytes of features that are kept for the report's map.
+_BATCH, _KEPT = 4096, 2**28
 #: Why the second of two numbers is not the first.
 FLATTERS = (
     "Numbers with labels as corrected may flatter: whoever corrects labels where a model disagrees finds "
@@ -44,8 +46,8 @@ class Tested:
         The photos' rows in the store, each different photo once.
     truth
         Their classes' numbers by the labels as they came, shape (n,).
-    features
-        float32 (n, width).
+    kept
+        Their features, float32 (n, width), if they are few; `features_of` reads them else.
     logits
         float64 (n, classes).
     excess
@@ -61,11 +63,15 @@ class Tested:
     model: Model
     rows: NDArray[np.intp]
     truth: metrics.Truth
-    features: NDArray[np.float32]
+    kept: NDArray[np.float32] | None
     logits: Floats
     excess: Floats | None
     n_seen: int
     corrected: Corrected | None = None
+
+    def features_of(self, places: NDArray[np.intp] | list[int]) -> NDArray[np.float32]:
+        """Return the features of the tested photos at `places`, float32 (len(places), width)."""
+        return self.store.features(self.rows[places]) if self.kept is None else self.kept[places]
 
     @cached_property
     def probabilities(self) -> Floats:
@@ -117,19 +123,38 @@ def answer_test_photos(store: Store, model: Model) -> Tested:
             f"All tested photos of {store.path} came with labels that are no classes of the model, which "
             f"knows them only as corrected; rename their folders and extract again, which computes nothing."
         )
-    features = store.features(np.array(all_rows))
-    logits = model.logits(features)
-    rows, features = np.array(all_rows)[is_known], features[is_known]
+    rows = np.array(all_rows)
+    kept, logits, excess = _answer(store, model, rows)
     return Tested(
         store,
         model,
-        rows,
+        rows[is_known],
         truth[is_known],
-        features,
+        None if kept is None else kept[is_known],
         logits[is_known],
-        model.unknown.excess(features) if model.unknown else None,
+        None if excess is None else excess[is_known],
         seen,
         _corrected(store, all_rows, truth, corrected, logits),
+    )
+
+
+def _answer(
+    store: Store, model: Model, rows: NDArray[np.intp]
+) -> tuple[NDArray[np.float32] | None, Floats, Floats | None]:
+    """Return features, if they are few, logits, and how far from typical, of photos in a store."""
+    kept, logits, excess = [], [], []
+    few = len(rows) * sum(one.width() for one in (store, *store.also)) * 4 <= _KEPT
+    for start in range(0, len(rows), _BATCH):
+        features = store.features(rows[start : start + _BATCH])
+        logits.append(model.logits(features))
+        if model.unknown:
+            excess.append(model.unknown.excess(features))
+        if few:
+            kept.append(features)
+    return (
+        np.concatenate(kept) if few else None,
+        np.concatenate(logits),
+        np.concatenate(excess) if model.unknown else None,
     )
 
 

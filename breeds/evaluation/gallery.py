@@ -138,7 +138,7 @@ class Gallery:
         """Lay the photos of the map out: x and y, float64 (n, 2); none where they are too few for a map."""
         if len(self.mapped) < _LEAST:
             return np.zeros((0, 2))
-        return _laid_out(self.tested.features[self.mapped])
+        return _laid_out(self.tested.features_of(self.mapped))
 
     def map(self, plane: NDArray[np.float64] | None = None) -> dict[str, Any]:
         """Return the photos as points of a plane, laid out by t-SNE, with a legend if that helps.

@@ -57,7 +57,7 @@ class Mistakes:
         if not places:
             return Mistakes(gallery, [], [], {})
         table = tested.store.table
-        nearest = Neighbours(tested.store, tested.model.seen_keys()).nearest(tested.features[places])
+        nearest = Neighbours(tested.store, tested.model.seen_keys()).nearest(tested.features_of(places))
         wanted = {near.key for found in nearest for near in found}
         row_of = {key: row for row, key in enumerate(table.key) if key in wanted}
         return Mistakes(gallery, places, nearest, row_of)
