@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
+from breeds.places import stem_of
 from breeds.started import as_breeds, begin, command, missing
 from breeds.text import say, stdout_errors, visible
 
@@ -153,9 +154,12 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     return say_using(max(past or found, key=dated.__getitem__))
 
 
-def name_of(data: Path) -> str:
-    """Return what to call the outputs made from a folder of photos or a manifest."""
-    name = (data.stem if os.path.isfile(data) else os.path.basename(os.path.realpath(data))) or "photos"
+def name_of(data: Path | str) -> str:
+    """Return what to call the outputs made from a folder of photos, a manifest, an address or a pattern."""
+    if isinstance(data, str) or not os.path.exists(data):
+        name = stem_of(str(data)) or "photos"
+    else:
+        name = (data.stem if os.path.isfile(data) else os.path.basename(os.path.realpath(data))) or "photos"
     return _VIEW_NAME.sub(r"-\1", name)  # as photos themselves, not a view of others
 
 

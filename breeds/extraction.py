@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import check_writable, hold
 from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
+from breeds.photos.sources import Streamed, streamed
+from breeds.photos.tars import Place
+from breeds.places import is_address, shown
 from breeds.progress import Progress, progress
 from breeds.recipe import Recipe
 from breeds.store import (
@@ -34,6 +38,10 @@ from breeds.store import (
 )
 from breeds.store.calibration import calibrated
 from breeds.store.columns import PACKED, Keys, Names, Rows, Texts
+from breeds.streamed import identify_streamed
+
+#: Says of a row of the table where its photo is.
+PlaceOf = Callable[[int], str | Place]
 
 #: A store takes photos of another folder than its own if so large a share of the smaller set is common.
 SAME_PHOTOS = 0.5
@@ -41,9 +49,12 @@ SAME_PHOTOS = 0.5
 
 @dataclass(frozen=True)
 class Selection:
-    """Which photos: `data`, `labels`, `top` and `classes` as in `breeds.photos.find_photos`."""
+    """Which photos: `data`, `labels`, `top` and `classes` as in `breeds.photos.find_photos`.
 
-    data: Path
+    `data` may be what `breeds.photos.sources.streamed` takes, too.
+    """
+
+    data: Path | str
     labels: Path | None = None
     top: int | None = None
     classes: Sequence[str] | None = None
@@ -54,11 +65,39 @@ class Selection:
         Raises
         ------
         BreedsError
-            If there are none, the labels do not fit them, or `top` and `classes` are both given.
+            If there are none, the labels do not fit them, `top` and `classes` are both given, or they are
+            read as a stream.
         """
+        self._check_classes()
+        if streamed(self.data) is not None:
+            raise BreedsError(
+                f"The photos of {self.source} are no files in a folder here; name such a folder."
+            )
+        return find_photos(Path(self.data), self.labels, self.top, self.classes)
+
+    def streamed(self) -> Streamed | None:
+        """Return the photos that are read as a stream, or None if they are files in a folder here.
+
+        Raises
+        ------
+        BreedsError
+            If they are not there, or have labels in themselves and others are given.
+        """
+        found = streamed(self.data)
+        if found is not None:
+            self._check_classes()
+            if self.labels is not None:
+                raise BreedsError(f"--labels is for folders here; {self.source} says its labels itself.")
+        return found
+
+    @property
+    def source(self) -> str:
+        """What `data` is called, to be shown."""
+        return shown(str(self.data)) if is_address(str(self.data)) else str(self.data)
+
+    def _check_classes(self) -> None:
         if self.top is not None and self.classes is not None:
             raise BreedsError("--top and --classes both choose the classes; name one of the two.")
-        return find_photos(self.data, self.labels, self.top, self.classes)
 
 
 @dataclass(frozen=True)
@@ -182,12 +221,12 @@ def extract(
     """
     started = time.perf_counter()
     check_writable(store)
-    listing = selection.find()
-    photos = len(listing.photos)
+    listing = selection.streamed() or selection.find()
     weights = get_weights(asked.weights, BACKBONES[asked.backbone])
     recipe = asked.recipe(weights)
     old = _open_old(store, recipe)
-    table = _table(listing, weights, old if trust_mtime else None, workers)
+    table, place = _table(listing, weights, old if trust_mtime else None, workers, selection)
+    photos = len(table) + len(table.quarantine)
     del old  # it is read again under the lock
 
     with hold(lock_file(store), str(store)):
@@ -199,7 +238,7 @@ def extract(
         with Pipeline(
             lambda: open_engine(recipe, lambda: weights, asked.engine, network), workers
         ) as pipeline:
-            table, new = _extract_missing(table, index, shard_folder(store), pipeline)
+            table, new = _extract_missing(table, index, shard_folder(store), pipeline, place)
         _refuse_nothing_left(table)
         changed = old is None or bool(old.damage()) or old.table != table
         if changed:
@@ -213,7 +252,7 @@ def extract(
         changed=changed,
         duplicates=len(table) - len(table.key.first_rows()),
         ignored=listing.ignored,
-        missing=listing.missing,
+        missing=listing.missing if isinstance(listing, Listing) else 0,
         quarantined=table.quarantine,
         damaged=index.damaged,
         mended=old.damage() if old else "",
@@ -221,15 +260,31 @@ def extract(
     )
 
 
-def _table(listing: Listing, weights: Weights, trusted: Store | None, workers: int) -> Table:
-    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense."""
-    table = identify(listing, trusted.table if trusted else None, workers)
-    listing.photos.clear()
+def _table(
+    listing: Listing | Streamed, weights: Weights, trusted: Store | None, workers: int, selection: Selection
+) -> tuple[Table, PlaceOf]:
+    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense.
+
+    What comes with it says where each row's photo is.
+    """
+    old = trusted.table if trusted else None
+    place: PlaceOf
+    if isinstance(listing, Listing):
+        table = identify(listing, old, workers)
+        place = partial(_path, table)
+        listing.photos.clear()
+    else:
+        table, place = identify_streamed(listing, old, selection.top, selection.classes)
+        listing.objects.clear()
     if weights.path is not None:
         table.weights_path = os.path.abspath(weights.path)
     _refuse_conflicts(table)
     _refuse_nothing_left(table)
-    return table
+    return table, place
+
+
+def _path(table: Table, row: int) -> str:
+    return os.path.join(table.root, table.path[row])
 
 
 def _open_old(store: Path, recipe: Recipe) -> Store | None:
@@ -307,7 +362,7 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
 
 
 def _extract_missing(
-    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline, place: PlaceOf
 ) -> tuple[Table, int]:
     """Compute and commit what `index` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
@@ -316,10 +371,10 @@ def _extract_missing(
         return table, 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as shown:
+    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
         wanted = len(rows)
         while len(rows):
-            gone = _compute(table, rows, writer, pipeline, bad, shown)
+            gone = _compute(table, rows, place, writer, pipeline, bad, bar)
             rows = _twins(table, gone)
     return _set_aside(table, bad), wanted - len(bad)
 
@@ -327,10 +382,11 @@ def _extract_missing(
 def _compute(
     table: Table,
     rows: Rows,
+    place: PlaceOf,
     writer: ShardWriter,
     pipeline: Pipeline,
     bad: dict[str, str],
-    shown: Progress[object],
+    bar: Progress[object],
 ) -> list[int]:
     """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
 
@@ -340,7 +396,7 @@ def _compute(
         The rows of those whose files were removed or changed meanwhile.
     """
     gone = []
-    photos = ((table.key[row], os.path.join(table.root, table.path[row])) for row in rows)
+    photos = ((table.key[row], place(row)) for row in rows)
     try:
         for row, ((key, _), feature) in zip(rows, pipeline.features(photos, writer.recipe), strict=True):
             bad.pop(key, None)
@@ -350,7 +406,7 @@ def _compute(
                 writer.commit_if_due(pipeline.name)
             else:
                 writer.add(key, table.path[row], feature, pipeline.name)
-            shown.update()
+            bar.update()
     finally:
         writer.commit(pipeline.name)
     return gone

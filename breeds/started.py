@@ -29,6 +29,8 @@ SCRIPTS = {
 _EXTRAS = {
     "tensorflow": ("tensorflow", "keras"),
     "onnx": ("onnx", "onnxruntime"),
+    "parquet": ("pyarrow",),
+    "cloud": ("fsspec", "s3fs", "gcsfs", "aiohttp"),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from breeds import cli
 from breeds.errors import BreedsError
+from breeds.places import as_source
 from breeds.started import command
 from breeds.text import say
 
@@ -26,9 +27,11 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = cli.parser(f"{__doc__} Then: {command('train')}.", "extract")
     add = result.add_argument
-    add("data", metavar="DATA", type=Path,
-        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), or a CSV manifest "
-        "with columns path,label[,split]")  # fmt: skip
+    add("data", metavar="DATA", type=as_source,
+        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), a CSV manifest "
+        "with columns path,label[,split], or tars or Parquet files of photos (a folder of them, or a pattern "
+        "such as photos-{000..009}.tar); all but the manifest by an address too, such as s3://BUCKET/photos"
+        )  # fmt: skip
     add("--store", metavar="FILE", type=Path,
         help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
         "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip

@@ -19,6 +19,7 @@ from breeds.engines.processes import kill, process_pool
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos import decode, key_of, read
 from breeds.photos.held import Held
+from breeds.photos.tars import Place
 from breeds.recipe import Recipe
 
 T = TypeVar("T")
@@ -27,8 +28,8 @@ Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 #: A photo's key and where its file is.
 KeyAndPath = tuple[str, str]
-#: A photo's key and where its file is, or the photo itself, where it is in memory.
-KeyAndPhoto = tuple[str, str | Held]
+#: A photo's key and where its file is, its place in another file, or the photo itself, where it is in memory.
+KeyAndPhoto = tuple[str, str | Held | Place]
 P = TypeVar("P", bound=KeyAndPhoto)
 
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.

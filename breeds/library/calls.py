@@ -14,6 +14,7 @@ from breeds.errors import BreedsError
 from breeds.heads.record import LARGEST_C, SMALLEST_C
 from breeds.library.model import Model
 from breeds.library.store import Store
+from breeds.places import as_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,8 @@ def extract(
     Parameters
     ----------
     data
-        Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split].
+        Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
+        Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
         The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
     labels
@@ -103,7 +105,7 @@ def extract(
     from breeds.extraction import Asked, Selection
     from breeds.extraction import extract as run
 
-    selection = Selection(Path(data), None if labels is None else Path(labels), top, classes)
+    selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
     asked = Asked(str(weights), backbone, view, resize, size, precision, engine)
     run(selection, Path(store), asked, workers or cores(), trust_mtime)
     return Store(store)

@@ -26,7 +26,10 @@ from PIL import Image, ImageFile, ImageOps
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import UnfitError, read_regular
 from breeds.photos import limits, memory
+from breeds.photos.inside import read_inside
 from breeds.photos.limits import MAX_PIXELS
+from breeds.photos.tars import Place
+from breeds.places import is_address
 
 T = TypeVar("T")
 
@@ -34,7 +37,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 # Modules of Pillow that register how a format is opened; JPEG's recognises MPO itself.
 _PLUGINS = {name: f"PIL.{name.title()}ImagePlugin" for name in FORMATS if name != "MPO"}
 _PLUGINS["WEBP"] = "PIL.WebPImagePlugin"
-MAX_BYTES = 100 * 2**20
+MAX_BYTES = limits.MAX_BYTES
 #: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
 RESIZES = ("stretch", "crop", "pad")
 #: The view of a photo as it is.
@@ -54,16 +57,30 @@ _UPRIGHT = {
 _SIDEWAYS = {_UPRIGHT[number] for number in (5, 6, 7, 8)}
 
 
-def read(path: str) -> bytes:
+def read(path: str | Place) -> bytes:
     """Read one photo's bytes.
+
+    Parameters
+    ----------
+    path
+        A file's path; one that leads into a tar or a Parquet file (``photos-000.tar/rex.jpg``), or to where
+        this process was sent for photos (`breeds.photos.inside`); or a place, which reads its own.
 
     Raises
     ------
     GoneError
         If it is no regular file, cannot be read, is empty, or is over `MAX_BYTES`.
+    BreedsError
+        If a place cannot be read just now.
     """
+    if not isinstance(path, str):
+        return path.read()
+    if is_address(path):
+        return read_inside(path)
     try:
         data = read_regular(path, MAX_BYTES)
+    except NotADirectoryError:
+        return read_inside(path)
     except FileNotFoundError:
         raise GoneError("no such file") from None
     except UnfitError as error:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.labels import UNKNOWN
 from breeds.prediction import Answer
@@ -36,6 +37,21 @@ def safe_cell(text: str) -> str:
 
 def _terminal_cell(text: str) -> str:
     return visible(safe_cell(text))
+
+
+def format_of(out: Path | None) -> str:
+    """Return the format that a file's name asks for, CSV where it asks for none.
+
+    Raises
+    ------
+    BreedsError
+        If it is one that is not written.
+    """
+    ending = out.suffix.lower().removeprefix(".") if out is not None else ""
+    form = {"jsonl": "json", "parquet": "parquet"}.get(ending, "csv")
+    if form not in FORMATS:
+        raise BreedsError(f"--out {out}: Parquet is not written here; name a .csv or .jsonl file.")
+    return form
 
 
 def write_answers(
