@@ -23,14 +23,8 @@ T = TypeVar("T")
 PAUSES = (0.2, 1.0, 3.0)
 # Seconds for a connection and for each read; the tries are ours, so that they do not multiply.
 _S3 = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}
-_PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "http": "aiohttp",
-    "https": "aiohttp",
-}
+# What `breeds[cloud]` brings; for others, fsspec says what is missing.
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # Names that a listing's entries have for when an object was written.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 
@@ -145,7 +139,9 @@ def walk(address: str) -> Iterator[tuple[str, Remote]]:
         inside = waiting.pop()
         folders = []
         for name, entry in _listed(base, inside):
-            if entry["type"] == "directory":
+            if not name:
+                yield ".", _remote(base, entry)  # passed over, and counted
+            elif entry["type"] == "directory":
                 folders.append(f"{inside}{name}/")
             else:
                 seen += 1
@@ -163,8 +159,9 @@ def _listed(base: str, inside: str) -> list[tuple[str, dict[str, Any]]]:
         folder = path.rstrip("/") + "/"
         entries = system.ls(folder.rstrip("/"), detail=True, refresh=True)
         names = ((_after(str(entry["name"]), folder), entry) for entry in entries)
-        # The folder itself may be an object too, and a name that has "//" in it would lead back to it.
-        return sorted(((name, entry) for name, entry in names if name), key=lambda pair: pair[0])
+        # A folder may be an object too, which is nothing; what is below a name such as "a//b" is not reached.
+        kept = ((name, entry) for name, entry in names if name or entry["type"] == "directory")
+        return sorted(kept, key=lambda pair: pair[0])
 
     return _tried(base + inside, ask)
 
@@ -194,9 +191,11 @@ def _opened(address: str) -> tuple[Any, str]:
     except ImportError as error:
         scheme = address.partition("://")[0].lower()
         package = "fsspec" if error.name == "fsspec" else _PACKAGES.get(scheme)
-        if package is None:
-            raise BreedsError(f"For {shown(address)} a package is missing: {error}.") from None
-        raise BreedsError(missing(package)) from None
+        if package is not None:
+            raise BreedsError(missing(package)) from None
+        raise BreedsError(
+            f"To reach {shown(address)} a package is missing ({str(error).rstrip('.')}); install it with pip."
+        ) from None
     except ValueError as error:
         if "rotocol" not in str(error):
             raise

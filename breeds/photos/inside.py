@@ -43,11 +43,21 @@ def read_inside(path: str) -> bytes:
         raise GoneError(str(error).rstrip(".")) from None
 
 
+def is_there(path: str) -> bool:
+    """Say whether a photo is there, as a file of its own or in a file of many on this machine."""
+    if is_address(path) or os.path.isfile(path):
+        return not is_address(path)
+    try:
+        return bool(_read_local(path))
+    except (BreedsError, GoneError):
+        return False
+
+
 def _read_local(path: str) -> bytes:
     for container, name in _split(path):
         if os.path.isfile(container):
             return _read_member(Local.of(container), name)
-    raise GoneError(_GONE)
+    raise GoneError("cannot be read: Not a directory")
 
 
 def _read_remote(path: str) -> bytes:

@@ -152,7 +152,7 @@ def _plain_folder(pattern: str) -> str:
 def _local(folder: str, names: list[str]) -> Streamed:
     names = sorted(set(names), key=os.fsencode)
     files: list[tuple[str, File]] = [(name, Local.of(os.path.join(folder, name))) for name in names]
-    return Streamed(folder or os.curdir, files)
+    return Streamed(folder, files)
 
 
 def _spelled_out(pattern: str) -> list[str]:

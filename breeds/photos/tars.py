@@ -29,7 +29,7 @@ _ZEROS = bytes(_BLOCK)
 # First bytes of gzip, bzip2, xz and zstd.
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 # Zeros that may follow the end: shards may be joined end to end, each padded to its record.
-_MOST_ZEROS = 2**20
+_MOST_ZEROS = 2**25
 _READ = 8 * 2**20
 _CUT = "ends in the middle, so it is cut off: what comes before counts, and what is missing is not known"
 
@@ -311,6 +311,7 @@ def headers(stream: _Stream) -> Iterator[Header]:
         if block == _ZEROS:
             at, zeros, ended = at + _BLOCK, zeros + _BLOCK, True
             if zeros > _MOST_ZEROS:
+                yield Header("", reason=f"has {_MOST_ZEROS // 2**20} MiB of zeros: what follows is not read")
                 return
             continue
         zeros, ended, count = 0, False, count + 1
