@@ -30,7 +30,6 @@ from breeds.places import shown, stem_of
 from breeds.store import Store, Table
 from breeds.streamed import identify_streamed
 
-
 #: Where several processes share the tests, one starts the storage.
 in_bucket = pytest.mark.xdist_group("app_place")
 
