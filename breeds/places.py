@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 #: An address that names how it is reached, such as ``s3://bucket/photos``; no path begins so.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?:::|://)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # What stands for several names: `photos-{000..009}.tar`, `photos-*.tar`.
 _PATTERN = re.compile(r"\{[^{}]*\}|[*?]|\[[^\]]*\]")
 _ENDINGS = (".tar", ".parquet", ".csv")

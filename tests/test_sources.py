@@ -562,6 +562,25 @@ def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storag
 
 
 @in_bucket
+def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_read(bucket: Storage) -> None:
+    for number in range(3):
+        bucket.put(f"changing/pug/{number}.jpg", b"%d" % number)
+    listed = streamed("s3://dogs/changing")
+    assert listed is not None
+    bucket.client.delete_object(Bucket="dogs", Key="changing/pug/1.jpg")
+    table, _ = identify_streamed(listed, None)
+    assert table.quarantine == [("pug/1.jpg", "no such file")]
+    bucket.asked.clear()
+    again = streamed("s3://dogs/changing")
+    assert again is not None
+    assert identify_streamed(again, table)[0].key == table.key  # as with --trust-mtime
+    assert not [path for _, path in bucket.asked if path.endswith(".jpg")]
+    bucket.put("changing/labels.csv", b"id,breed\n")
+    with pytest.raises(BreedsError, match=r"has a labels\.csv"):
+        streamed("s3://dogs/changing")
+
+
+@in_bucket
 def test_a_listing_is_each_object_once_whatever_its_name(bucket: Storage) -> None:
     for name in (
         "odd/pug/1.jpg",
