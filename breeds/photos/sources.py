@@ -227,8 +227,8 @@ def _of_folder(address: str) -> Streamed:
     for name, file in cloud.walk(address):
         if name == "labels.csv":
             raise BreedsError(
-                f"{shown(address)} has a labels.csv, which is read in folders here only; put the photos into a "
-                f"folder for each class, or into tars with their labels."
+                f"{shown(address)} has a labels.csv, which is read in folders here only; put the photos into "
+                f"a folder for each class, or into tars with their labels."
             )
         hidden = any(part.startswith(".") for part in name.split("/"))
         if not hidden and is_photo(name):
