@@ -6,14 +6,16 @@
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
 #             then kills extraction a hundred times at random moments
 # make screenshots  the demo, then the README's pictures of its pages
+# make docs   sets up, then makes docs/_build/index.html of docs/; a warning or a broken link is an error
 # make setup  only sets up: .venv from requirements.txt
 PYTHON ?= python3
 READY := .venv/.ready
 APP_READY := .venv/.ready-app
+DOCS_READY := .venv/.ready-docs
 # Two processes, whatever the machine: each runs programs that use all cores.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: app demo dogs fuzz screenshots check test lint setup clean
+.PHONY: app demo docs dogs fuzz screenshots check test lint setup clean
 demo: $(READY)
 	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
@@ -22,6 +24,10 @@ app: $(APP_READY)
 
 dogs: $(READY)
 	@.venv/bin/python -m breeds.sample.dogs
+
+docs: $(DOCS_READY)
+	@.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --builder html docs docs/_build
+	@.venv/bin/python docs/check.py docs/_build
 
 screenshots: demo
 	@.venv/bin/python docs/screenshots.py
@@ -39,7 +45,7 @@ fuzz: $(READY)
 	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
 	KILLS=100 .venv/bin/python -m pytest -n 1 -k killed_at_random tests/test_faults.py
 
-lint: $(APP_READY)
+lint: $(APP_READY) $(DOCS_READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -58,5 +64,9 @@ $(APP_READY): $(READY) requirements-app.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
 	@touch $(APP_READY)
 
+$(DOCS_READY): $(READY) requirements-docs.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $(DOCS_READY)
+
 clean:
-	rm -rf .venv demo dogs fuzz
+	rm -rf .venv demo dogs fuzz docs/_build

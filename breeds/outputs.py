@@ -13,19 +13,27 @@ from typing import NamedTuple
 from breeds.errors import BreedsError
 from breeds.files import check_writable
 
-# Bytes of a file that are read to tell what it is.
+# Bytes of a file, at its start and at its end, that are read to tell what it is.
 _START = 2**20
 
 
 class Kind(NamedTuple):
-    """A kind of file: its name, and what its first bytes are like."""
+    """A kind of file: its name, what its first and last bytes are like, and what it calls itself."""
 
     name: str
     start: re.Pattern[bytes]
+    end: re.Pattern[bytes] | None = None
+    mark: str = ""
 
 
 def _kind(name: str, start: bytes) -> Kind:
     return Kind(name, re.compile(start, re.DOTALL))
+
+
+def _parquet(name: str, mark: str) -> Kind:
+    """Return a kind of Parquet, which says what it is at its end."""
+    end = re.compile(rb'"format": "%s"\}.*PAR1\Z' % mark.encode(), re.DOTALL)
+    return Kind(name, re.compile(b"PAR1"), end, mark)
 
 
 MODEL = _kind("a model of Breeds", rb'.{8}\{.*?"format":"breeds model ')
@@ -39,6 +47,8 @@ ANSWERS = _kind(
     "answers of Breeds",
     rb'path,breed,probability,guess,|\{"path": |id,[^\n]*\n([^\n]*,[01]\.\d{8}(\n|\Z)|\Z)',
 )
+ANSWERS_PARQUET = _parquet("answers of Breeds as Parquet", "breeds answers 1")
+FEATURES_PARQUET = _parquet("features of Breeds as Parquet", "breeds features 1")
 EXPLANATIONS = _kind("a table of explanations of Breeds", rb"photo,picture,answer,guess,")
 PICTURE = _kind("a picture of Breeds", rb"\xff\xd8\xff.{1,64}?Breeds")
 CHART = _kind("a chart of Breeds", rb"(\x89PNG\r\n|<\?xml ).{1,2000}?Breeds")
@@ -99,4 +109,10 @@ def replaceable(path: Path, kind: Kind) -> bool:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             return False
         start = file.read(_START)
-    return not start or kind.start.match(start) is not None
+        if not start:
+            return True
+        if kind.end is not None:
+            file.seek(-min(_START, os.fstat(handle).st_size), os.SEEK_END)
+            if kind.end.search(file.read(_START)) is None:
+                return False
+    return kind.start.match(start) is not None

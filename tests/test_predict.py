@@ -19,12 +19,14 @@ import pandas as pd
 import pytest
 from conftest import ROOT, assert_refused, run_script
 from PIL import Image
+from pyarrow import parquet
 
 from breeds.engines.weightfile import write_arrays
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
+from breeds.prediction.answers import write_answers
 from breeds.prediction.cache import FeatureCache
 from breeds.prediction.inputs import list_inputs
 from breeds.recipe import Recipe
@@ -275,6 +277,7 @@ from itertools import count
 from pathlib import Path
 import numpy as np
 from PIL import Image
+from pyarrow import parquet
 from test_predict import Means
 import breeds.prediction as module
 from breeds.heads import backbone
@@ -625,6 +628,18 @@ def test_other_formats_have_the_same_answers(place: Path) -> None:
         list(pair) for pair in zip(frame.breed[:-1], frame.breed_2[:-1], strict=True)
     ]
     assert "empty file" in lines[-1]["error"]
+    script("photos", "bad.jpg", "--top-k", "2", "--format", "parquet", "--out", "out.parquet")
+    table = pd.read_parquet("out.parquet")
+    assert list(table) == list(frame)
+    assert table.path.tolist() == frame.path.tolist()
+    assert table.error.isna().tolist() == [True] * (len(lines) - 1) + [False]
+    assert table.error.iloc[-1] == lines[-1]["error"]
+    for number, name in enumerate(("breed", "breed_2")):
+        probability = name.replace("breed", "probability")
+        assert table[[name, probability]].iloc[-1].isna().all()
+        for row, line in zip(table.to_dict("records"), lines[:-1], strict=False):
+            best = line["top"][number]
+            assert row[name] == best["breed"] and abs(row[probability] - best["probability"]) < 1e-6
     script("photos", "bad.jpg", "--format", "kaggle", "--out", "kaggle.csv")
     kaggle = pd.read_csv("kaggle.csv", index_col="id", dtype={"id": str})
     assert kaggle.index.tolist() == [Path(path).stem for path in frame.path]
@@ -641,6 +656,27 @@ def test_odd_names_neither_stop_the_run_nor_become_formulas(place: Path) -> None
     result = script(*sorted(os.listdir()), "--model", "../models/photos.safetensors", "--out", "../out.csv")
     assert result.returncode == 0, result.stderr
     assert sorted(read_csv("../out.csv").path) == ["'=1+1.jpg", "new\nline.jpg", "�.jpg", '😀,".jpg']
+
+
+def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = sorted(map(str, Path("photos").rglob("*.jpg")))
+    model = load_model(place / "models/photos.safetensors")
+    monkeypatch.setattr("breeds.prediction.answers._GROUP", 5)
+    for _ in range(2):
+        answers = predict(model, photos, None, None)
+        assert write_answers(answers, model.classes, Path("out.parquet"), "parquet", 1) == (12, [])
+    about = parquet.read_metadata("out.parquet")
+    assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [5, 5, 2]
+    assert json.loads(about.metadata[b"breeds"])["classes"] == model.classes
+    assert_refused(script("photos", "--format", "parquet"), "name one with --out")
+    as_csv = script("photos", "--format", "csv", "--out", "out.parquet")
+    assert_refused(as_csv, "out.parquet", "is not answers of Breeds")
+    assert script("photos", "--out", "out.parquet").returncode == 0  # as its name says
+    assert len(pd.read_parquet("out.parquet")) == 12
+    pd.read_parquet("out.parquet").to_parquet("mine.parquet")
+    assert_refused(script("photos", "--format", "parquet", "--out", "mine.parquet"), "not answers of Breeds")
 
 
 @pytest.mark.parametrize("out", ["file/out.csv", "photos", "/proc/out.csv"])

@@ -1,4 +1,4 @@
-"""The README's commands are real: every script and option in it exists, and its Python lines run."""
+"""The commands of the README and docs/ are real: scripts and options exist; the README's Python runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,25 @@ from PIL import Image
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
+#: Shell lines of the pages that are for users, the README first.
+SHELL = [
+    block
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "_build" not in page.parts
+    for language, block in re.findall(
+        r"```(\w*)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    if language in ("", "sh")
+]
 COMMANDS = [
     line.split("#")[0].strip()
-    for language, block in BLOCKS
-    if language in ("", "sh")
+    for block in SHELL
     for line in block.replace("\\\n", " ").splitlines()
     if re.match(r"python \w+\.py ?", line)
 ]
 INSTALLED = [
     line.split("#")[0].strip()
-    for _, block in BLOCKS
+    for block in SHELL
     for line in block.splitlines()
     if re.match(r"breeds (extract|train|evaluate|predict)\b", line)
 ]
@@ -36,7 +45,7 @@ def test_readme_shows_all_four_scripts() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_commands_parse(command: str) -> None:
+def test_commands_of_the_scripts_parse(command: str) -> None:
     script, *arguments = shlex.split(command)[1:]
     spec = importlib.util.spec_from_file_location(script[:-3], ROOT / script)
     module = importlib.util.module_from_spec(spec)
@@ -45,7 +54,7 @@ def test_readme_commands_parse(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", INSTALLED)
-def test_commands_of_breeds_in_the_readme_parse(command: str) -> None:
+def test_commands_of_breeds_parse(command: str) -> None:
     name, *arguments = shlex.split(command)[1:]
     importlib.import_module(f"breeds.commands.{name}").parser().parse_args(arguments)
 
@@ -84,6 +93,13 @@ def test_readme_lines_of_the_library_run(
         exec(code.replace("BottleneckFeatures(", f"BottleneckFeatures({quick}"), names)
     assert names["table"].error.tolist() == [None] * 3
     assert len(names["features"].transform(photos[:2])) == len(names["pipeline"].predict(photos[:2])) == 2
+
+
+def test_the_page_of_the_library_begins_with_lines_that_run() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    shown = page.split("```python\n")[1].split("```")[0].splitlines()
+    run = "".join(block for language, block in BLOCKS if language == "python")
+    assert all(line.split("  #")[0] in run for line in shown)
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))

@@ -55,7 +55,8 @@ def test_evaluate_writes_the_page_beside_the_json(made: Path, tmp_path: Path) ->
         "evaluate.py", "--model", made / "models" / "made.safetensors", "--figures", "figures", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert "wrote reports/made.json, reports/made.html, 12 files in figures" in done.stdout
+    card = made / "models" / "made.md"
+    assert f"wrote reports/made.json, reports/made.html, 12 files in figures, {card}" in done.stdout
     numbers = json.loads((tmp_path / "reports" / "made.json").read_text())
     text = (tmp_path / "reports" / "made.html").read_text(encoding="utf-8")
     right = round(numbers["accuracy"] * numbers["n_test"])

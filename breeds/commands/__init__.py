@@ -12,7 +12,7 @@ COMMANDS = {
     "predict": ("breeds.commands.predict", "what breed is it? Photos, folders, addresses on the web"),
     "export": ("breeds.commands.export", "the whole classifier as a file for other programs"),
     "app": ("breeds.app.__main__", "the same in the browser, on this machine (needs breeds[app])"),
-    "store": ("breeds.store.__main__", "what a store of features holds, and whether it is whole"),
+    "store": ("breeds.commands.store", "what a store of features holds, whether it is whole; as a table"),
     "demo": ("breeds.sample.demo", "the first four in a row, on drawn dogs (needs breeds[tensorflow])"),
 }
 

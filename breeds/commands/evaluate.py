@@ -78,6 +78,7 @@ def main() -> int:
     from breeds.errors import BreedsError
     from breeds.evaluation import answer_test_photos, compare_models, measure, terminal, write_json
     from breeds.heads.model import load_model
+    from breeds.modelcard import card_path, file_digest, write_card
     from breeds.outputs import PAGE, REPORT, check_output
     from breeds.store import Store
 
@@ -90,6 +91,7 @@ def main() -> int:
         from breeds.evaluation.figures import check_figures, write_figures
 
         check_figures(arguments.figures)
+    digest = file_digest(model_path)
     model = load_model(model_path)
     stores = arguments.store or trained_on(model, model_path)
     store = Store.open_beside(stores, corrected=not arguments.no_corrections)
@@ -127,5 +129,14 @@ def main() -> int:
         written.append(
             f"{len(write_figures(numbers, tested, arguments.figures))} files in {arguments.figures}"
         )
+    kept = (
+        write_card(model, model_path, digest, numbers)
+        if digest == file_digest(model_path)
+        else (f"{model_path} was replaced meanwhile, so its card says nothing of this")
+    )
+    if kept:
+        text.append(kept)
+    else:
+        written.append(str(card_path(model_path)))
     say(*text, f"wrote {', '.join(written)}; next: {command('predict')} PHOTOS")
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
-from breeds.started import command
+from breeds.started import command, need
 from breeds.text import say
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def parser() -> argparse.ArgumentParser:
         help="the backbone's weights: imagenet, random, or a file (default: those of the model)")  # fmt: skip
     add("--out", metavar="FILE", help="the file to write, or, with / at its end, the folder to write in "
         "parts of 100,000 answers (default: to the terminal)")  # fmt: skip
-    add("--format", choices=("csv", "json", "kaggle"),
-        help="csv, one JSON object a line, or Kaggle's submission format (default: json for a FILE that ends "
-             "in .jsonl, else csv)")  # fmt: skip
+    add("--format", choices=("csv", "json", "parquet", "kaggle"),
+        help="csv, one JSON object a line, Parquet (to a file), or Kaggle's submission format (default: as "
+             "FILE ends, .jsonl or .parquet, else csv)")  # fmt: skip
     add("--html", metavar="FILE", type=Path,
         help="write a page of the answers too: every photo with its breed, to filter and to sort; the "
              "pictures of more than some 400 photos are in a folder beside it (default: no)")  # fmt: skip
@@ -65,8 +65,9 @@ def main(fetch: Fetch | None = None) -> int:
     """Predict, and list what could not be read; tests give `fetch` to ask servers of their own."""
     arguments = parser().parse_args()
     model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", command("train"))
+    from breeds.errors import BreedsError
     from breeds.heads.model import load_model
-    from breeds.outputs import ANSWERS, check_apart, check_output
+    from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
     from breeds.prediction import predict
     from breeds.prediction.answers import format_of, write_answers
@@ -83,11 +84,16 @@ def main(fetch: Fetch | None = None) -> int:
     started = time.perf_counter()
     in_parts = (arguments.out or "").endswith("/")
     arguments.out = Path(arguments.out) if arguments.out else None
-    form = arguments.format or format_of(arguments.out)
+    form, kind = arguments.format or format_of(arguments.out), ANSWERS
+    if form == "parquet":
+        if not arguments.out:
+            raise BreedsError("Parquet is for files: name one with --out, such as --out breeds.parquet.")
+        need("pyarrow")
+        kind = ANSWERS_PARQUET
     if in_parts:
         check_parts(arguments.out)
     elif arguments.out:
-        check_output(arguments.out, ANSWERS, arguments.paths)
+        check_output(arguments.out, kind, arguments.paths)
     table = arguments.explain / TABLE if arguments.explain else None
     check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
     pictures = PictureFolder(arguments.explain) if arguments.explain else None

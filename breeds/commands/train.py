@@ -96,6 +96,7 @@ def main() -> int:
     model_path = arguments.model or cli.MODELS / f"{name}.safetensors"
     from breeds.errors import BreedsError
     from breeds.heads.model import save_model
+    from breeds.modelcard import write_card
     from breeds.outputs import MODEL, check_output
     from breeds.store import Store
     from breeds.training import train
@@ -120,14 +121,16 @@ def main() -> int:
         store, arguments.head, arguments.C, arguments.seed, arguments.val,
         arguments.balanced, arguments.keep, views,
     )  # fmt: skip
-    save_model(model, model_path)
+    kept = write_card(model, model_path, save_model(model, model_path))
     show(model, store)
+    if kept:
+        say(kept)
     if exports:
         from breeds.commands.export import show as show_exported
 
         for exported in export(model, store, exports):
             show_exported(exported)
-    say(f"wrote {model_path}; next: {command('evaluate')}")
+    say(f"wrote {model_path}{'' if kept else ' and its card'}; next: {command('evaluate')}")
     return 0
 
 

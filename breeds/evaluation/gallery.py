@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from breeds.evaluation import Tested
 from breeds.evaluation.album import Photos
+from breeds.heads.scikit import alone
 from breeds.pages.render import percent
 
 #: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.
@@ -188,9 +189,11 @@ def _laid_out(features: NDArray[np.float32]) -> NDArray[np.float64]:
     numpy.ndarray
         x and y, float64 (n, 2), within the map.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
+
+    with alone():
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE
 
     n = len(features)
     # Several threads wait for each other here, and take up to thirty times as long where others compute.

@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from breeds.engines.processes import cores
+from breeds.heads.scikit import alone
 from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss
 from breeds.heads.threads import limited
+
+with alone():
+    from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]

@@ -7,6 +7,7 @@ of them, and a model file is arrays plus JSON: loading one runs no code from it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,8 +144,8 @@ def pack_keys(keys: list[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(sorted(keys))), dtype=np.uint8).reshape(-1, 32)
 
 
-def save_model(model: Model, path: Path) -> None:
-    """Write a model file, whole or not at all.
+def save_model(model: Model, path: Path) -> str:
+    """Write a model file, whole or not at all, and return its SHA-256.
 
     Raises
     ------
@@ -176,7 +177,9 @@ def save_model(model: Model, path: Path) -> None:
     metadata = {"format": _FORMAT, "breeds": json.dumps(about)}
     with write_aside(path) as aside:
         # save_file would put a file of its own, with rights of its own, in the place of this one.
-        aside.write_bytes(save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata))
+        data = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+        aside.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_model(path: Path) -> Model:

@@ -94,7 +94,7 @@ class BreedsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the likeliest class of each row, shape (n,), always one of `classes_`."""
+        """Return the likeliest class of each row, shape (n,), always one of ``classes_``."""
         best = self._logits(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 

@@ -18,12 +18,14 @@ from breeds.heads import model as heads
 from breeds.heads.backbone import open_network
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
+from breeds.modelcard import card_path, write_card
 from breeds.outputs import MODEL, check_output
 from breeds.photos import parse_views
 from breeds.photos.held import Held, take
 from breeds.prediction import predict
 from breeds.prediction.answers import as_json
 from breeds.prediction.remote import Asked
+from breeds.text import mention
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,9 +135,9 @@ class Model:
         -------
         pandas.DataFrame
             ``path`` (text, None for photos in memory); ``breed``, the answer; ``probability``, float64 from
-            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with `top_k`
-            ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A photo
-            that cannot be read or decoded is a row with its error and no answer.
+            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with a
+            ``top_k`` ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A
+            photo that cannot be read or decoded is a row with its error and no answer.
 
         Raises
         ------
@@ -208,6 +210,8 @@ class Model:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model's file, whole or not at all; the command line and `breeds.load` read it.
 
+        A model card that is beside it is written anew, but one that a person has edited stays.
+
         Raises
         ------
         BreedsError
@@ -219,7 +223,11 @@ class Model:
         >>> breeds.Model("models/photos.safetensors").save("models/copy.safetensors")
         """
         check_output(Path(path), MODEL)
-        heads.save_model(self._model, Path(path))
+        digest = heads.save_model(self._model, Path(path))
+        if os.path.lexists(card_path(Path(path))):  # it would be of the model that was there
+            kept = write_card(self._model, Path(path), digest)
+            if kept:
+                mention(kept)
 
 
 def _asked(photo: Any) -> Asked:

@@ -1,4 +1,4 @@
-"""Answers as CSV, JSON lines, or Kaggle's submission format."""
+"""Answers as CSV, JSON lines, Parquet, or Kaggle's submission format."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
-from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.labels import UNKNOWN
+from breeds.outputs import ANSWERS_PARQUET
 from breeds.prediction import Answer
 from breeds.text import is_formula, printable, stdout_errors, visible
 
-FORMATS = ("csv", "json", "kaggle")
+FORMATS = ("csv", "json", "parquet", "kaggle")
+# Rows of a row group of Parquet.
+_GROUP = 8192
 #: Makes a cell of a text.
 Cell = Callable[[str], str]
 # What JSON leaves as it is and a terminal may obey.
@@ -40,18 +43,9 @@ def _terminal_cell(text: str) -> str:
 
 
 def format_of(out: Path | None) -> str:
-    """Return the format that a file's name asks for, CSV where it asks for none.
-
-    Raises
-    ------
-    BreedsError
-        If it is one that is not written.
-    """
-    ending = out.suffix.lower().removeprefix(".") if out is not None else ""
-    form = {"jsonl": "json", "parquet": "parquet"}.get(ending, "csv")
-    if form not in FORMATS:
-        raise BreedsError(f"--out {out}: Parquet is not written here; name a .csv or .jsonl file.")
-    return form
+    """Return the format that a file's name asks for, CSV where it asks for none."""
+    ending = out.suffix.lower() if out is not None else ""
+    return {".jsonl": "json", ".parquet": "parquet"}.get(ending, "csv")
 
 
 def write_answers(
@@ -62,7 +56,7 @@ def write_answers(
     Parameters
     ----------
     out
-        The file, or None for stdout.
+        The file, or None for stdout, where Parquet cannot go.
     classes
         Names, in the order of the probabilities.
     form
@@ -75,6 +69,9 @@ def write_answers(
     total, failed
         How many answers there were, and those with an error.
     """
+    if form == "parquet":
+        assert out is not None  # the command line sees to that
+        return _write_parquet(answers, classes, out, top_k)
     with ExitStack() as stack:
         file = sys.stdout
         if out is not None:
@@ -145,6 +142,42 @@ def _json(classes: list[str], file: TextIO, top_k: int, _: Cell) -> Callable[[An
         file.write(plain_json({"path": answer.path, **as_json(answer, classes, top_k)}) + "\n")
 
     return row
+
+
+def _write_parquet(
+    answers: Iterable[Answer], classes: list[str], out: Path, top_k: int
+) -> tuple[int, list[Answer]]:
+    """Write the columns of CSV, a row group of answers in memory at a time."""
+    from breeds.parquet import Column, written
+
+    top_k = min(top_k, len(classes))
+    columns: dict[str, Column] = {"path": str, "breed": str, "probability": float, "guess": str}
+    for k in range(2, top_k + 1):
+        columns |= {f"breed_{k}": str, f"probability_{k}": float}
+    columns["error"] = str
+    total, failed = 0, []
+
+    def cells() -> Iterator[list[str | float | None]]:  # an answer may hold much, and goes at once
+        for answer in answers:
+            if answer.probabilities is None:
+                failed.append(answer)
+            yield _cells(answer, classes, top_k)
+
+    with written(out, columns, ANSWERS_PARQUET, {"classes": classes}) as append:
+        rest = cells()
+        while rows := list(islice(rest, _GROUP)):
+            append(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+            total += len(rows)
+    return total, failed
+
+
+def _cells(answer: Answer, classes: list[str], top_k: int) -> list[str | float | None]:
+    """Return a row of Parquet, None where an answer has nothing to say."""
+    if answer.probabilities is None:
+        return [answer.path, *[None] * (1 + 2 * top_k), answer.error]
+    best, (breed, guess) = _best(answer, classes, top_k), _breed(answer, classes)
+    more = [cell for pair in best[1:] for cell in pair]
+    return [answer.path, breed, best[0][1], guess, *more, None]
 
 
 def _kaggle(classes: list[str], file: TextIO, top_k: int, cell: Cell) -> Callable[[Answer], object]:

@@ -15,9 +15,10 @@ from breeds.cli import view_store
 from breeds.evaluation import check_stores, compare_answers
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.record import KEPT
+from breeds.modelcard import write_card
 from breeds.store import Store, check_recipe
 from breeds.store.corrections import Corrections
-from breeds.text import visible
+from breeds.text import mention, visible
 from breeds.training import train
 
 
@@ -100,7 +101,9 @@ def train_again(model_path: Path, store: Store, corrections: Corrections, search
     check_stores(store, old)
     new = _trained(store, old, search)
     found = _compared(store, old, new)
-    save_model(new, model_path)
+    kept = write_card(new, model_path, save_model(new, model_path))
+    if kept:
+        mention(kept)
     return Again(new, **found, seconds=time.perf_counter() - started)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from breeds.evaluation import check_stores
 from breeds.heads.model import Model
+from breeds.heads.scikit import alone
 from breeds.store import Store
 from breeds.store.columns import Keys
 from breeds.store.corrections import Corrections
@@ -108,9 +109,11 @@ def _margins(store: Store, model: Model, rows: NDArray[np.intp]) -> NDArray[np.f
 
 def _diverse(features: NDArray[np.float32], unsure: NDArray[np.float64], most: int) -> NDArray[np.intp]:
     """Return which photos to take, one of each cluster, in the order that they are in, intp (most,)."""
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
+
+    with alone():
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
     with threadpool_limits(1), warnings.catch_warnings():  # sums of several threads differ in their last bits
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer different photos than clusters

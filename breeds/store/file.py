@@ -102,18 +102,60 @@ class Store:
                 raise hdf5.DamagedError(self._known[0])
             source = hdf5.features(file)
             found = hdf5.read_block(source) if rows is None else hdf5.read_rows(source, np.asarray(rows))
-        largest = np.maximum(found.max(axis=1, initial=0), -found.min(axis=1, initial=0))
-        bad = np.flatnonzero(~(largest < LARGEST_FEATURE))  # also what is not a number
-        if len(bad):
-            row = bad[0] if rows is None else rows[bad[0]]
-            raise BreedsError(
-                f"{self.path} has features that are not finite numbers, or as large as none are, first those "
-                f"of {self.table.path[row]}; extract again, into another --store, with sound weights."
-            )
+        self._check_finite(found, range(len(found)) if rows is None else rows)
         if not self.also:
             return found
         keys = self.table.key if rows is None else self.table.key.take(rows)
         return np.hstack([found, *(other.features_of(keys) for other in self.also)])
+
+    def width(self) -> int:
+        """Return how many features a photo has in this store alone.
+
+        Raises
+        ------
+        BreedsError
+            If it cannot be read just now, or was replaced since it was opened.
+        """
+        with self._opened() as file:
+            return int(hdf5.features(file).shape[1])
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the features of all rows, in order, `size` rows in memory at a time: float32 (size, width).
+
+        Raises
+        ------
+        BreedsError
+            As `features` does.
+        """
+        columns = [self._blocks(np.arange(len(self.table)), size)]
+        columns += [other._blocks(other._rows_of(self.table.key), size) for other in self.also]
+        for parts in zip(*columns, strict=True):
+            yield np.hstack(parts) if self.also else parts[0]
+
+    def _blocks(self, rows: NDArray[np.intp], size: int) -> Iterator[NDArray[np.float32]]:
+        """Yield this store's own features of `rows`, opened once."""
+        with self._opened() as file:
+            if not self._known:
+                self._known.append(_damage(file, self.features_sha256))
+            if self._known[0]:
+                raise hdf5.DamagedError(self._known[0])
+            source = hdf5.features(file)
+            for start in range(0, len(rows), size):
+                wanted = rows[start : start + size]
+                found = hdf5.read_rows(source, wanted)
+                self._check_finite(found, wanted)
+                yield found
+
+    def _check_finite(self, found: NDArray[np.float32], rows: Sequence[int] | NDArray[np.intp]) -> None:
+        """Refuse features of `rows`, float32 (n, width), that are no numbers of a network."""
+        largest = np.maximum(found.max(axis=1, initial=0), -found.min(axis=1, initial=0))
+        bad = np.flatnonzero(~(largest < LARGEST_FEATURE))  # also what is not a number
+        if len(bad):
+            raise BreedsError(
+                f"{self.path} has features that are not finite numbers, or as large as none are, first "
+                f"those of {self.table.path[rows[bad[0]]]}; extract again, into another --store, with sound "
+                f"weights."
+            )
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
@@ -132,6 +174,10 @@ class Store:
         BreedsError
             If the store lacks one of them.
         """
+        return self.features(self._rows_of(keys))
+
+    def _rows_of(self, keys: Sequence[str]) -> NDArray[np.intp]:
+        """Return the rows of the photos with these keys, intp (len(keys),)."""
         own = self.table.key.packed
         order = np.argsort(own, kind="stable")
         at = locate(own[order], Keys.of(keys).packed)
@@ -141,7 +187,7 @@ class Store:
                 f"{self.path} lacks {missing} of the {len(keys)} photos asked for; extract the same "
                 f"photos into every store."
             )
-        return self.features(order[at])
+        return np.asarray(order[at])
 
     @staticmethod
     def open_beside(paths: Sequence[Path], corrected: bool = False) -> Store:
