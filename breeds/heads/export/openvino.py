@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.convert import import_openvino
+from breeds.engines.loading import import_openvino
 from breeds.files import commit, temporary_beside
 from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, as_texts
 from breeds.heads.model import Model
