@@ -1,4 +1,4 @@
-"""Networks that people bring along: ONNX files and hubs' folders, against ONNX Runtime; and what is refused."""
+"""Networks that people bring: ONNX files and hubs' folders, against ONNX Runtime; and what is refused."""
 
 from __future__ import annotations
 
@@ -157,14 +157,34 @@ def test_from_extraction_to_prediction(dogs: Path, tmp_path: Path) -> None:
     assert_refused(keras, "no network of Keras")
 
 
+@pytest.mark.slow
+def test_a_network_for_one_photo_is_not_exported_for_many(tmp_path: Path) -> None:
+    from breeds.engines.loading import import_openvino
+    from breeds.engines.openvino import read_network
+    from breeds.heads.export.openvino import classifier
+    from breeds.heads.model import Model
+
+    one = [
+        helper.make_node("Constant", [], ["one"], value=numpy_helper.from_array(np.array([1, 16]))),
+        helper.make_node("Reshape", ["made", "one"], ["flat"]),
+    ]
+    path = brought.network(tmp_path / "a.onnx", more=one, taken="flat", dims=(1, 3, 32, 32))
+    recipe, weights = Asked(backbone=str(path), **GIVEN).find()
+    network = read_network(import_openvino().Core(), recipe, lambda: weights, lambda: None)
+    numbers = np.ones(16, np.float32)
+    model = Model("logistic", ["a", "b"], recipe, "", numbers, numbers, [], np.zeros((0, 32), np.uint8))
+    with pytest.raises(BreedsError, match="takes one photo at a time"):
+        classifier(model, [network])
+
+
 @needs_shared
 @pytest.mark.slow
 @pytest.mark.xdist_group("brought")
 def test_in_int8_it_is_near_and_a_recipe_of_its_own(dogs: Path) -> None:
     for precision in ("fp32", "int8"):
         store = f"{precision}.h5"
-        ran("extract_features.py", "photos", "--backbone", "lite0", "--precision", precision, "--store", store,
-            cwd=dogs)  # fmt: skip
+        options = ("--backbone", "lite0", "--precision", precision, "--store", store)
+        ran("extract_features.py", "photos", *options, cwd=dogs)
     fp32, int8 = (breeds.Store(dogs / f"{name}.h5") for name in ("fp32", "int8"))
     a, b = (h5py.File(dogs / f"{name}.h5")["features"][:] for name in ("fp32", "int8"))
     cosine = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -214,7 +234,8 @@ def test_everything_that_decides_is_part_of_the_recipe(tmp_path: Path) -> None:
     for other in ({"pool": "avg"}, {"mean": (0.5, 0.5, 0.5)}, {"resize": "crop40"}):
         assert Asked(backbone=str(first), **{**given, **other}).find()[0].digest != recipe.digest
     for key, wrong in (
-        ("mean", [0, 0]), ("std", [1, 1, 0]), ("pool", "max"), ("width", 0), ("output", ""), ("mean", [1e99] * 3)
+        ("mean", [0, 0]), ("std", [1, 1, 0]), ("pool", "max"), ("width", 0), ("output", ""),
+        ("mean", [1e99] * 3),
     ):  # fmt: skip
         values = json.loads(recipe.to_json())
         values["reading"][key] = wrong
