@@ -39,8 +39,11 @@ def extracted(data: str, store: Path, options: list[str]) -> Path:
     return store
 
 
-def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, float]:
-    """Return photos/s of each store's network on decoded photos, medians over rounds in turn."""
+def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return photos/s of each store's network on decoded photos, and CPU seconds a photo: medians of rounds.
+
+    The second says something on a busy machine too.
+    """
     from breeds.engines.choose import open_engine
     from breeds.heads.backbone import found_weights
     from breeds.photos import decode, read
@@ -60,14 +63,18 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, float
         pixels = [decode(read(file), recipe.size, recipe.resize) for file in files]
         list(engine.stream(pixels[:4]))  # warms up
         ready[name] = engine, pixels
-    found: dict[str, list[float]] = {name: [] for name in ready}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
     for _ in range(rounds):
         for name, (engine, pixels) in ready.items():
-            started = time.perf_counter()
+            started, before = time.perf_counter(), time.process_time()
             for _feature in engine.stream(pixels):
                 pass
-            found[name].append(len(pixels) / (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in found.items()}
+            seconds, cpu = time.perf_counter() - started, time.process_time() - before
+            found[name].append((len(pixels) / seconds, cpu / len(pixels)))
+    return {
+        name: (statistics.median(pace for pace, _ in values), statistics.median(cpu for _, cpu in values))
+        for name, values in found.items()
+    }
 
 
 def judged(paths: list[Path], repeats: int) -> dict[str, object]:
@@ -111,11 +118,12 @@ def main() -> None:
     for names in [*((name,) for name in stores), *pairs]:
         numbers = judged([stores[name] for name in names], arguments.repeats)
         rows.append([
-            " + ".join(names), f"{1 / sum(1 / pace[name] for name in names):.1f}",
+            " + ".join(names), f"{1 / sum(1 / pace[name][0] for name in names):.1f}",
+            f"{1000 * sum(pace[name][1] for name in names):.0f}",
             f"{numbers['accuracy']:.2%}", "{:.1%} to {:.1%}".format(*numbers["accuracy_interval"]),
             f"{numbers['log_loss']:.4f}",
         ])  # fmt: skip
-    show(["network", "photos/s", "accuracy", "95 % interval", "log loss"], rows)
+    show(["network", "photos/s", "CPU ms a photo", "accuracy", "95 % interval", "log loss"], rows)
 
 
 if __name__ == "__main__":
