@@ -42,6 +42,7 @@ def bring(target: Path, path: Path, sha256: str, size: int, reading: Reading) ->
     if found != sha256:
         raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
     taken = describe(model, path).name
+    _look(model, path)
     data = model.SerializeToString()
     del model
     ov = import_openvino(with_converter=True)
@@ -53,7 +54,9 @@ def bring(target: Path, path: Path, sha256: str, size: int, reading: Reading) ->
             network = _pooled(ov, network, reading, path)
             network = _of_pixels(ov, network, reading)
         except (RuntimeError, MemoryError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[-200:] or "memory"
+            reason = " ".join(str(error).split())[-200:]
+            if isinstance(error, MemoryError) or "alloc" in reason:
+                raise _too_large(path) from None
             raise BreedsError(
                 f"OpenVINO cannot read the network {path} for {size}×{size} pixels ({reason}); export it for "
                 f"that size, with plain operators."
@@ -68,6 +71,25 @@ def _bound() -> None:
     for what, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS)):
         with suppress(OSError, ValueError):
             resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
+
+
+def _look(model: Any, path: Path) -> None:
+    """Refuse what is plainly too large before OpenVINO reads it, as that computes some constants at once.
+
+    Shapes are followed without any numbers. What cannot be seen so meets the bounds of the process.
+    """
+    from onnx import helper, shape_inference
+
+    try:
+        values = shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+    except Exception:  # of a network that is odd OpenVINO says more
+        return
+    for value in values:
+        kind = value.type.tensor_type
+        dims = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
+        each = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if kind.elem_type else 0
+        if each * prod(dims) > MOST_TENSOR:
+            raise _too_large(path)
 
 
 def _pooled(ov: Any, network: Any, reading: Reading, path: Path) -> Any:
@@ -154,7 +176,11 @@ def _measure(network: Any, path: Path) -> None:
             size = prod(most) * max(1, output.get_element_type().bitwidth // 8)
             constant += 0 if name in depends else size
             if size > MOST_TENSOR or constant > MOST_CONSTANT:
-                raise BreedsError(
-                    f"The network {path} wants more than {MOST_TENSOR / 2**30:.0f} GiB for the numbers of "
-                    f"one step ({node.get_type_name()}), or for its constants; export a smaller one."
-                )
+                raise _too_large(path)
+
+
+def _too_large(path: Path) -> BreedsError:
+    return BreedsError(
+        f"The network {path} wants more than {MOST_TENSOR / 2**30:.0f} GiB for the numbers of one step, or "
+        f"for its constants; export a smaller one."
+    )
