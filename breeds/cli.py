@@ -250,6 +250,17 @@ def cache_size(text: str) -> int:
     return size
 
 
+def colours(text: str) -> tuple[float, ...]:
+    """Read three numbers such as ``0.485,0.456,0.406``, for argparse; one is for all colours."""
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 3) or not all(abs(value) < 1e4 for value in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, such as 0.485,0.456,0.406")
+    return found * (3 // len(found))
+
+
 def folds_and_repeats(text: str) -> tuple[int, int]:
     """Read folds and repeats such as ``5x2``, for argparse."""
     match = re.fullmatch("([0-9]{1,9})(?:x([0-9]{1,9}))?", text)

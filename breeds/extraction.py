@@ -15,12 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
+from breeds.engines.brought.file import is_onnx
+from breeds.engines.brought.folder import Options
+from breeds.engines.brought.settle import BACKBONE, settle
 from breeds.engines.choose import open_engine, recipe_precision
+from breeds.engines.convert import converted_width
 from breeds.engines.pipeline import Pipeline, run_ahead
 from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import check_writable, hold
-from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
+from breeds.photos import ORIGINAL, Listing, Photo, find_photos, fits, key_of, read
+from breeds.photos.resize import RULES
 from breeds.photos.sources import Streamed, streamed
 from breeds.photos.tars import Place
 from breeds.places import is_address, shown
@@ -109,53 +114,104 @@ class Asked:
     weights
         ``imagenet``, ``random`` or a file's path.
     backbone
-        A name in `breeds.engines.backbones.BACKBONES`.
+        A name in `breeds.engines.backbones.BACKBONES`, or the path of an ONNX file or of a folder with one.
     view
         Which variant of the photos to extract, as in `breeds.photos.decode`.
     resize
-        How a photo becomes a square, one of `breeds.photos.RESIZES`.
+        How a photo becomes a square, a rule of `breeds.photos.resize`; None is the folder's, or ``stretch``.
     size
         Width and height of the network's input; None is the backbone's own.
     precision, engine
         One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
+    mean, std, layout, pool
+        How an ONNX network is read (`breeds.recipe.Reading`); None is as its folder says.
     """
 
     weights: str = "imagenet"
     backbone: str = XCEPTION.name
     view: str = ORIGINAL
-    resize: str = "stretch"
+    resize: str | None = None
     size: int | None = None
     precision: str = "fp32"
     engine: str = "auto"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    layout: str | None = None
+    pool: str | None = None
 
-    def recipe(self, weights: Weights) -> Recipe:
-        """Return the recipe, still without the network of int8.
-
-        Raises
-        ------
-        BreedsError
-            If the backbone does not take this size, or the engine this precision.
-        """
-        size, precision = self.input_size(), recipe_precision(self.engine, self.precision)
-        return Recipe(
-            self.backbone, weights.name, weights.sha256, size, self.resize, precision, view=self.view
-        )
-
-    def input_size(self) -> int:
-        """Return the width and height of the network's input, in pixels.
+    def find(self) -> tuple[Recipe, Weights]:
+        """Return the recipe, still without the network of int8, and the weights.
 
         Raises
         ------
         BreedsError
-            If the backbone does not take the size asked for.
+            If the weights cannot be had, the backbone does not take this size, or the engine this precision.
         """
+        if self._brought():
+            return self._find_brought()
+        size, resize = self.square()
+        weights = get_weights(self.weights, BACKBONES[self.backbone])
+        precision = recipe_precision(self.engine, self.precision)
+        recipe = Recipe(self.backbone, weights.name, weights.sha256, size, resize, precision, view=self.view)
+        return recipe, weights
+
+    def _find_brought(self) -> tuple[Recipe, Weights]:
+        """Return recipe and weights of an ONNX network."""
+        if self.engine == "keras":
+            raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
+        if self.weights != "imagenet":
+            raise BreedsError(
+                f"--weights {self.weights}: an ONNX network has its weights in it; leave it out."
+            )
+        precision = recipe_precision("openvino", self.precision)
+        found = settle(self.backbone, self._options())
+        weights = found.weights
+        recipe = Recipe(
+            BACKBONE, weights.name, weights.sha256, found.size, found.resize, precision, view=self.view,
+            reading=found.reading,
+        )  # fmt: skip
+        width = converted_width(recipe, lambda: weights)
+        return replace(recipe, reading=replace(found.reading, width=width)), weights
+
+    def _options(self) -> Options:
+        return Options(self.size, self.resize, self.mean, self.std, self.layout, self.pool)
+
+    def _brought(self) -> bool:
+        """Say whether the backbone is an ONNX network, and refuse what is neither that nor of Keras's."""
+        if self.backbone not in BACKBONES:
+            if not is_onnx(self.backbone):
+                raise BreedsError(
+                    f"--backbone {self.backbone}: it is one of {', '.join(BACKBONES)}, an ONNX file (.onnx), "
+                    f"or a folder with model.onnx."
+                )
+            return True
+        for name in ("mean", "std", "layout", "pool"):
+            if getattr(self, name) is not None:
+                raise BreedsError(
+                    f"--{name} is for networks as ONNX files, and {self.backbone} has its own; leave it out."
+                )
+        return False
+
+    def square(self) -> tuple[int, str]:
+        """Return the side of the network's input, in pixels, and the resize rule.
+
+        Raises
+        ------
+        BreedsError
+            If the backbone does not take what was asked for.
+        """
+        if self._brought():
+            found = settle(self.backbone, self._options())
+            return found.size, found.resize
         backbone = BACKBONES[self.backbone]
-        size = self.size or backbone.size
+        size, resize = self.size or backbone.size, self.resize or "stretch"
         if not backbone.smallest <= size <= LARGEST_SIZE:
             raise BreedsError(
                 f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
             )
-        return size
+        if not fits(resize, size):
+            raise BreedsError(f"--resize {resize}: it is {RULES}, with N from {size} up.")
+        return size, resize
 
 
 @dataclass(frozen=True)
@@ -222,8 +278,7 @@ def extract(
     started = time.perf_counter()
     check_writable(store)
     listing = selection.streamed() or selection.find()
-    weights = get_weights(asked.weights, BACKBONES[asked.backbone])
-    recipe = asked.recipe(weights)
+    recipe, weights = asked.find()
     old = _open_old(store, recipe)
     table, place = _table(listing, weights, old if trust_mtime else None, workers, selection)
     photos = len(table) + len(table.quarantine)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import BACKBONES
+from breeds.engines.backbones import width_of
 from breeds.engines.network import Network
 from breeds.errors import BreedsError
 from breeds.heads.model import Model, apply_layers, pack_keys
@@ -204,7 +204,7 @@ def check_width(store: Store, features: NDArray[np.float32]) -> None:
     BreedsError
         If it is another; nothing can be said of networks that this version does not know.
     """
-    widths = [BACKBONES[r.backbone].width if r.backbone in BACKBONES else 0 for r, _ in store.parts()]
+    widths = [width_of(recipe) for recipe, _ in store.parts()]
     if all(widths) and sum(widths) != features.shape[1]:
         raise BreedsError(
             f"{store.path} has {features.shape[1]} features a photo, and its recipe ({store.recipe}) gives "

@@ -47,14 +47,18 @@ def extract(
     top: int | None = None,
     classes: Sequence[str] | None = None,
     weights: str = "imagenet",
-    backbone: str = "xception",
+    backbone: PathLike = "xception",
     view: str = "original",
-    resize: str = "stretch",
+    resize: str | None = None,
     size: int | None = None,
     precision: str = "fp32",
     engine: str = "auto",
     workers: int | None = None,
     trust_mtime: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    layout: str | None = None,
+    pool: str | None = None,
 ) -> Store:
     """Bring a store up to date with the photos of a folder; only what is missing is computed.
 
@@ -75,8 +79,8 @@ def extract(
     weights
         ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
     backbone, view, resize, size, precision
-        The network, which view of the photos, how a photo becomes a square, its side in pixels (None: the
-        network's own), and the arithmetic.
+        The network (also the path of an ONNX file, or of a hub's folder with one), which view of the photos,
+        how a photo becomes a square and its side in pixels (None: the network's own), and the arithmetic.
     engine
         ``openvino``, ``keras`` or ``auto``, which is ``keras`` beside a GPU. That loads TensorFlow into this
         process, which prints and sets what it likes.
@@ -84,6 +88,9 @@ def extract(
         Threads that read and decode; None for as many as there are cores.
     trust_mtime
         Take files of the same path, size and time for unchanged, unread.
+    mean, std, layout, pool
+        Of an ONNX network: three numbers each, for pixels from 0 to 1; ``nchw`` or ``nhwc``; ``none``,
+        ``avg`` or ``cls``. None: as its folder or its file says.
 
     Returns
     -------
@@ -106,7 +113,9 @@ def extract(
     from breeds.extraction import extract as run
 
     selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
-    asked = Asked(str(weights), backbone, view, resize, size, precision, engine)
+    asked = Asked(
+        str(weights), os.fspath(backbone), view, resize, size, precision, engine, mean, std, layout, pool
+    )
     run(selection, Path(store), asked, workers or cores(), trust_mtime)
     return Store(store)
 

@@ -21,13 +21,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import UnfitError, read_regular
 from breeds.photos import limits, memory
 from breeds.photos.inside import read_inside
 from breeds.photos.limits import MAX_PIXELS
+from breeds.photos.resize import resized
 from breeds.photos.tars import Place
 from breeds.places import is_address
 
@@ -38,8 +39,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 _PLUGINS = {name: f"PIL.{name.title()}ImagePlugin" for name in FORMATS if name != "MPO"}
 _PLUGINS["WEBP"] = "PIL.WebPImagePlugin"
 MAX_BYTES = limits.MAX_BYTES
-#: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
-RESIZES = ("stretch", "crop", "pad")
 #: The view of a photo as it is.
 ORIGINAL = "original"
 
@@ -118,7 +117,7 @@ def decode(
     size
         Width and height of the result, in pixels.
     resize
-        One of `RESIZES`.
+        A rule of `breeds.photos.resize`.
     view
         A variant of the photo: `ORIGINAL`; ``flip``, its mirror image; ``crop1``, ``crop2`` ...,
         rotated by up to 10 degrees, zoomed by up to 1.2 and shifted, all drawn from the photo's
@@ -149,7 +148,7 @@ def squared(
     image: Image.Image, size: int, resize: str, view: str, key: Callable[[], str]
 ) -> NDArray[np.uint8]:
     """Return an upright RGB image as `decode` does, uint8 (size, size, 3); `key` gives the photo's."""
-    return np.asarray(_resized(_viewed(image, view, key), size, resize), np.uint8)
+    return np.asarray(resized(_viewed(image, view, key), size, resize), np.uint8)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -377,17 +376,3 @@ def parse_views(text: str) -> list[str]:
         else:
             raise BreedsError(f"{part!r} in {text!r} names no view; use flip, crops:N, or both with a comma.")
     return list(dict.fromkeys(views))
-
-
-def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
-    square = (size, size)
-    if image.size == square:
-        return image
-    if resize == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        return image.resize(square, Image.Resampling.BILINEAR, box=box)
-    if resize == "pad":
-        return ImageOps.pad(image, square, Image.Resampling.BILINEAR, color=(128, 128, 128))
-    return image.resize(square, Image.Resampling.BILINEAR)
