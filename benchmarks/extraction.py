@@ -147,7 +147,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
 
 def run_limit(precision: str) -> None:
     """Multiply matrices of the middle flow's shape through OpenVINO, and convert to photos a second."""
-    from breeds.engines.convert import import_openvino
+    from breeds.engines.loading import import_openvino
 
     ov = import_openvino()
     from openvino import opset8 as ops

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
+from breeds.places import stem_of
 from breeds.started import as_breeds, begin, command, missing
 from breeds.text import say, stdout_errors, visible
 
@@ -153,9 +154,12 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     return say_using(max(past or found, key=dated.__getitem__))
 
 
-def name_of(data: Path) -> str:
-    """Return what to call the outputs made from a folder of photos or a manifest."""
-    name = (data.stem if os.path.isfile(data) else os.path.basename(os.path.realpath(data))) or "photos"
+def name_of(data: Path | str) -> str:
+    """Return what to call the outputs made from a folder of photos, a manifest, an address or a pattern."""
+    if isinstance(data, str) or not os.path.exists(data):
+        name = stem_of(str(data)) or "photos"
+    else:
+        name = (data.stem if os.path.isfile(data) else os.path.basename(os.path.realpath(data))) or "photos"
     return _VIEW_NAME.sub(r"-\1", name)  # as photos themselves, not a view of others
 
 
@@ -244,6 +248,17 @@ def size(text: str) -> int:
     if size < 10**7:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size from 10MB up, such as 500MB or 2GB")
     return size
+
+
+def colours(text: str) -> tuple[float, ...]:
+    """Read three numbers such as ``0.485,0.456,0.406``, for argparse; one is for all colours."""
+    try:
+        found = tuple(map(float, text.split(",")))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 3) or not all(abs(value) < 1e4 for value in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, such as 0.485,0.456,0.406")
+    return found * (3 // len(found))
 
 
 def folds_and_repeats(text: str) -> tuple[int, int]:

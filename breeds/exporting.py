@@ -128,7 +128,8 @@ def _check_fits(form: str, recipes: list[Recipe], head: str) -> None:
                 f"export it as openvino, or extract with --precision fp32."
             )
         if form == "keras" and recipe.backbone not in BACKBONES:
-            raise BreedsError(f"{recipe.backbone} is no network of Keras; export it as onnx or openvino.")
+            name = "An ONNX network" if recipe.reading else recipe.backbone
+            raise BreedsError(f"{name} is no network of Keras; export it as onnx or openvino.")
     if len({(recipe.size, recipe.resize, recipe.decode_rule) for recipe in recipes}) > 1:
         shapes = " and ".join(f"{recipe.size}×{recipe.size} {recipe.resize}" for recipe in recipes)
         raise BreedsError(
@@ -265,7 +266,7 @@ def _spread(total: int) -> list[int]:
 
 def _networks(model: Model, weights: str | None) -> list[Any]:
     """Read the network of each of a model's recipes."""
-    from breeds.engines.convert import import_openvino
+    from breeds.engines.loading import import_openvino
 
     core = import_openvino().Core()
     return [

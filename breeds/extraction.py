@@ -5,23 +5,32 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
+from breeds.engines.brought.file import is_onnx
+from breeds.engines.brought.folder import Options
+from breeds.engines.brought.settle import BACKBONE, settle
 from breeds.engines.choose import open_engine, recipe_precision
+from breeds.engines.convert import converted_width
 from breeds.engines.pipeline import Pipeline, run_ahead
 from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import check_writable, hold
-from breeds.photos import ORIGINAL, Listing, Photo, find_photos, key_of, read
+from breeds.photos import ORIGINAL, Listing, Photo, find_photos, fits, key_of, read
+from breeds.photos.resize import RULES
+from breeds.photos.sources import Streamed, streamed
+from breeds.photos.tars import Place
+from breeds.places import is_address, shown
 from breeds.progress import Progress, progress
-from breeds.recipe import Recipe
+from breeds.recipe import DTYPES, Recipe
 from breeds.store import (
     FeatureIndex,
     ShardWriter,
@@ -36,6 +45,10 @@ from breeds.store import (
 from breeds.store.calibration import calibrated
 from breeds.store.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.store.shards import SHARD_ROWS
+from breeds.streamed import identify_streamed
+
+#: Says of a row of the table where its photo is.
+PlaceOf = Callable[[int], str | Place]
 
 #: A store takes photos of another folder than its own if so large a share of the smaller set is common.
 SAME_PHOTOS = 0.5
@@ -43,9 +56,12 @@ SAME_PHOTOS = 0.5
 
 @dataclass(frozen=True)
 class Selection:
-    """Which photos: `data`, `labels`, `top` and `classes` as in `breeds.photos.find_photos`."""
+    """Which photos: `data`, `labels`, `top` and `classes` as in `breeds.photos.find_photos`.
 
-    data: Path
+    `data` may be what `breeds.photos.sources.streamed` takes, too.
+    """
+
+    data: Path | str
     labels: Path | None = None
     top: int | None = None
     classes: Sequence[str] | None = None
@@ -56,11 +72,39 @@ class Selection:
         Raises
         ------
         BreedsError
-            If there are none, the labels do not fit them, or `top` and `classes` are both given.
+            If there are none, the labels do not fit them, `top` and `classes` are both given, or they are
+            read as a stream.
         """
+        self._check_classes()
+        if streamed(self.data) is not None:
+            raise BreedsError(
+                f"The photos of {self.source} are no files in a folder here; name such a folder."
+            )
+        return find_photos(Path(self.data), self.labels, self.top, self.classes)
+
+    def streamed(self) -> Streamed | None:
+        """Return the photos that are read as a stream, or None if they are files in a folder here.
+
+        Raises
+        ------
+        BreedsError
+            If they are not there, or have labels in themselves and others are given.
+        """
+        found = streamed(self.data)
+        if found is not None:
+            self._check_classes()
+            if self.labels is not None:
+                raise BreedsError(f"--labels is for folders here; {self.source} says its labels itself.")
+        return found
+
+    @property
+    def source(self) -> str:
+        """What `data` is called, to be shown."""
+        return shown(str(self.data)) if is_address(str(self.data)) else str(self.data)
+
+    def _check_classes(self) -> None:
         if self.top is not None and self.classes is not None:
             raise BreedsError("--top and --classes both choose the classes; name one of the two.")
-        return find_photos(self.data, self.labels, self.top, self.classes)
 
 
 @dataclass(frozen=True)
@@ -72,53 +116,116 @@ class Asked:
     weights
         ``imagenet``, ``random`` or a file's path.
     backbone
-        A name in `breeds.engines.backbones.BACKBONES`.
+        A name in `breeds.engines.backbones.BACKBONES`, or the path of an ONNX file or of a folder with one.
     view
         Which variant of the photos to extract, as in `breeds.photos.decode`.
     resize
-        How a photo becomes a square, one of `breeds.photos.RESIZES`.
+        How a photo becomes a square, a rule of `breeds.photos.resize`; None is the folder's, or ``stretch``.
     size
         Width and height of the network's input; None is the backbone's own.
     precision, engine
         One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
+    mean, std, layout, pool
+        How an ONNX network is read (`breeds.recipe.Reading`); None is as its folder says.
+    dtype
+        What features are kept as, one of `breeds.recipe.DTYPES`.
     """
 
     weights: str = "imagenet"
     backbone: str = XCEPTION.name
     view: str = ORIGINAL
-    resize: str = "stretch"
+    resize: str | None = None
     size: int | None = None
     precision: str = "fp32"
     engine: str = "auto"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    layout: str | None = None
+    pool: str | None = None
+    dtype: str = DTYPES[0]
 
-    def recipe(self, weights: Weights) -> Recipe:
-        """Return the recipe, still without the network of int8.
+    def find(self) -> tuple[Recipe, Weights]:
+        """Return the recipe, still without the network of int8, and the weights.
 
         Raises
         ------
         BreedsError
-            If the backbone does not take this size, or the engine this precision.
+            If the weights cannot be had, the backbone does not take this size, or the engine this precision.
         """
-        size, precision = self.input_size(), recipe_precision(self.engine, self.precision)
-        return Recipe(
-            self.backbone, weights.name, weights.sha256, size, self.resize, precision, view=self.view
+        if self._brought():
+            return self._find_brought()
+        size, resize = self.square()
+        weights = get_weights(self.weights, BACKBONES[self.backbone])
+        precision = recipe_precision(self.engine, self.precision)
+        recipe = Recipe(
+            self.backbone,
+            weights.name,
+            weights.sha256,
+            size,
+            resize,
+            precision,
+            view=self.view,
+            dtype=self.dtype,
         )
+        return recipe, weights
 
-    def input_size(self) -> int:
-        """Return the width and height of the network's input, in pixels.
+    def _find_brought(self) -> tuple[Recipe, Weights]:
+        """Return recipe and weights of an ONNX network."""
+        if self.engine == "keras":
+            raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
+        if self.weights != "imagenet":
+            raise BreedsError(
+                f"--weights {self.weights}: an ONNX network has its weights in it; leave it out."
+            )
+        precision = recipe_precision("openvino", self.precision)
+        found = settle(self.backbone, self._options())
+        weights = found.weights
+        recipe = Recipe(
+            BACKBONE, weights.name, weights.sha256, found.size, found.resize, precision, view=self.view,
+            reading=found.reading, dtype=self.dtype,
+        )  # fmt: skip
+        width = converted_width(recipe, lambda: weights)
+        return replace(recipe, reading=replace(found.reading, width=width)), weights
+
+    def _options(self) -> Options:
+        return Options(self.size, self.resize, self.mean, self.std, self.layout, self.pool)
+
+    def _brought(self) -> bool:
+        """Say whether the backbone is an ONNX network, and refuse what is neither that nor of Keras's."""
+        if self.backbone not in BACKBONES:
+            if not is_onnx(self.backbone):
+                raise BreedsError(
+                    f"--backbone {self.backbone}: it is one of {', '.join(BACKBONES)}, an ONNX file (.onnx), "
+                    f"or a folder with model.onnx."
+                )
+            return True
+        for name in ("mean", "std", "layout", "pool"):
+            if getattr(self, name) is not None:
+                raise BreedsError(
+                    f"--{name} is for networks as ONNX files, and {self.backbone} has its own; leave it out."
+                )
+        return False
+
+    def square(self) -> tuple[int, str]:
+        """Return the side of the network's input, in pixels, and the resize rule.
 
         Raises
         ------
         BreedsError
-            If the backbone does not take the size asked for.
+            If the backbone does not take what was asked for.
         """
+        if self._brought():
+            found = settle(self.backbone, self._options())
+            return found.size, found.resize
         backbone = BACKBONES[self.backbone]
-        size = self.size or backbone.size
+        size, resize = self.size or backbone.size, self.resize or "stretch"
         if not backbone.smallest <= size <= LARGEST_SIZE:
             raise BreedsError(
                 f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
             )
-        return size
+        if not fits(resize, size):
+            raise BreedsError(f"--resize {resize}: it is {RULES}, with N from {size} up.")
+        return size, resize
 
 
 @dataclass(frozen=True)
@@ -188,12 +295,11 @@ def extract(
     """
     started = time.perf_counter()
     check_writable(store)
-    listing = selection.find()
-    photos = len(listing.photos)
-    weights = get_weights(asked.weights, BACKBONES[asked.backbone])
-    recipe = asked.recipe(weights)
+    listing = selection.streamed() or selection.find()
+    recipe, weights = asked.find()
     old = _open_old(store, recipe)
-    table = _table(listing, weights, old if trust_mtime else None, workers)
+    table, place = _table(listing, weights, old if trust_mtime else None, workers, selection)
+    photos = len(table) + len(table.quarantine)
     del old  # it is read again under the lock
 
     with hold(lock_file(store), str(store)):
@@ -208,7 +314,7 @@ def extract(
         with Pipeline(
             lambda: open_engine(recipe, lambda: weights, asked.engine, network), workers
         ) as pipeline:
-            table, new = _extract_missing(table, index, shard_folder(store), pipeline)
+            table, new = _extract_missing(table, index, shard_folder(store), pipeline, place)
         _refuse_nothing_left(table)
         changed = old is None or moved or bool(old.damage()) or old.table != table
         if changed:
@@ -223,7 +329,7 @@ def extract(
         changed=changed,
         duplicates=len(table) - len(table.key.first_rows()),
         ignored=listing.ignored,
-        missing=listing.missing,
+        missing=listing.missing if isinstance(listing, Listing) else 0,
         quarantined=table.quarantine,
         damaged=index.damaged,
         mended=old.damage() if old else "",
@@ -231,15 +337,31 @@ def extract(
     )
 
 
-def _table(listing: Listing, weights: Weights, trusted: Store | None, workers: int) -> Table:
-    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense."""
-    table = identify(listing, trusted.table if trusted else None, workers)
-    listing.photos.clear()
+def _table(
+    listing: Listing | Streamed, weights: Weights, trusted: Store | None, workers: int, selection: Selection
+) -> tuple[Table, PlaceOf]:
+    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense.
+
+    What comes with it says where each row's photo is.
+    """
+    old = trusted.table if trusted else None
+    place: PlaceOf
+    if isinstance(listing, Listing):
+        table = identify(listing, old, workers)
+        place = partial(_path, table)
+        listing.photos.clear()
+    else:
+        table, place = identify_streamed(listing, old, selection.top, selection.classes)
+        listing.objects.clear()
     if weights.path is not None:
         table.weights_path = os.path.abspath(weights.path)
     _refuse_conflicts(table)
     _refuse_nothing_left(table)
-    return table
+    return table, place
+
+
+def _path(table: Table, row: int) -> str:
+    return os.path.join(table.root, table.path[row])
 
 
 def _open_old(store: Path, recipe: Recipe) -> Store | None:
@@ -332,7 +454,7 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
 
 
 def _extract_missing(
-    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline, place: PlaceOf
 ) -> tuple[Table, int]:
     """Compute and commit what `index` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
@@ -341,10 +463,10 @@ def _extract_missing(
         return table, 0
     bad: dict[str, str] = {}
     writer = ShardWriter(folder, index.recipe, index)
-    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as shown:
+    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
         wanted = len(rows)
         while len(rows):
-            gone = _compute(table, rows, writer, pipeline, bad, shown)
+            gone = _compute(table, rows, place, writer, pipeline, bad, bar)
             rows = _twins(table, gone)
     return _set_aside(table, bad), wanted - len(bad)
 
@@ -352,10 +474,11 @@ def _extract_missing(
 def _compute(
     table: Table,
     rows: Rows,
+    place: PlaceOf,
     writer: ShardWriter,
     pipeline: Pipeline,
     bad: dict[str, str],
-    shown: Progress[object],
+    bar: Progress[object],
 ) -> list[int]:
     """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
 
@@ -365,7 +488,7 @@ def _compute(
         The rows of those whose files were removed or changed meanwhile.
     """
     gone = []
-    photos = ((table.key[row], os.path.join(table.root, table.path[row])) for row in rows)
+    photos = ((table.key[row], place(row)) for row in rows)
     try:
         for row, ((key, _), feature) in zip(rows, pipeline.features(photos, writer.recipe), strict=True):
             bad.pop(key, None)
@@ -375,7 +498,7 @@ def _compute(
                 writer.commit_if_due(pipeline.name)
             else:
                 writer.add(key, table.path[row], feature, pipeline.name)
-            shown.update()
+            bar.update()
     finally:
         writer.commit(pipeline.name)
     return gone

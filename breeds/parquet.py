@@ -1,6 +1,6 @@
 """Tables as Parquet, written block by block: memory holds one block of rows, however many there are.
 
-The only module that loads pyarrow, when it is used.
+The only module that writes with pyarrow, which it loads when it is used; `breeds.photos.rows` reads with it.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ _EXTRAS = {
     "tensorflow": ("tensorflow", "keras"),
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
+    "cloud": ("fsspec", "s3fs", "aiohttp"),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
 

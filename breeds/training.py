@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import BACKBONES
+from breeds.engines.backbones import width_of
 from breeds.engines.network import Network
 from breeds.engines.processes import memory_of_machine
 from breeds.errors import BreedsError
@@ -26,7 +26,7 @@ from breeds.split import check_parts, draw_parts, fold_of
 from breeds.store import Store, versions
 
 if TYPE_CHECKING:
-    from breeds.heads.streamed import Batch
+    from breeds.heads.batched import Batch
 
 HEADS = ("logistic", "dense")
 FOLDS = 5
@@ -134,7 +134,7 @@ def train(
         Stores of views of the same photos, to train on as well; testing is on the photos as they are.
     memory
         How many bytes training may take. Where the features need more, logistic regression reads them in
-        batches, again for each step (`breeds.heads.streamed`). None is half of this machine's.
+        batches, again for each step (`breeds.heads.batched`). None is half of this machine's.
 
     Raises
     ------
@@ -303,17 +303,17 @@ def _in_batches(
 
     C is chosen on a sample in memory: it says how large weights may be, whatever the number of photos.
     """
-    from breeds.heads import streamed
+    from breeds.heads import batched
 
     n, number = len(chosen.rows), 1 + len(views)
     counts = np.bincount(chosen.targets).astype(np.float64)
     each = n / len(counts) / counts[chosen.targets] if balanced else np.ones(n)
     parts = [(store, chosen.rows), *((view, view.rows_of(chosen.keys)) for view in views)]
-    stream = streamed.Stream(
+    stream = batched.Stream(
         partial(_batches, parts), np.tile(chosen.targets, number), np.tile(each, number).astype(np.float32)
     )
     photos = replace(stream, targets=chosen.targets, weights=np.ones(n, dtype=np.float32))
-    standard = streamed.standardise(stream)
+    standard = batched.standardise(stream)
     if (standard.scale == 1).all():
         raise _all_the_same(store)
     few = _sample(chosen.targets)
@@ -323,24 +323,24 @@ def _in_batches(
     found = fit_logistic(features, chosen.targets[few], _folds(keys, labels, seed), C, balanced)
     if "C_at_edge" in found.how:
         found.how["C_chosen_by"] += f" on {len(few)} of the {n} photos"
-    start = streamed.Solution(*found.layers[0]).moved(streamed.Standard(found.mean, found.scale), standard)
-    along = streamed.directions(standard.of(features), start, found.how["C"], float(stream.weights.sum()))
+    start = batched.Solution(*found.layers[0]).moved(batched.Standard(found.mean, found.scale), standard)
+    along = batched.directions(standard.of(features), start, found.how["C"], float(stream.weights.sum()))
     arguments = stream, standard, found.how["C"], start, along
     if chosen.folds is None:
-        solution, temperature, unknown = streamed.fit(*arguments), 1.0, None
+        solution, temperature, unknown = batched.fit(*arguments), 1.0, None
     else:
-        solution, temperature = streamed.fit_with_temperature(*arguments, np.tile(chosen.folds == 0, number))
-        unknown = streamed.fit_detector(photos, chosen.folds, len(chosen.classes), keep)
+        solution, temperature = batched.fit_with_temperature(*arguments, np.tile(chosen.folds == 0, number))
+        unknown = batched.fit_detector(photos, chosen.folds, len(chosen.classes), keep)
     how = {**found.how, "in_batches": True, "steps": solution.steps}
     fitted = Fitted(*standard, [(solution.weights, solution.bias)], temperature, how)
-    logits = streamed.logits_of(photos, np.arange(n), standard, solution)
+    logits = batched.logits_of(photos, np.arange(n), standard, solution)
     return _Done(fitted, unknown, _scores(chosen.targets, softmax(logits / temperature)))
 
 
 def _batches(parts: list[tuple[Store, Rows]], wanted: Rows) -> Iterator[Batch]:
     """Yield the features of training photos, and of their views behind them; the next are read meanwhile."""
     from breeds.engines.pipeline import run_ahead
-    from breeds.heads.streamed import Batch
+    from breeds.heads.batched import Batch
 
     n = len(parts[0][1])
     pieces = [
@@ -395,7 +395,7 @@ def check_width(store: Store, features: NDArray[np.float32]) -> None:
     BreedsError
         If it is another; nothing can be said of networks that this version does not know.
     """
-    widths = [BACKBONES[r.backbone].width if r.backbone in BACKBONES else 0 for r, _ in store.parts()]
+    widths = [width_of(recipe) for recipe, _ in store.parts()]
     if all(widths) and sum(widths) != features.shape[1]:
         raise BreedsError(
             f"{store.path} has {features.shape[1]} features a photo, and its recipe ({store.recipe}) gives "

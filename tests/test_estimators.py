@@ -277,7 +277,7 @@ def test_photos_that_cannot_be_read(paths: list[str], features, said: pytest.Log
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"backbone": "vgg"}, "backbone='vgg': it is one of xception"),
+        ({"backbone": "vgg"}, "backbone vgg: it is one of xception"),
         ({"size": 20}, "20: xception takes 71"),
         ({"size": 0}, "size=0"),
         ({"size": "96"}, "size='96'"),

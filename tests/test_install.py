@@ -31,6 +31,7 @@ BROUGHT = {
     "tensorflow": ("tensorflow", "keras"),
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
+    "cloud": ("fsspec", "s3fs"),
     "app": ("fastapi", "starlette", "uvicorn", "python_multipart"),
 }
 
@@ -46,7 +47,8 @@ def requirements(path: Path) -> dict[str, Requirement]:
 
 
 def test_every_bound_stands_in_both_places() -> None:
-    run_on = parsed([*PROJECT["dependencies"], *EXTRAS["tensorflow"], *EXTRAS["onnx"], *EXTRAS["parquet"]])
+    optional = [*EXTRAS["tensorflow"], *EXTRAS["onnx"], *EXTRAS["parquet"], *EXTRAS["cloud"]]
+    run_on = parsed([*PROJECT["dependencies"], *optional])
     whole = requirements(ROOT / "requirements.txt")
     assert {name: whole.get(name) for name in run_on} == run_on
     assert requirements(ROOT / "requirements-app.txt") == parsed(EXTRAS["app"])
@@ -64,7 +66,7 @@ def test_dependencies_are_what_the_package_imports() -> None:
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     imported.add(node.module.split(".")[0])
     others = {"jax", "torch"}  # where they are Keras's backend, they are here
-    extras = {module for extra in ("tensorflow", "onnx", "parquet") for module in BROUGHT[extra]}
+    extras = {module for extra in ("tensorflow", "onnx", "parquet", "cloud") for module in BROUGHT[extra]}
     imported -= {"breeds", *extras, *others, *sys.stdlib_module_names}
     homes = importlib.metadata.packages_distributions()
     names = {re.sub(r"[-_.]+", "-", homes[module][0]).lower() for module in imported}

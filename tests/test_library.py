@@ -25,7 +25,7 @@ from test_rooms import HEAVY
 from threadpoolctl import threadpool_info
 
 import breeds
-from breeds.engines import convert
+from breeds.engines import loading
 from breeds.photos import decode
 from breeds.photos.held import Held, take
 
@@ -362,14 +362,14 @@ def test_what_happens_by_the_way_is_in_the_log(place: Path, said: pytest.LogCapt
 
 def test_loading_openvino_leaves_no_module_blocked() -> None:
     code = (
-        "import sys; from breeds.engines.convert import import_openvino; import_openvino()\n"
+        "import sys; from breeds.engines.loading import import_openvino; import_openvino()\n"
         "assert [name for name, module in sys.modules.items() if module is None] == []\n"
         "assert not hasattr(sys.modules['openvino.tools.ovc'].telemetry, 'backend')\n"
         "assert 'openvino_telemetry' not in sys.modules"
     )
     done = run_python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert convert.import_openvino() is sys.modules["openvino"]
+    assert loading.import_openvino() is sys.modules["openvino"]
 
 
 def test_fits_side_by_side_leave_the_threads_as_they_were() -> None:

@@ -671,7 +671,10 @@ def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
     assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [5, 5, 2]
     assert json.loads(about.metadata[b"breeds"])["classes"] == model.classes
     assert_refused(script("photos", "--format", "parquet"), "name one with --out")
-    assert_refused(script("photos", "--out", "out.parquet"), "out.parquet", "is not answers of Breeds")
+    as_csv = script("photos", "--format", "csv", "--out", "out.parquet")
+    assert_refused(as_csv, "out.parquet", "is not answers of Breeds")
+    assert script("photos", "--out", "out.parquet").returncode == 0  # as its name says
+    assert len(pd.read_parquet("out.parquet")) == 12
     pd.read_parquet("out.parquet").to_parquet("mine.parquet")
     assert_refused(script("photos", "--format", "parquet", "--out", "mine.parquet"), "not answers of Breeds")
 

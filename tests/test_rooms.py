@@ -19,7 +19,7 @@ FLOORS = (
     ("library",),
     (
         "exporting", "tables", "modelcard", "extraction", "training", "evaluation", "prediction", "preview",
-        "review",
+        "review", "streamed",
     ),
     ("pages",),
     ("heads",),
@@ -28,7 +28,7 @@ FLOORS = (
     ("photos",),
     (
         "recipe", "split", "labels", "metrics", "files", "outputs", "text", "cli", "started", "errors", "web",
-        "progress", "plainhdf5", "parquet",
+        "progress", "plainhdf5", "parquet", "places",
     ),
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -75,14 +75,15 @@ def test_no_two_rooms_know_each_other() -> None:
     TopologicalSorter({name: imports_of(name) for name in MODULES}).prepare()  # raises on a circle
 
 
-#: Modules that may open connections: what they fetch is asked for by name, and they send nothing.
-NETWORK = {"breeds.web", "breeds.photos.web"}
+#: Modules that may open connections: what they fetch is asked for by name, and they send nothing but, to
+#: object storage, the key that is set up for it.
+NETWORK = {"breeds.web", "breeds.photos.web", "breeds.photos.cloud"}
 #: Looks up the address that it is to serve on, and opens none.
 LISTENS = {"breeds.app.server"}
 #: What opens connections, but for the name of this machine and a default timeout.
 REACHES = {
     "urllib", "http", "requests", "httpx", "httpcore", "ftplib", "smtplib", "telnetlib", "aiohttp",
-    "websockets",
+    "websockets", "fsspec", "s3fs",
 }  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def test_only_named_modules_can_reach_the_network() -> None:
 
 HEAVY = (
     "tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py", "matplotlib", "httpcore",
-    "fastapi", "uvicorn", "pyarrow",
+    "fastapi", "uvicorn", "pyarrow", "fsspec", "s3fs",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from breeds.errors import BreedsError
 from breeds.files import hold
 from breeds.heads.model import save_model
 from breeds.photos import find_photos, key_of
-from breeds.photos.find import EXTENSIONS
+from breeds.photos.endings import EXTENSIONS
 from breeds.review import Taught, teach, train_again
 from breeds.review.names import check_label, photo_name
 from breeds.store import Store, lock_file

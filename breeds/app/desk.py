@@ -342,7 +342,8 @@ class Desk:
         assert job.setup is not None
         model, (key, path) = job.setup.model, job.photo
         job.pixels.clear()
-        feature = np.hstack([one[0] for one in found])
+        parts = zip(found, model.parts, strict=True)
+        feature = np.hstack([recipe.rounded(one[0]) for one, (recipe, _) in parts])
         answer = answer_of(model, path, key, feature)
         explanation = None
         if job.explain and job.setup.network.maps:

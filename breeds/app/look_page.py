@@ -154,4 +154,4 @@ def _laid_over(photo: KeyAndPath, found: Answered, asked: dict[str, str]) -> Thu
     except PhotoError as error:
         return error
     cells = found.explanation.speaks_for(classes.index(asked["for"]), rather)
-    return Thumbnail.of(overlay(pixels, cells, found.model.recipe.resize))
+    return Thumbnail.of(overlay(pixels, cells, found.model.recipe.resize, size=found.model.recipe.size))

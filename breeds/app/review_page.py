@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from typing import Any
 
@@ -17,6 +16,7 @@ from breeds.app.site import Site, site_of
 from breeds.app.uploads import Form, RefusedError
 from breeds.errors import BreedsError
 from breeds.heads.explain import check_explainable
+from breeds.photos.inside import is_there
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
@@ -229,7 +229,7 @@ def _note(site: Site, number: int | None) -> str:
 
 def _is_missing(site: Site, key: str) -> bool:
     found = site.workshop.photo(key)
-    return found is None or not os.path.isfile(found[1])
+    return found is None or not is_there(found[1])
 
 
 def _looked_address(site: Site, key: str, name: str) -> str:

@@ -138,7 +138,9 @@ def make_card(site: Site, upload: Upload, found: Answered) -> Card:
     card.photo = Thumbnail.of(shown)
     if explanation is not None:
         cells = explanation.speaks_for(explanation.answer)
-        card.looked = Thumbnail.of(overlay(_pixels(shown), cells, model.recipe.resize))
+        card.looked = Thumbnail.of(
+            overlay(_pixels(shown), cells, model.recipe.resize, size=model.recipe.size)
+        )
         card.exact = explanation.kind == EXACT
         card.nearest = site.workshop.nearest(explanation.feature)
     return card

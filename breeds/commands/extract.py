@@ -9,14 +9,20 @@ import argparse
 import os
 import shlex
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds import cli
 from breeds.errors import BreedsError
+from breeds.places import as_source
 from breeds.started import command
 from breeds.text import say
+
+#: Keras's networks; `breeds.engines.backbones` has them, and help is shown without loading it.
+BACKBONES = (
+    "xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny", "efficientnetv2b0",
+    "mobilenetv3large",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from breeds.extraction import Asked, Selection, Summary
@@ -26,17 +32,19 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = cli.parser(f"{__doc__} Then: {command('train')}.", "extract")
     add = result.add_argument
-    add("data", metavar="DATA", type=Path,
-        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), or a CSV manifest "
-        "with columns path,label[,split]")  # fmt: skip
+    add("data", metavar="DATA", type=as_source,
+        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), a CSV manifest "
+        "with columns path,label[,split], or tars or Parquet files of photos (a folder of them, or a pattern "
+        "such as photos-{000..009}.tar); all but the manifest by an address too, such as s3://BUCKET/photos"
+        )  # fmt: skip
     add("--store", metavar="FILE", type=Path,
         help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
         "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
     add("--weights", metavar="W", default="imagenet",
         help="imagenet (fetched once), random, or the path of a .h5 weights file")  # fmt: skip
-    add("--backbone", default="xception",
-        choices=("xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny"),
-        help="the pretrained network")  # fmt: skip
+    add("--backbone", metavar="B", default="xception",
+        help=f"the pretrained network: {', '.join(BACKBONES)}; or an ONNX file, or a folder of a model hub "
+        f"with model.onnx and preprocessor_config.json")  # fmt: skip
     add("--views", metavar="LIST",
         help="also cache variants of every photo, in stores of their own (NAME+VIEW.h5): flip, "
         "crops:N, or flip,crops:N (default: none)")  # fmt: skip
@@ -47,14 +55,28 @@ def parser() -> argparse.ArgumentParser:
         help="keep the N classes with the most photos (default: all)")  # fmt: skip
     add("--classes", metavar="A,B,C", type=lambda text: text.split(","),
         help="keep these classes (default: all)")  # fmt: skip
-    add("--resize", default="stretch", choices=("stretch", "crop", "pad"),
-        help="how a photo becomes a square")  # fmt: skip
+    add("--resize", metavar="R",
+        help="how a photo becomes a square: stretch, crop, pad, or cropN, its shorter side resized to N and "
+        "the middle cut out; crop256-bicubic and the like resample otherwise than bilinear "
+        "(default: the hub folder's, else stretch)")  # fmt: skip
     add("--size", metavar="N", type=cli.positive,
         help="input size in pixels, from 71 for xception; smaller is faster "
         "(default: the backbone's own)")  # fmt: skip
+    for name, what in (("mean", "subtracted from"), ("std", "what divides")):
+        add(f"--{name}", metavar="R,G,B", type=cli.colours,
+            help=f"{what} red, green and blue, where pixels are from 0 to 1, for an ONNX network "
+            f"(default: the hub folder's)")  # fmt: skip
+    add("--layout", choices=("nchw", "nhwc"),
+        help="the axes of an ONNX network's input, where its file leaves them open (default: "
+        "as the file or the folder says)")  # fmt: skip
+    add("--pool", choices=("none", "avg", "cls"),
+        help="how an ONNX network's output becomes a feature, where that is not clear: as it is, its "
+        "average, or its first token (default: as the file says)")  # fmt: skip
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
         help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
         "with VNNI, less than twice on others")  # fmt: skip
+    add("--dtype", default="float32", choices=("float32", "float16"),
+        help="what features are kept as: float16 halves the store, and rounds the fourth digit")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
     add("--workers", metavar="N", type=cli.workers, default=os.cpu_count() or 2,
@@ -79,8 +101,12 @@ def main() -> int:
     chosen = vars(arguments)
     selection = Selection(*(chosen[name] for name in ("data", "labels", "top", "classes")))
     decided = {
-        name: chosen[name] for name in ("weights", "backbone", "resize", "size", "precision", "engine")
-    }
+        name: chosen[name]
+        for name in (
+            "weights", "backbone", "resize", "size", "precision", "engine", "mean", "std", "layout", "pool",
+            "dtype",
+        )
+    }  # fmt: skip
     if arguments.preview:
         return show_preview(arguments, selection, Asked(**decided))
     if arguments.store:
@@ -135,12 +161,13 @@ def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Ask
 
 def next_command(arguments: argparse.Namespace) -> str:
     """Return the command that extracts what the preview showed."""
-    given = [
-        (f"--{name.replace('_', '-')}", ",".join(value) if name == "classes" else str(value))
-        for name, value in vars(arguments).items()
-        if name not in ("data", "preview") and value != parser().get_default(name)
-    ]
-    return f"{command('extract')} {shlex.join([str(arguments.data), *chain(*given)])}"
+    given = []
+    for name, value in vars(arguments).items():
+        if name not in ("data", "preview") and value != parser().get_default(name):
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            option = f"--{name.replace('_', '-')}"
+            given += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return f"{command('extract')} {shlex.join([str(arguments.data), *given])}"
 
 
 def show(summary: Summary) -> int:

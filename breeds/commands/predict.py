@@ -24,13 +24,16 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("paths", metavar="PATH", nargs="+",
         help="photos, folders (searched to any depth), patterns, addresses (http, https) of photos on the "
-             "web, or - for a list of any of these but patterns on stdin")  # fmt: skip
+             "web, tars and Parquet files of photos, folders of object storage (s3://BUCKET/photos), or - "
+             "for a list of photos, folders and addresses of photos on stdin")  # fmt: skip
     add("--model", metavar="FILE", type=Path, help="the model (default: the newest in models/)")
     add("--weights", metavar="W",
         help="the backbone's weights: imagenet, random, or a file (default: those of the model)")  # fmt: skip
-    add("--out", metavar="FILE", type=Path, help="the file to write (default: to the terminal)")
-    add("--format", choices=("csv", "json", "parquet", "kaggle"), default="csv",
-        help="csv, one JSON object a line, Parquet (to a file), or Kaggle's submission format")  # fmt: skip
+    add("--out", metavar="FILE", help="the file to write, or, with / at its end, the folder to write in "
+        "parts of 100,000 answers (default: to the terminal)")  # fmt: skip
+    add("--format", choices=("csv", "json", "parquet", "kaggle"),
+        help="csv, one JSON object a line, Parquet (to a file), or Kaggle's submission format (default: as "
+             "FILE ends, .jsonl or .parquet, else csv)")  # fmt: skip
     add("--html", metavar="FILE", type=Path,
         help="write a page of the answers too: every photo with its breed, to filter and to sort; the "
              "pictures of more than some 400 photos are in a folder beside it (default: no)")  # fmt: skip
@@ -67,8 +70,9 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
     from breeds.prediction import predict
-    from breeds.prediction.answers import write_answers
+    from breeds.prediction.answers import format_of, write_answers
     from breeds.prediction.inputs import list_inputs
+    from breeds.prediction.parts import check_parts, write_parts
     from breeds.prediction.remote import Remote
 
     if arguments.html:  # who asks for neither does not wait for what they load
@@ -78,13 +82,17 @@ def main(fetch: Fetch | None = None) -> int:
         from breeds.prediction.pictures import TABLE, PictureFolder
 
     started = time.perf_counter()
-    kind = ANSWERS
-    if arguments.format == "parquet":
+    in_parts = (arguments.out or "").endswith("/")
+    arguments.out = Path(arguments.out) if arguments.out else None
+    form, kind = arguments.format or format_of(arguments.out), ANSWERS
+    if form == "parquet":
         if not arguments.out:
             raise BreedsError("Parquet is for files: name one with --out, such as --out breeds.parquet.")
         need("pyarrow")
         kind = ANSWERS_PARQUET
-    if arguments.out:
+    if in_parts:
+        check_parts(arguments.out)
+    elif arguments.out:
         check_output(arguments.out, kind, arguments.paths)
     table = arguments.explain / TABLE if arguments.explain else None
     check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
@@ -111,9 +119,8 @@ def main(fetch: Fetch | None = None) -> int:
             answers = pictures.save(answers, model)
         if page:
             answers = page.watch(answers)
-        total, failed = write_answers(
-            answers, model.classes, arguments.out, arguments.format, arguments.top_k
-        )
+        write = write_parts if in_parts else write_answers
+        total, failed = write(answers, model.classes, arguments.out, form, arguments.top_k)
         for answer in failed:
             say(f"no answer for {answer.path}: {answer.error}", file=sys.stderr)
         without = pictures.failed if pictures else []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from breeds.recipe import Recipe
+
 #: Largest input size that is accepted, in pixels; memory grows with its square.
 LARGEST_SIZE = 1024
 
@@ -64,5 +66,22 @@ BACKBONES = {
             _KERAS_FILES + "convnext/convnext_tiny_notop.h5",
             "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1", scales=True,
         ),
+        Backbone(
+            "efficientnetv2b0", "EfficientNetV2B0", 224, 32, 1280,
+            _KERAS_FILES + "efficientnet_v2/efficientnetv2-b0_notop.h5",
+            "893217f2bb855e2983157299931e43ff", scales=True,
+        ),
+        Backbone(
+            "mobilenetv3large", "MobileNetV3Large", 224, 32, 960,
+            _KERAS_FILES + "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
+            "07fb09a5933dd0c8eaafa16978110389", scales=True,
+        ),
     )
 }  # fmt: skip
+
+
+def width_of(recipe: Recipe) -> int:
+    """Return how many numbers a feature of a recipe has; 0 for a network that this version does not know."""
+    if recipe.reading is not None:
+        return recipe.reading.width
+    return BACKBONES[recipe.backbone].width if recipe.backbone in BACKBONES else 0

@@ -44,7 +44,7 @@ def choose_engine(engine: str) -> str:
     """
     if engine == "keras" or (engine == "auto" and _keras_sees_gpu()):
         return "keras"
-    from breeds.engines.convert import import_openvino
+    from breeds.engines.loading import import_openvino
 
     try:
         import_openvino()
@@ -127,11 +127,16 @@ def open_engine(
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
         do the recipe's precision, or maps of a network that has none were asked for.
     """
-    able = [name for name, row in ABILITIES.items() if recipe.precision in row.precisions.values()]
+    able = [
+        name
+        for name, row in ABILITIES.items()
+        if recipe.precision in row.precisions.values() and (recipe.reading is None or name == "openvino")
+    ]
     if not able:
         raise BreedsError(f"This version of Breeds does not know the precision {recipe.precision}.")
     if engine not in ("auto", *able):
-        raise BreedsError(f"{recipe.precision} needs the {able[0]} engine; use --engine {able[0]}.")
+        what = recipe.precision if recipe.reading is None else "an ONNX network"
+        raise BreedsError(f"{what} needs the {able[0]} engine; use --engine {able[0]}.")
     chosen = choose_engine(engine if len(able) > 1 else able[0])
     if chosen == "openvino":
         from breeds.engines.openvino import OpenvinoEngine
@@ -141,9 +146,12 @@ def open_engine(
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             if engine == "openvino" or "keras" not in able:
-                raise BreedsError(
-                    f"OpenVINO fails on this machine ({reason}); use --engine keras, with --precision fp32."
-                ) from None
+                what = (
+                    "use --engine keras, with --precision fp32"
+                    if recipe.reading is None
+                    else "use another network"
+                )
+                raise BreedsError(f"OpenVINO fails on this machine ({reason}); {what}.") from None
             mention(f"OpenVINO fails on this machine ({reason}); using the slower Keras engine")
     from breeds.engines.keras import KerasEngine
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,12 +19,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from breeds.engines.backbones import BACKBONES
+from breeds.engines.loading import import_openvino
 from breeds.engines.network import Network, digest_of
 from breeds.engines.processes import run_alone
 from breeds.engines.quiet import quiet
@@ -31,8 +35,8 @@ from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
 from breeds.photos import decode, key_of, read
-from breeds.recipe import Recipe
-from breeds.started import commanded, need
+from breeds.recipe import Reading, Recipe
+from breeds.started import need
 from breeds.text import mention
 
 #: Version of the conversion; a change of what it gives needs a new one.
@@ -46,6 +50,8 @@ CALIBRATION_PHOTOS = 150
 
 def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
     """Return the converted network of a recipe's weights, converting it if it is not in the cache.
+
+    Networks of Keras are converted for any size, an ONNX network for the recipe's.
 
     Parameters
     ----------
@@ -64,7 +70,11 @@ def fp32_network(recipe: Recipe, weights: Callable[[], Weights]) -> Path:
     """
     name = _fp32_name(recipe)
     found = _find(name)
-    if found is None:
+    if found is None and recipe.reading is not None:
+        brought = weights()
+        _say("converting the ONNX network for OpenVINO, once for this file and size")
+        found = _make(name, _bring, brought, recipe.size, recipe.reading)
+    elif found is None:
         need("tensorflow", "keras")
         _say("converting the network for OpenVINO, once for these weights: about 15 seconds")
         found = _make(name, _convert, recipe, weights())
@@ -76,8 +86,25 @@ def is_prepared(recipe: Recipe) -> bool:
     return recipe.precision == "int8" or _find(_fp32_name(recipe)) is not None
 
 
+def converted_width(recipe: Recipe, weights: Callable[[], Weights]) -> int:
+    """Return how many numbers a feature of an ONNX network has, converting it if it is not in the cache.
+
+    Raises
+    ------
+    BreedsError
+        As `fp32_network` does.
+    """
+    description = ElementTree.parse(fp32_network(recipe, weights))  # written by OpenVINO, here
+    ports = description.findall("./layers/layer[@type='Result']/input/port")
+    return int([dim.text for dim in ports[0].findall("dim")][-1] or 0)
+
+
 def _fp32_name(recipe: Recipe) -> str:
-    return f"{recipe.backbone}-{recipe.weights_sha256[:16]}-fp32-{_RULE}"
+    name = f"{recipe.backbone}-{recipe.weights_sha256[:16]}-fp32-{_RULE}"
+    if recipe.reading is None:
+        return name
+    read = json.dumps([recipe.size, asdict(replace(recipe.reading, width=0))], sort_keys=True)
+    return f"{name}-{hashlib.sha256(read.encode()).hexdigest()[:16]}"
 
 
 def quantised_network(
@@ -101,7 +128,7 @@ def quantised_network(
     deciding = [*(key for key, _ in sample), *(f"{name} {version(name)}" for name in ("nncf", "openvino"))]
     mark = hashlib.sha256("\n".join(deciding).encode()).hexdigest()[:16]
     mark = f"{recipe.size}-{recipe.resize}-{mark}"
-    name = f"{recipe.backbone}-{recipe.weights_sha256[:16]}-int8-{mark}-{_RULE}"
+    name = _fp32_name(recipe).replace("-fp32-", f"-int8-{mark}-")
     found = _find(name)
     if found is None:
         fp32 = fp32_network(recipe, weights)
@@ -215,11 +242,17 @@ def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
         ) from None
 
 
+def _bring(folder: Path, weights: Weights, size: int, reading: Reading) -> None:
+    """Convert an ONNX network."""
+    from breeds.engines.brought.convert import bring
+
+    assert weights.path is not None
+    bring(folder / _FILES[0], weights.path, weights.sha256, size, reading)
+
+
 def _convert(folder: Path, recipe: Recipe, weights: Weights) -> None:
     """Convert the Keras model to one that takes uint8 pixels of one photo, with scaling folded in."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    from dataclasses import replace
-
     from breeds.engines.keras import build
 
     # Any size can be set afterwards: the network is fully convolutional.
@@ -284,29 +317,3 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
         ov.save_model(quantised, folder / _FILES[0], compress_to_fp16=False)
-
-
-def import_openvino(with_converter: bool = False) -> Any:
-    """Import OpenVINO without its telemetry and, in a process of our own, its converter unless asked for.
-
-    OpenVINO does without either where its import fails; so blocked, it starts in two thirds of the time,
-    sends nothing anywhere and writes nothing to the home folder. In another program, which may need the
-    converter, only the telemetry is blocked, and only while OpenVINO is imported.
-
-    Raises
-    ------
-    ImportError
-        If OpenVINO is not installed or does not load on this machine.
-    """
-    blocked = "openvino_telemetry" not in sys.modules and "openvino" not in sys.modules
-    # In a process of our own it stays blocked: OpenVINO and NNCF look for it again later.
-    if commanded() or blocked:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    if commanded() and not with_converter:  # whoever converts does so in a process of its own
-        sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
-    try:
-        import openvino
-    finally:
-        if blocked and not commanded():
-            sys.modules.pop("openvino_telemetry", None)
-    return openvino

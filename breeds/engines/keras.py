@@ -185,8 +185,8 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     BreedsError
         If the weights do not fit the backbone; the text names the layer.
     """
-    model = _architecture(recipe.backbone, recipe.size, recipe.precision)
     if weights.path is not None:
+        model = _architecture(recipe.backbone, recipe.size, recipe.precision)
         _load(model, weights.path)
         check_unchanged(
             weights, BACKBONES[recipe.backbone]
@@ -195,7 +195,10 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     # Always of one size, so that random weights are the same at every size; and of a small one, as
     # calibration keeps every layer's output for all its photos: 5 GB for Xception at 299 pixels.
     drawn = _architecture(recipe.backbone, _RANDOM_SIZE, "fp32")
-    _randomise(drawn, (_RANDOM_SIZE, _RANDOM_SIZE, 3))
+    _randomise(drawn, (_RANDOM_SIZE, _RANDOM_SIZE, 3), BACKBONES[recipe.backbone].scales)
+    if (recipe.size, recipe.precision) == (_RANDOM_SIZE, "fp32"):
+        return drawn
+    model = _architecture(recipe.backbone, recipe.size, recipe.precision)
     model.set_weights(drawn.get_weights())
     return model
 
@@ -259,15 +262,20 @@ def _misfit(model: Any, path: Path, text: str) -> str:
     return f"layer {layer} and the file differ ({' '.join(text.split())[-150:].rstrip('.')})"
 
 
-def _randomise(model: Any, shape: tuple[int, int, int]) -> None:
+def _randomise(model: Any, shape: tuple[int, int, int], scales: bool) -> None:
     """Draw all weights from a fixed seed and calibrate batch normalisation on generated photos.
+
+    They are in [-1, 1], or from 0 to 255 for a network that scales pixels itself.
 
     He initialisation (He et al., 2015, arXiv:1502.01852); with each layer's statistics measured
     as the batch flows through, activations neither vanish nor explode, and features differ.
     """
     rng = np.random.default_rng(0)
-    norms = []
+    norms, dropouts = [], []
     for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):  # it would drop other features each time
+            dropouts.append((layer, layer.rate))
+            layer.rate = 0.0
         if isinstance(layer, keras.layers.BatchNormalization):
             norms.append((layer, layer.momentum))
             continue
@@ -281,9 +289,12 @@ def _randomise(model: Any, shape: tuple[int, int, int]) -> None:
         layer.set_weights(drawn)
     for layer, _ in norms:
         layer.momentum = 0.0
-    model(_generated(rng, shape), training=True)
+    photos = _generated(rng, shape)
+    model((photos + 1) * np.float32(127.5) if scales else photos, training=True)
     for layer, momentum in norms:
         layer.momentum = momentum
+    for layer, rate in dropouts:
+        layer.rate = rate
 
 
 def _generated(rng: np.random.Generator, shape: tuple[int, int, int], count: int = 4) -> Any:

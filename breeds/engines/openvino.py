@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.engines import FeatureAndMap, unmapped
-from breeds.engines.convert import fp32_network, import_openvino
+from breeds.engines.convert import fp32_network
+from breeds.engines.loading import import_openvino
 from breeds.engines.network import Network
 from breeds.engines.processes import cores
 from breeds.engines.weights import Weights
@@ -19,12 +20,14 @@ from breeds.recipe import Recipe
 
 T = TypeVar("T")
 
+# They change the shape of an average, and no number of it.
+_SAME_NUMBERS = ("Reshape", "Squeeze", "Flatten")
 # Without an explicit hint OpenVINO may compute in bf16 where the CPU can, which is another recipe.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
 class OpenvinoEngine:
-    """A network converted from Keras, in as many streams as there are cores.
+    """A network converted from Keras or ONNX, in as many streams as there are cores.
 
     Every request holds one photo, so a feature cannot depend on its neighbours.
 
@@ -67,7 +70,9 @@ class OpenvinoEngine:
         if recipe.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BreedsError("--precision bf16: this CPU has no bfloat16 arithmetic; use fp32 or int8.")
         read = read_network(core, recipe, weights, network)
-        self._cells = _add_map(read, recipe.backbone) if maps else None
+        self._cells = (
+            _add_map(read, "this ONNX network" if recipe.reading else recipe.backbone) if maps else None
+        )
         self._requests = _compile(core, read, recipe, threads or cores(), single)
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
@@ -185,11 +190,15 @@ def _add_map(network: Any, backbone: str) -> tuple[int, int]:
         If the features are not a global average.
     """
     average = network.output(0).get_node().input_value(0).get_node()
-    if average.get_type_name() != "ReduceMean":
+    while average.get_type_name() in _SAME_NUMBERS:
+        average = average.input_value(0).get_node()
+    if average.get_type_name() != "ReduceMean" or len(average.input_value(0).get_partial_shape()) != 4:
+        raise unmapped(backbone)
+    axes = sorted(int(axis) % 4 - 1 for axis in average.input_value(1).get_node().data.ravel())
+    if axes not in ([0, 1], [1, 2]):
         raise unmapped(backbone)
     network.add_outputs(average.input_value(0))
-    down, across = sorted(int(axis) - 1 for axis in average.input_value(1).get_node().data.ravel())
-    return down, across  # of one photo: without the axis of photos
+    return axes[0], axes[1]  # of one photo: without the axis of photos
 
 
 def _feature(request: Any) -> NDArray[np.float32]:

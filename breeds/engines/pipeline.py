@@ -19,6 +19,7 @@ from breeds.engines.processes import kill, process_pool
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos import decode, key_of, read
 from breeds.photos.held import Held
+from breeds.photos.tars import Place
 from breeds.recipe import Recipe
 
 T = TypeVar("T")
@@ -27,8 +28,8 @@ Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 #: A photo's key and where its file is.
 KeyAndPath = tuple[str, str]
-#: A photo's key and where its file is, or the photo itself, where it is in memory.
-KeyAndPhoto = tuple[str, str | Held]
+#: A photo's key and where its file is, its place in another file, or the photo itself, where it is in memory.
+KeyAndPhoto = tuple[str, str | Held | Place]
 P = TypeVar("P", bound=KeyAndPhoto)
 
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
@@ -87,18 +88,22 @@ class Pipeline:
             Key and path of each, or the photo itself; a file whose bytes are not the key's any more
             gives none.
         recipe
-            Size, resize rule and view of the pixels; all else is the engine's.
+            Size, resize rule and view of the pixels, and how features are rounded; the rest is the engine's.
 
         Raises
         ------
         BreedsError
             If the engine cannot be opened, or a process that decodes was killed.
         """
-        return self._run(photos, recipe, lambda engine, pixels: engine.stream(pixels))
+        return self._run(photos, recipe, lambda engine, pixels: map(recipe.rounded, engine.stream(pixels)))
 
     def maps(self, photos: Iterable[P], recipe: Recipe) -> Iterator[tuple[P, FeatureAndMap | PhotoError]]:
         """Do as `features` does, and yield with every feature the map that it is the mean of."""
-        return self._run(photos, recipe, lambda engine, pixels: engine.stream_maps(pixels))
+
+        def stream(engine: Engine, pixels: Iterable[Pixels]) -> Iterator[FeatureAndMap]:
+            return ((recipe.rounded(feature), map_) for feature, map_ in engine.stream_maps(pixels))
+
+        return self._run(photos, recipe, stream)
 
     def _run(
         self,

@@ -15,8 +15,8 @@ from breeds.files import write_aside
 from breeds.started import need
 from breeds.text import mention
 
-#: Version of the way random weights are drawn and calibrated.
-RANDOM_RULE = "4"
+#: Version of the way random weights are drawn and calibrated; of networks that scale pixels themselves too.
+RANDOM_RULE, SCALING_RANDOM_RULE = "4", "5"
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
         If the file is not there or is no HDF5 weights file.
     """
     if spec == "random":
-        rule = f"breeds random weights, rule {RANDOM_RULE}, {backbone.name}, seed 0"
-        return Weights("random", hashlib.sha256(rule.encode()).hexdigest(), None)
+        rule = SCALING_RANDOM_RULE if backbone.scales else RANDOM_RULE
+        text = f"breeds random weights, rule {rule}, {backbone.name}, seed 0"
+        return Weights("random", hashlib.sha256(text.encode()).hexdigest(), None)
     if spec == "imagenet":
         found = (_imagenet_in(path, backbone) for path in (imagenet_path(backbone), package.path(backbone)))
         return next(filter(None, found), None)

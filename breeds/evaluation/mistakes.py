@@ -150,5 +150,12 @@ def _pictures(gallery: Gallery, album: Album, i: int, found: Explanation) -> lis
     shown = []
     for rather, words in views(gallery, i):
         cells = found.speaks_for(answer, truth if rather else None)
-        shown.append({"thumbnail": Thumbnail.of(overlay(pixels, cells, model.recipe.resize)), **words})
+        shown.append(
+            {
+                "thumbnail": Thumbnail.of(
+                    overlay(pixels, cells, model.recipe.resize, size=model.recipe.size)
+                ),
+                **words,
+            }
+        )
     return shown

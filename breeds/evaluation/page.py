@@ -251,7 +251,12 @@ def _commands(tested: Tested, model_path: str) -> str:
     for store in stores:
         recipe = store.recipe
         options = [store.table.root, "--store", str(store.path)]
-        options += ["--weights", store.table.weights_path or recipe.weights, "--backbone", recipe.backbone]
+        weights, read = store.table.weights_path or recipe.weights, recipe.reading
+        if read is None:
+            options += ["--weights", weights, "--backbone", recipe.backbone]
+        else:
+            colours = (f"--{name}={','.join(map(repr, getattr(read, name)))}" for name in ("mean", "std"))
+            options += ["--backbone", weights, *colours, "--layout", read.layout, "--pool", read.pool]
         options += ["--size", str(recipe.size), "--resize", recipe.resize]
         options += [
             "--precision",

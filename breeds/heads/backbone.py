@@ -7,11 +7,13 @@ from functools import partial
 
 from breeds.engines import Engine
 from breeds.engines.backbones import BACKBONES, LARGEST_SIZE
+from breeds.engines.brought.file import find_brought
+from breeds.engines.brought.settle import BACKBONE
 from breeds.engines.choose import open_engine
 from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError
 from breeds.heads.model import Model
-from breeds.photos import ORIGINAL, RESIZES
+from breeds.photos import ORIGINAL, fits
 from breeds.recipe import DECODE_RULE, Recipe
 
 
@@ -24,10 +26,12 @@ def check_computable(recipe: Recipe) -> None:
         If it is one.
     """
     backbone = BACKBONES.get(recipe.backbone)
+    smallest = backbone.smallest if backbone else 1
+    known = recipe.backbone == BACKBONE if recipe.reading is not None else backbone is not None
     if (
-        backbone is None
-        or not backbone.smallest <= recipe.size <= LARGEST_SIZE
-        or recipe.resize not in RESIZES
+        not known
+        or not smallest <= recipe.size <= LARGEST_SIZE
+        or not fits(recipe.resize, recipe.size)
         or recipe.view != ORIGINAL
         or recipe.decode_rule != DECODE_RULE
     ):
@@ -65,13 +69,25 @@ def open_network(
     return open_engine(part[0], lambda: weights_of(part, spec), engine, network, single, maps)
 
 
+def found_weights(recipe: Recipe, spec: str) -> Weights:
+    """Find the weights that `spec` names for the network of a recipe, be they the recipe's or not.
+
+    Raises
+    ------
+    BreedsError
+        If they are not there.
+    """
+    return find_brought(spec) if recipe.reading else get_weights(spec, BACKBONES[recipe.backbone])
+
+
 def weights_of(part: tuple[Recipe, str], spec: str | None) -> Weights:
     """Find the weights of one of a model's recipes, and refuse others, naming both.
 
     Parameters
     ----------
     spec
-        ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
+        ``imagenet``, ``random``, a file's path (of an ONNX network, also its folder's), or None for those the
+        model was trained with.
 
     Raises
     ------
@@ -86,7 +102,7 @@ def weights_of(part: tuple[Recipe, str], spec: str | None) -> Weights:
                 f"The weights {recipe.weights} ({recipe.weights_sha256[:12]}) that the model was trained "
                 f"with are not at {spec or 'a known place'} any more; say where with --weights PATH."
             )
-    found = get_weights(spec, BACKBONES[recipe.backbone])
+    found = found_weights(recipe, spec)
     if found.sha256 != recipe.weights_sha256:
         raise BreedsError(
             f"The model was trained on the weights {recipe.weights} ({recipe.weights_sha256[:12]}), but "

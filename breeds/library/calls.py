@@ -14,6 +14,7 @@ from breeds.errors import BreedsError
 from breeds.heads.record import LARGEST_C, SMALLEST_C
 from breeds.library.model import Model
 from breeds.library.store import Store
+from breeds.places import as_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,14 +47,20 @@ def extract(
     top: int | None = None,
     classes: Sequence[str] | None = None,
     weights: str = "imagenet",
-    backbone: str = "xception",
+    backbone: PathLike = "xception",
     view: str = "original",
-    resize: str = "stretch",
+    resize: str | None = None,
     size: int | None = None,
     precision: str = "fp32",
     engine: str = "auto",
     workers: int | None = None,
     trust_mtime: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    layout: str | None = None,
+    pool: str | None = None,
+    dtype: str = "float32",
+    assemble: bool | None = None,
 ) -> Store:
     """Bring a store up to date with the photos of a folder; only what is missing is computed.
 
@@ -63,7 +70,8 @@ def extract(
     Parameters
     ----------
     data
-        Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split].
+        Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
+        Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
         The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
     labels
@@ -73,8 +81,8 @@ def extract(
     weights
         ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
     backbone, view, resize, size, precision
-        The network, which view of the photos, how a photo becomes a square, its side in pixels (None: the
-        network's own), and the arithmetic.
+        The network (also the path of an ONNX file, or of a hub's folder with one), which view of the photos,
+        how a photo becomes a square and its side in pixels (None: the network's own), and the arithmetic.
     engine
         ``openvino``, ``keras`` or ``auto``, which is ``keras`` beside a GPU. That loads TensorFlow into this
         process, which prints and sets what it likes.
@@ -82,6 +90,14 @@ def extract(
         Threads that read and decode; None for as many as there are cores.
     trust_mtime
         Take files of the same path, size and time for unchanged, unread.
+    mean, std, layout, pool
+        Of an ONNX network: three numbers each, for pixels from 0 to 1; ``nchw`` or ``nhwc``; ``none``,
+        ``avg`` or ``cls``. None: as its folder or its file says.
+    dtype
+        ``float32``, or ``float16``, which halves the store and rounds features in the fourth digit.
+    assemble
+        Put all features together in the store's file, or leave them in its shards; None: as the store is,
+        and a new one is put together.
 
     Returns
     -------
@@ -103,9 +119,22 @@ def extract(
     from breeds.extraction import Asked, Selection
     from breeds.extraction import extract as run
 
-    selection = Selection(Path(data), None if labels is None else Path(labels), top, classes)
-    asked = Asked(str(weights), backbone, view, resize, size, precision, engine)
-    run(selection, Path(store), asked, workers or cores(), trust_mtime)
+    selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
+    asked = Asked(
+        str(weights),
+        os.fspath(backbone),
+        view,
+        resize,
+        size,
+        precision,
+        engine,
+        mean,
+        std,
+        layout,
+        pool,
+        dtype,
+    )
+    run(selection, Path(store), asked, workers or cores(), trust_mtime, in_one=assemble)
     return Store(store)
 
 
@@ -119,6 +148,7 @@ def train(
     balanced: bool = False,
     keep: float = 0.95,
     views: Sequence[Store | PathLike] = (),
+    memory: int | None = None,
 ) -> Model:
     """Train a head on a store's training part; a fifth of the photos is kept for testing.
 
@@ -142,6 +172,9 @@ def train(
         Share of known photos to keep where those of none of the classes are refused, from 0 to below 1.
     views
         Stores of views of the same photos, to train on too.
+    memory
+        Bytes that training may take: where the features need more, it reads them in batches. None: half of
+        this machine's.
 
     Returns
     -------
@@ -168,7 +201,7 @@ def train(
         raise BreedsError(f"head={head!r}: Breeds has the heads {' and '.join(HEADS)}.")
     check_numbers(C, seed, keep, val)
     others = [_opened(view)._store for view in views]
-    how = _opened(store)._store, head, C, seed, val, balanced, keep, others
+    how = _opened(store)._store, head, C, seed, val, balanced, keep, others, memory
     try:
         return Model._of(run_alone(run, *how) if head == "dense" else run(*how))
     except BrokenExecutor:

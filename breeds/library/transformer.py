@@ -20,21 +20,22 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from breeds.engines import Engine
-from breeds.engines.backbones import BACKBONES
+from breeds.engines.backbones import width_of
 from breeds.engines.choose import ENGINES, PRECISIONS, open_engine
 from breeds.engines.network import Network
 from breeds.engines.pipeline import Feature, Pipeline, run_ahead
 from breeds.engines.processes import cores
-from breeds.engines.weights import get_weights
+from breeds.engines.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.library.refused import refusing
-from breeds.photos import RESIZES, key_of, read
+from breeds.photos import key_of, parse_resize, read
 from breeds.photos.held import Held, take
+from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
-from breeds.recipe import Recipe
+from breeds.recipe import LAYOUTS, POOLS, Recipe
 from breeds.store import Store, check_recipe
 from breeds.store.kept import KeptFeatures
 from breeds.text import mention
@@ -61,12 +62,13 @@ class BottleneckFeatures(
     ----------
     weights : str, default "imagenet"
         ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
-    backbone : str, default "xception"
-        The network.
+    backbone : str or path, default "xception"
+        The network; also the path of an ONNX file, or of a hub's folder with one (docs/backbones.md).
     size : int, optional
         Width and height of what it sees, in pixels; None is its own.
-    resize : {"stretch", "crop", "pad"}, default "stretch"
-        How a photo becomes a square.
+    resize : str, optional
+        How a photo becomes a square: ``stretch``, ``crop``, ``pad``, ``crop256-bicubic`` ...; None is as the
+        folder says, or else ``stretch``.
     precision : {"fp32", "bf16", "fp16", "int8"}, default "fp32"
         The arithmetic. int8 is set on photos of a folder, by `breeds.extract`: name its store.
     engine : {"auto", "openvino", "keras"}, default "auto"
@@ -82,6 +84,13 @@ class BottleneckFeatures(
     errors : {"raise", "nan"}, default "raise"
         What a photo that cannot be read is: an error, or a row of NaN, with the reason in the logger
         ``breeds`` at level INFO.
+    mean, std : three floats, optional
+        Of an ONNX network, for pixels from 0 to 1: it takes ``(pixel - mean) / std``. None: as its
+        folder says.
+    layout : {"nchw", "nhwc"}, optional
+        Of an ONNX network that leaves it open.
+    pool : {"none", "avg", "cls"}, optional
+        How an ONNX network's output becomes a feature, where that is not clear.
 
     Attributes
     ----------
@@ -108,15 +117,19 @@ class BottleneckFeatures(
     def __init__(
         self,
         weights: str = "imagenet",
-        backbone: str = "xception",
+        backbone: str | os.PathLike[str] = "xception",
         size: int | None = None,
-        resize: str = "stretch",
+        resize: str | None = None,
         precision: str = "fp32",
         engine: str = "auto",
         store: str | os.PathLike[str] | None = None,
         workers: int | None = None,
         n_jobs: int | None = -1,
         errors: str = "raise",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        layout: str | None = None,
+        pool: str | None = None,
     ) -> None:
         self.weights = weights
         self.backbone = backbone
@@ -128,19 +141,19 @@ class BottleneckFeatures(
         self.workers = workers
         self.n_jobs = n_jobs
         self.errors = errors
+        self.mean = mean
+        self.std = std
+        self.layout = layout
+        self.pool = pool
 
     def fit(self, X: Any, y: Any = None) -> BottleneckFeatures:
         """Find the weights, and check what was asked for; the photos are not looked at."""
         with refusing():
             check_several(X)
             self._check()
-            asked = Asked(
-                str(self.weights), self.backbone, resize=self.resize, size=self.size,
-                precision=self.precision, engine=self.engine,
-            )  # fmt: skip
-            recipe = asked.recipe(get_weights(asked.weights, BACKBONES[self.backbone]))
+            recipe, _ = self._asked().find()
             self.recipe_ = self._store_recipe(recipe)
-        self._n_features_out = BACKBONES[self.backbone].width
+        self._n_features_out = width_of(self.recipe_)
         self._opened = Opened()
         return self
 
@@ -158,18 +171,35 @@ class BottleneckFeatures(
                         result[row] = found
         return result
 
+    def _asked(self) -> Asked:
+        return Asked(
+            str(self.weights), os.fspath(self.backbone), resize=self.resize, size=self.size,
+            precision=self.precision, engine=self.engine, mean=self.mean, std=self.std, layout=self.layout,
+            pool=self.pool,
+        )  # fmt: skip
+
+    def _weights(self) -> Weights:
+        return self._asked().find()[1]
+
     def _check(self) -> None:
         """Refuse parameters that are wrong, as the command line refuses them."""
         allowed = {
-            "backbone": tuple(BACKBONES),
-            "resize": RESIZES,
             "precision": PRECISIONS,
             "engine": ENGINES,
             "errors": ERRORS,
+            "layout": (None, *LAYOUTS),
+            "pool": (None, *POOLS),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise BreedsError(f"{name}={getattr(self, name)!r}: it is one of {', '.join(values)}.")
+                able = ", ".join(map(str, values))
+                raise BreedsError(f"{name}={getattr(self, name)!r}: it is one of {able}.")
+        if not isinstance(self.backbone, str | os.PathLike):
+            raise BreedsError(f"backbone={self.backbone!r}: give a name or a path.")
+        if self.resize is not None and parse_resize(str(self.resize)) is None:
+            raise BreedsError(f"resize={self.resize!r}: it is {RULES}.")
+        for name in ("mean", "std"):
+            _check_colours(name, getattr(self, name))
         for name in ("size", "workers"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
@@ -192,9 +222,10 @@ class BottleneckFeatures(
         return recipe
 
     def _engine(self) -> Engine:
-        weights = partial(get_weights, str(self.weights), BACKBONES[self.backbone])
         threads = min(effective_n_jobs(self.n_jobs), cores())
-        opener = partial(open_engine, self.recipe_, weights, self.engine, self._network, threads=threads)
+        opener = partial(
+            open_engine, self.recipe_, self._weights, self.engine, self._network, threads=threads
+        )
         return self._opened.get((self.recipe_.digest, self.engine, threads), opener)
 
     def _network(self) -> Network | None:
@@ -239,6 +270,18 @@ class BottleneckFeatures(
         tags.transformer_tags.preserves_dtype = []  # always float32
         tags.no_validation = True
         return tags
+
+
+def _check_colours(name: str, values: Any) -> None:
+    """Refuse what is no number for each of three colours."""
+    if values is None:
+        return
+    try:
+        fits = np.shape(values) == (3,) and np.isfinite(np.asarray(values, dtype=float)).all()
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise BreedsError(f"{name}={values!r}: give three numbers, of red, green and blue, or None.")
 
 
 def _taken(photo: Any) -> tuple[str, str | Held] | PhotoError:

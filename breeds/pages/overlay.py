@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from breeds.photos import parse_resize
+
 #: Orange and blue, which people with any colour blindness tell apart (Okabe and Ito, 2008).
 FOR, AGAINST = (255, 122, 0), (0, 94, 215)
 # How much of the colour there is at the end of the scale, and of the photo's own colours everywhere.
@@ -17,7 +19,11 @@ _DARK, _UNSEEN = (0, 0, 0), 0.6
 
 
 def overlay(
-    photo: NDArray[np.uint8], evidence: NDArray[np.float64], resize: str = "stretch", limit: float = 0.0
+    photo: NDArray[np.uint8],
+    evidence: NDArray[np.float64],
+    resize: str = "stretch",
+    limit: float = 0.0,
+    size: int = 0,
 ) -> Image.Image:
     """Lay over a photo what each part of it says.
 
@@ -28,9 +34,11 @@ def overlay(
     evidence
         What each cell says, for (above 0) or against (below), float64 (rows, columns).
     resize
-        How the network's square was made of the photo, one of `breeds.photos.RESIZES`.
+        How the network's square was made of the photo, a rule of `breeds.photos.resize`.
     limit
         The evidence that has the strongest colour; by default, the largest of any cell.
+    size
+        The side of the network's square, in pixels; only rules such as ``crop256`` need it.
 
     Returns
     -------
@@ -39,7 +47,7 @@ def overlay(
     """
     height, width = photo.shape[:2]
     limit = limit or float(np.abs(evidence).max()) or 1.0
-    strength = _over_photo(evidence / limit, width, height, resize)
+    strength = _over_photo(evidence / limit, width, height, resize, size)
     unseen, strength = np.isnan(strength), np.nan_to_num(strength)
     result = ImageEnhance.Color(Image.fromarray(photo)).enhance(_COLOURFUL)
     result.paste((255, 255, 255), (0, 0, width, height), Image.new("L", result.size, round(255 * _LIGHT)))
@@ -58,18 +66,23 @@ def colour_scale(width: int, height: int) -> Image.Image:
     return overlay(grey, np.linspace(-1, 1, width)[None])
 
 
-def _over_photo(cells: NDArray[np.float64], width: int, height: int, resize: str) -> NDArray[np.float32]:
+def _over_photo(
+    cells: NDArray[np.float64], width: int, height: int, resize: str, size: int
+) -> NDArray[np.float32]:
     """Enlarge the cells smoothly to the photo's size, float32 (height, width); NaN where none was seen.
 
     The inverse of how `breeds.photos.decode` takes its square from a photo.
     """
-    if resize == "stretch":
+    rule = parse_resize(resize)
+    kind, edge = (rule.kind, rule.edge) if rule else ("stretch", 0)
+    if kind == "stretch":
         return _enlarged(cells, width, height)
-    if resize == "pad":  # the square is larger than the photo, which lies in its middle
+    if kind == "pad":  # the square is larger than the photo, which lies in its middle
         side = max(width, height)
         left, top = (side - width) // 2, (side - height) // 2
         return _enlarged(cells, side, side)[top : top + height, left : left + width]
     side = min(width, height)  # the middle is cut out
+    side = max(1, round(side * size / edge)) if edge else side
     left, top = (width - side) // 2, (height - side) // 2
     seen = np.full((height, width), np.nan, dtype=np.float32)
     seen[top : top + side, left : left + side] = _enlarged(cells, side, side)

@@ -1,7 +1,8 @@
 """Photos: find them, identify them by their bytes, and decode one safely to pixels."""
 
-from breeds.photos.decode import ORIGINAL, RESIZES, decode, key_of, look, parse_views, picture, read
+from breeds.photos.decode import ORIGINAL, decode, key_of, look, parse_views, picture, read
 from breeds.photos.find import Layout, Listing, Photo, find_photos, walk_folders, walk_photos
+from breeds.photos.resize import RESIZES, fits, parse_resize
 
 __all__ = [
     "ORIGINAL",
@@ -11,8 +12,10 @@ __all__ = [
     "Photo",
     "decode",
     "find_photos",
+    "fits",
     "key_of",
     "look",
+    "parse_resize",
     "parse_views",
     "picture",
     "read",

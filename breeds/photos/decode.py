@@ -21,12 +21,16 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import UnfitError, read_regular
 from breeds.photos import limits, memory
+from breeds.photos.inside import read_inside
 from breeds.photos.limits import MAX_PIXELS
+from breeds.photos.resize import resized
+from breeds.photos.tars import Place
+from breeds.places import is_address
 
 T = TypeVar("T")
 
@@ -34,9 +38,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
 # Modules of Pillow that register how a format is opened; JPEG's recognises MPO itself.
 _PLUGINS = {name: f"PIL.{name.title()}ImagePlugin" for name in FORMATS if name != "MPO"}
 _PLUGINS["WEBP"] = "PIL.WebPImagePlugin"
-MAX_BYTES = 100 * 2**20
-#: How a photo's shape becomes a square: squeezed, the middle cut out, or grey bars added.
-RESIZES = ("stretch", "crop", "pad")
+MAX_BYTES = limits.MAX_BYTES
 #: The view of a photo as it is.
 ORIGINAL = "original"
 
@@ -54,16 +56,30 @@ _UPRIGHT = {
 _SIDEWAYS = {_UPRIGHT[number] for number in (5, 6, 7, 8)}
 
 
-def read(path: str) -> bytes:
+def read(path: str | Place) -> bytes:
     """Read one photo's bytes.
+
+    Parameters
+    ----------
+    path
+        A file's path; one that leads into a tar or a Parquet file (``photos-000.tar/rex.jpg``), or to where
+        this process was sent for photos (`breeds.photos.inside`); or a place, which reads its own.
 
     Raises
     ------
     GoneError
         If it is no regular file, cannot be read, is empty, or is over `MAX_BYTES`.
+    BreedsError
+        If a place cannot be read just now.
     """
+    if not isinstance(path, str):
+        return path.read()
+    if is_address(path):
+        return read_inside(path)
     try:
         data = read_regular(path, MAX_BYTES)
+    except NotADirectoryError:
+        return read_inside(path)
     except FileNotFoundError:
         raise GoneError("no such file") from None
     except UnfitError as error:
@@ -101,7 +117,7 @@ def decode(
     size
         Width and height of the result, in pixels.
     resize
-        One of `RESIZES`.
+        A rule of `breeds.photos.resize`.
     view
         A variant of the photo: `ORIGINAL`; ``flip``, its mirror image; ``crop1``, ``crop2`` ...,
         rotated by up to 10 degrees, zoomed by up to 1.2 and shifted, all drawn from the photo's
@@ -132,7 +148,7 @@ def squared(
     image: Image.Image, size: int, resize: str, view: str, key: Callable[[], str]
 ) -> NDArray[np.uint8]:
     """Return an upright RGB image as `decode` does, uint8 (size, size, 3); `key` gives the photo's."""
-    return np.asarray(_resized(_viewed(image, view, key), size, resize), np.uint8)
+    return np.asarray(resized(_viewed(image, view, key), size, resize), np.uint8)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -360,17 +376,3 @@ def parse_views(text: str) -> list[str]:
         else:
             raise BreedsError(f"{part!r} in {text!r} names no view; use flip, crops:N, or both with a comma.")
     return list(dict.fromkeys(views))
-
-
-def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
-    square = (size, size)
-    if image.size == square:
-        return image
-    if resize == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        return image.resize(square, Image.Resampling.BILINEAR, box=box)
-    if resize == "pad":
-        return ImageOps.pad(image, square, Image.Resampling.BILINEAR, color=(128, 128, 128))
-    return image.resize(square, Image.Resampling.BILINEAR)

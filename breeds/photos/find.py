@@ -15,10 +15,8 @@ from pathlib import Path
 
 from breeds.errors import BreedsError
 from breeds.files import open_regular
+from breeds.photos.endings import EXTENSIONS
 
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mpo"]
-)
 SPLITS = ("train", "val", "test")
 # First bytes of the allowed formats, for photos whose names do not say what they are.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")

@@ -21,6 +21,8 @@ from breeds.errors import PhotoError
 #: How long the processor may work on one photo, in seconds. An ordinary photo takes a tenth of one, the
 #: largest that is allowed about five; time of the processor, so that a busy machine refuses no more.
 MAX_SECONDS = 60
+#: How many bytes a photo's file may have.
+MAX_BYTES = 100 * 2**20
 #: How many pixels a photo may have.
 MAX_PIXELS = 128_000_000
 #: How often a JPEG may go over its pixels, and the largest photo: encoders do so a dozen times at most.

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,9 +111,7 @@ def predict(
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         kept = stack.enter_context(FeatureCache(cache, cache_size)) if cache is not None else None
         sources: list[list[FeatureSource]] = []
-        for chunk, last in in_chunks(
-            remote.files(cast("Iterable[str | None]", paths)) if remote else local(paths), largest
-        ):
+        for chunk, last in in_chunks(remote.files(paths) if remote else local(paths), largest):
             if not sources:
                 single = last and len(chunk) == 1 and not views
                 pipelines += [

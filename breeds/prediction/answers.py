@@ -42,6 +42,12 @@ def _terminal_cell(text: str) -> str:
     return visible(safe_cell(text))
 
 
+def format_of(out: Path | None) -> str:
+    """Return the format that a file's name asks for, CSV where it asks for none."""
+    ending = out.suffix.lower() if out is not None else ""
+    return {".jsonl": "json", ".parquet": "parquet"}.get(ending, "csv")
+
+
 def write_answers(
     answers: Iterable[Answer], classes: list[str], out: Path | None, form: str, top_k: int
 ) -> tuple[int, list[Answer]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import BACKBONES
+from breeds.engines.backbones import width_of
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 from breeds.text import mention
@@ -70,7 +70,7 @@ class FeatureCache:
     def get(self, recipe: Recipe, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the features of the photos `keys` that are here and intact, float32 (width,) each."""
         identities = {_identity(recipe, key): key for key in keys}
-        length = BACKBONES[recipe.backbone].width * 4 + _CHECKSUM_BYTES
+        length = width_of(recipe) * 4 + _CHECKSUM_BYTES
         found = {}
         for identity, row in [*self._pending(identities), *self._stored(list(identities), length)]:
             feature, checksum = row[:-_CHECKSUM_BYTES], row[-_CHECKSUM_BYTES:]

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from breeds.errors import BreedsError
+from breeds.errors import BreedsError, PhotoError
 from breeds.photos import walk_folders, walk_photos
 from breeds.photos.addresses import is_url
+from breeds.photos.sources import Streamed
+from breeds.places import is_address, shown
+from breeds.prediction.remote import Asked
+from breeds.prediction.streams import asked_of, find_streamed
 
 T = TypeVar("T")
 
@@ -19,15 +23,17 @@ T = TypeVar("T")
 _LONGEST_LINE = 2**16
 
 
-def list_inputs(arguments: Sequence[str], stdin: Iterable[str], network: bool = True) -> Iterator[str | None]:
+def list_inputs(
+    arguments: Sequence[str], stdin: Iterable[str], network: bool = True
+) -> Iterator[str | Asked | None]:
     """Give the path, or the address on the web, of every photo that the arguments name, in their order.
 
     Parameters
     ----------
     arguments
         Files (whatever they are called), folders (their photos, at any depth), patterns such as
-        ``*.jpg``, addresses of http and https, or ``-`` for a list of files, folders and addresses, one on
-        each line of `stdin`.
+        ``*.jpg``, addresses of http and https, what `breeds.photos.sources.streamed` takes, or ``-`` for a
+        list of files, folders and addresses of http and https, one on each line of `stdin`.
     network
         Whether addresses may be among the arguments.
 
@@ -42,13 +48,20 @@ def list_inputs(arguments: Sequence[str], stdin: Iterable[str], network: bool = 
         At once, if something named on the command line is not there, or is on the web and may not be.
     """
     for name in arguments:
-        if is_url(name) and not network:
-            raise BreedsError(f"{name} is on the web, and --no-network is given; nothing was predicted.")
-    plan = [(name, _matches(name)) for name in arguments]
+        if is_address(name) and not network:
+            raise BreedsError(
+                f"{shown(name)} is on the web, and --no-network is given; nothing was predicted."
+            )
+    plan = [(name, found, [] if found else _matches(name)) for name, found in _streamed(arguments)]
 
-    def walk() -> Iterator[str | None]:
-        for name, matches in plan:
+    def walk() -> Iterator[str | Asked | None]:
+        for name, found, matches in plan:
+            if found is not None:
+                yield from asked_of(found)
             for path in _lines(stdin) if name == "-" else matches:
+                if path is not None and is_address(path) and not is_url(path):
+                    yield Asked(path, PhotoError("is no file here; name it on the command line"))
+                    continue
                 if path is None or is_url(path) or not os.path.isdir(path):
                     yield from [] if path == "" else [path]
                     continue
@@ -56,6 +69,10 @@ def list_inputs(arguments: Sequence[str], stdin: Iterable[str], network: bool = 
                     yield os.path.join(path, inside)
 
     return walk()
+
+
+def _streamed(names: Sequence[str]) -> list[tuple[str, Streamed | None]]:
+    return [(name, find_streamed(name)) for name in names]
 
 
 def _matches(name: str) -> list[str]:

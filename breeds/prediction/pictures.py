@@ -145,7 +145,9 @@ def _drawn(
     explanation, names = evidence.explanation, model.classes
     maps = explanation.speaks_for(first), explanation.speaks_for(first, rather_than=second)
     limit = max(float(np.abs(cells).max()) for cells in maps)
-    laid = [overlay(np.asarray(shown), cells, model.recipe.resize, limit) for cells in maps]
+    laid = [
+        overlay(np.asarray(shown), cells, model.recipe.resize, limit, model.recipe.size) for cells in maps
+    ]
     guess = f"{names[first]}, {certainty(shares[first])}"
     return card(
         f"{UNKNOWN}; closest is {guess}" if unknown else guess,
@@ -155,7 +157,7 @@ def _drawn(
             (f"Speaks for {names[first]}", laid[0]),
             (f"Rather than {names[second]}", laid[1]),
         ],
-        _KINDS[explanation.kind] + (" Dark: not seen." if model.recipe.resize == "crop" else ""),
+        _KINDS[explanation.kind] + (" Dark: not seen." if model.recipe.resize.startswith("crop") else ""),
     )
 
 

@@ -18,6 +18,7 @@ from breeds.errors import PhotoError
 from breeds.photos import picture, read
 from breeds.photos.addresses import is_url
 from breeds.photos.held import Held
+from breeds.photos.tars import Place
 
 #: Photos from the web that are answered together, and that are fetched ahead of these meanwhile: twice so
 #: many files are there at once, of at most 20 MB each.
@@ -37,11 +38,11 @@ class Fetch(Protocol):
 class Asked:
     """A photo that was asked for: by which name, and the file that it is in, or why there is none.
 
-    A photo that is in memory is its own file, and has no name.
+    A photo that is in memory is its own file; one in a file of many is at a place there.
     """
 
     name: str
-    file: str | Held | PhotoError
+    file: str | Held | Place | PhotoError
 
 
 def local(photos: Iterable[str | Asked | None]) -> Iterator[Asked | None]:
@@ -85,12 +86,13 @@ class Remote:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def files(self, names: Iterable[str | None]) -> Iterator[Asked | None]:
+    def files(self, names: Iterable[str | Asked | None]) -> Iterator[Asked | None]:
         """Yield each name with its file, in order; before None, all that were named are waited for."""
-        waiting: deque[tuple[str, Future[str] | None]] = deque()
+        waiting: deque[tuple[str | Asked, Future[str] | None]] = deque()
         for name in names:
             if name is not None:
-                fetched = self._pool.submit(self._save, name, self._start()) if is_url(name) else None
+                wanted = isinstance(name, str) and is_url(name)
+                fetched = self._pool.submit(self._save, str(name), self._start()) if wanted else None
                 waiting.append((name, fetched))
             # What is a file already waits for nobody but those before it.
             while waiting and (name is None or waiting[0][1] is None or len(waiting) > AHEAD):
@@ -123,7 +125,9 @@ class Remote:
             raise PhotoError(f"cannot be kept in {folder}: {error.strerror}") from None
         return path
 
-    def _asked(self, name: str, fetched: Future[str] | None) -> Asked:
+    def _asked(self, name: str | Asked, fetched: Future[str] | None) -> Asked:
+        if isinstance(name, Asked):
+            return name
         if fetched is None:
             return Asked(name, name)
         try:

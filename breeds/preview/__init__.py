@@ -10,7 +10,7 @@ from breeds.errors import BreedsError
 from breeds.extraction import Asked, Selection
 from breeds.outputs import PAGE, check_output
 from breeds.pages.render import write_page
-from breeds.photos import parse_views
+from breeds.photos import parse_resize, parse_views
 from breeds.preview.found import ELONGATED, find
 from breeds.preview.seen import see
 from breeds.preview.sheet import values
@@ -78,7 +78,8 @@ def preview(
     if page.suffix.lower() not in (".html", ".htm"):  # the next argument may have been meant otherwise
         raise BreedsError(f"--preview {page}: the page's name has to end in .html; name another file.")
     check_output(page, PAGE)
-    size, shown = asked.input_size(), parse_views(views or EXAMPLE_VIEWS)
+    size, resize = asked.square()
+    shown = parse_views(views or EXAMPLE_VIEWS)
     listing = selection.find()
     seen = see(listing, workers)
     found = find(seen, size)
@@ -91,13 +92,15 @@ def preview(
         selection=selection,
         asked=asked,
         size=size,
+        resize=resize,
+        how=parse_resize(resize),
         views_asked=bool(views),
         views=shown,
         example_views=EXAMPLE_VIEWS,
         following=following,
         few_photos=FEW,
         elongated=ELONGATED,
-        **values(seen, found, tiles, size, asked.resize, shown),
+        **values(seen, found, tiles, size, resize, shown),
     )
     return Preview(
         page=page,

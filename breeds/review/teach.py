@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from breeds.cli import view_stores
-from breeds.engines.backbones import BACKBONES
 from breeds.engines.choose import ABILITIES
-from breeds.engines.weights import get_weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked, Selection, extract
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
-from breeds.heads.backbone import check_computable
+from breeds.heads.backbone import check_computable, found_weights
 from breeds.photos import Photo, key_of, picture
 from breeds.photos.decode import MAX_BYTES
 from breeds.recipe import Recipe
@@ -162,7 +160,7 @@ def _stores(store: Store) -> Iterator[Store]:
 def _check_extractable(store: Store) -> None:
     """Refuse a store whose recipe cannot be followed here, before anything is written."""
     check_computable(replace(store.recipe, view="original"))
-    weights = get_weights(_weights(store), BACKBONES[store.recipe.backbone])
+    weights = found_weights(store.recipe, _weights(store))
     if weights.sha256 != store.recipe.weights_sha256:
         found = replace(store.recipe, weights=weights.name, weights_sha256=weights.sha256)
         check_recipe(store.path, store.recipe, found)
@@ -301,7 +299,13 @@ def _asked(store: Store) -> Asked:
     """Return what a user would have to decide for the recipe of a store."""
     recipe = store.recipe
     engine, precision = _engine(recipe)
-    return Asked(_weights(store), recipe.backbone, recipe.view, recipe.resize, recipe.size, precision, engine)
+    weights, backbone, read = _weights(store), recipe.backbone, recipe.reading
+    if read is None:
+        return Asked(weights, backbone, recipe.view, recipe.resize, recipe.size, precision, engine)
+    return Asked(
+        backbone=weights, view=recipe.view, resize=recipe.resize, size=recipe.size, precision=precision,
+        engine="openvino", mean=read.mean, std=read.std, layout=read.layout, pool=read.pool,
+    )  # fmt: skip
 
 
 def _engine(recipe: Recipe) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from breeds import __version__
 from breeds.errors import BreedsError
 from breeds.files import UnfitError, open_regular
 from breeds.plainhdf5 import FAULTS_OF_THE_FILE, open_on, plain_dataset
-from breeds.recipe import Recipe
+from breeds.recipe import DTYPES, Recipe
 from breeds.started import command
 from breeds.store.columns import PACKED, Keys, Rows
 from breeds.text import as_bytes
@@ -49,10 +49,10 @@ class DamagedError(Exception):
 
 
 class Checked(NamedTuple):
-    """Features that match their checksum, float32 (n, width), and the row of the first."""
+    """Features that match their checksum, as they are kept, (n, width), and the row of the first."""
 
     start: int
-    features: NDArray[np.float32]
+    features: NDArray[np.floating[Any]]
 
 
 @contextmanager
@@ -307,19 +307,17 @@ def holds(file: h5py.File, keys: Keys, rows: Rows | None = None) -> bool:
     return np.array_equal(read_rows(column, rows), keys.hexadecimal())
 
 
-def create_features(file: h5py.File, rows: int, width: int) -> h5py.Dataset:
-    """Create the empty dataset ``features``, float32 (rows, width), with a checksum on every block."""
+def create_features(file: h5py.File, rows: int, width: int, dtype: str) -> h5py.Dataset:
+    """Create the empty dataset ``features``, (rows, width), with a checksum on every block."""
     chunks = (max(1, min(rows, BLOCK_ROWS)), width)
-    return file.create_dataset(
-        "features", shape=(rows, width), dtype=np.float32, chunks=chunks, fletcher32=True
-    )
+    return file.create_dataset("features", shape=(rows, width), dtype=dtype, chunks=chunks, fletcher32=True)
 
 
 def features(file: h5py.File) -> h5py.Dataset:
-    """Return the dataset ``features``, checked to be float32 of two dimensions."""
+    """Return the dataset ``features``, checked to be of two dimensions and a dtype of `DTYPES`."""
     found = dataset(file, "features")
-    if found.dtype != np.float32 or found.ndim != 2:
-        raise DamagedError("features is not float32 of two dimensions")
+    if found.dtype not in DTYPES or found.ndim != 2:
+        raise DamagedError("features is not float32 or float16 of two dimensions")
     return found
 
 
@@ -331,13 +329,13 @@ def digest(source: h5py.Dataset) -> str:
     return total.hexdigest()
 
 
-def block_digests(rows: NDArray[np.float32]) -> bytes:
+def block_digests(rows: NDArray[np.floating[Any]]) -> bytes:
     """Return the SHA-256 of every `BLOCK_ROWS` rows of features, 32 bytes each, end to end.
 
     Parameters
     ----------
     rows
-        float32 (n, width), from the first row of a block on.
+        As they are kept, (n, width), from the first row of a block on.
     """
     return b"".join(
         hashlib.sha256(np.ascontiguousarray(rows[start : start + BLOCK_ROWS]).data).digest()

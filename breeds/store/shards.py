@@ -162,7 +162,7 @@ def _rows_of(file: h5py.File, source: Source, rows: Rows, keys: Keys | None) -> 
         raise replaced(source.path)
     if hdf5.has(file, "block_sha256") and source.features_sha256:
         return hdf5.gather(file, source.features_sha256, rows)
-    return hdf5.read_rows(hdf5.features(file), rows)
+    return np.asarray(hdf5.read_rows(hdf5.features(file), rows), dtype=np.float32)
 
 
 class FeatureIndex:
@@ -419,13 +419,13 @@ class ShardWriter:
         if not self._rows:
             return
         keys = Keys.of(self._rows)
-        block = np.stack([feature for _, feature in self._rows.values()])
+        block = np.stack([feature for _, feature in self._rows.values()]).astype(self.recipe.dtype)
         with temporary_beside(self._folder / "shard.h5") as aside:
             with hdf5.create_hdf5(aside) as file:
                 hdf5.write_provenance(file, self.recipe, engine)
                 hdf5.write_keys(file, keys)
                 hdf5.write_text(file, "path", [path for path, _ in self._rows.values()])
-                hdf5.create_features(file, *block.shape)[:] = block
+                hdf5.create_features(file, len(keys), block.shape[1], self.recipe.dtype)[:] = block
                 features_sha256 = hdf5.write_digests(file, hdf5.block_digests(block))
                 hdf5.write_attribute(file, "features_sha256", features_sha256)
             with h5py.File(aside, "r") as file:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from breeds import __version__
 from breeds.heads.model import Model
+from breeds.photos import parse_resize
 
 #: The names of a file's input and outputs.
 PIXELS, PROBABILITIES, SCORE = "pixels", "probabilities", "unknown_score"
@@ -25,13 +26,18 @@ _UPRIGHT = (
     "a photo's pixels are 8-bit RGB, upright by its EXIF orientation, transparency laid over white, then "
 )
 _SQUARE = {
-    "stretch": "squeezed to a square: image.resize((SIZE, SIZE), Image.Resampling.BILINEAR) in Pillow",
+    "stretch": "squeezed to a square: image.resize((SIZE, SIZE), Image.Resampling.HOW) in Pillow",
     "crop": "its middle square resized: side = min(image.size), left = (image.width - side) // 2, "
-    "top = (image.height - side) // 2, image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, "
+    "top = (image.height - side) // 2, image.resize((SIZE, SIZE), Image.Resampling.HOW, box=(left, top, "
     "left + side, top + side)) in Pillow",
-    "pad": "made a square with grey bars: ImageOps.pad(image, (SIZE, SIZE), Image.Resampling.BILINEAR, "
+    "pad": "made a square with grey bars: ImageOps.pad(image, (SIZE, SIZE), Image.Resampling.HOW, "
     "color=(128, 128, 128)) in Pillow",
 }
+_SHORTER = (
+    "its shorter side made EDGE and the middle cut out: w, h = (EDGE * side // min(image.size) for side "
+    "in image.size), image = image.resize((w, h), Image.Resampling.HOW), left = (w - SIZE) // 2, top = (h - "
+    "SIZE) // 2, image.crop((left, top, left + SIZE, top + SIZE)) in Pillow"
+)
 _OPTIMISTIC = (
     "The weights have seen ImageNet, and Stanford Dogs and Kaggle's dog photos are ImageNet photos: accuracy "
     "measured on those is optimistic."
@@ -62,10 +68,18 @@ class Answers(NamedTuple):
         return float(max(np.abs(a.astype(np.float64) - b).max() for a, b in pairs))
 
 
+def _square(resize: str) -> str:
+    """Say how a photo becomes a square of SIZE."""
+    rule = parse_resize(resize)
+    if rule is None:
+        return f"made a square as the resize rule {resize} says"
+    text = _SHORTER.replace("EDGE", str(rule.edge)) if rule.edge else _SQUARE[rule.kind]
+    return text.replace("HOW", rule.resampling.name)
+
+
 def about(model: Model) -> dict[str, Any]:
     """Return what a file says of itself: plain JSON values."""
-    size = str(model.recipe.size)
-    square = _SQUARE.get(model.recipe.resize, f"made a square as the resize rule {model.recipe.resize} says")
+    square = _square(model.recipe.resize).replace("SIZE", str(model.recipe.size))
     recipe, *also = [json.loads(recipe.to_json()) for recipe, _ in model.parts]
     return {
         "format": FORMAT,
@@ -73,7 +87,7 @@ def about(model: Model) -> dict[str, Any]:
         "classes": model.classes,
         "unknown_threshold": model.unknown.threshold if model.unknown else None,
         "size": model.recipe.size,
-        "resize": _UPRIGHT + square.replace("SIZE", size),
+        "resize": _UPRIGHT + square,
         "recipe": recipe,
         "also": also,
         "head": model.kind,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.convert import import_openvino
+from breeds.engines.loading import import_openvino
+from breeds.errors import BreedsError
 from breeds.files import commit, temporary_beside
 from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, as_texts
 from breeds.heads.model import Model
@@ -51,7 +52,7 @@ def classifier(model: Model, networks: Sequence[Any]) -> Any:
     pixels.output(0).get_tensor().set_names({PIXELS})
     features = []
     for network in networks:
-        network.reshape(shape)
+        _set_shape(network, shape)
         for target in network.input(0).get_target_inputs():
             target.replace_source_output(pixels.output(0))
         features.append(network.output(0).get_node().input_value(0))
@@ -65,6 +66,26 @@ def classifier(model: Model, networks: Sequence[Any]) -> Any:
     for name, text in as_texts(model).items():
         whole.set_rt_info(text, ["breeds", name])
     return whole
+
+
+def _set_shape(network: Any, shape: list[int]) -> None:
+    """Set how many photos a network takes; one that came as an ONNX file may be for one alone.
+
+    Raises
+    ------
+    BreedsError
+        If it is, and any number was asked for.
+    """
+    try:
+        network.reshape(shape)
+        fits = shape[0] > 0 or network.output(0).get_partial_shape()[0].is_dynamic
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise BreedsError(
+            "The network takes one photo at a time, and a file for other programs any number; export the "
+            "network itself with an open number of photos, and extract and train again."
+        )
 
 
 def _constant(ops: Any, array: Any) -> Any:

@@ -1,0 +1,286 @@
+"""Parquet files of photos: a row for each, its bytes in the column ``image`` and its label in ``label``.
+
+The bytes are a column of their own, or, as Hugging Face writes them, a structure of ``bytes`` and ``path``.
+Only a few rows are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from breeds.errors import BreedsError, GoneError, PhotoError
+from breeds.photos.labels import SPLITS, plain_label
+from breeds.photos.limits import MAX_BYTES
+from breeds.photos.tars import KEPT_BYTES, File, Found
+from breeds.started import need
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+IMAGE, LABEL, SPLIT = "image", "label", "split"
+#: What the photos of a group of rows may take together, in bytes, and how many rows a file may have.
+MAX_GROUP, MAX_ROWS = 2**31, 10**9
+# Rows that are read together have about so many bytes, and are so many at most.
+_BATCH_BYTES, _BATCH_ROWS, _RECENT_BYTES = 16 * 2**20, 64, 64 * 2**20
+# What the file's own table of contents may take, and how many columns and groups it may name.
+_CONTENTS = {"thrift_string_size_limit": 64 * 2**20, "thrift_container_size_limit": 10**6}
+_BUFFER = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A photo in a Parquet file; `size` in bytes."""
+
+    parquet: File
+    row: int
+    size: int
+
+    def read(self) -> bytes:
+        """Return the photo's bytes.
+
+        Raises
+        ------
+        GoneError
+            If there are none any more.
+        BreedsError
+            If the file cannot be read.
+        """
+        data = _reader(self.parquet).row(self.row)
+        if isinstance(data, str):
+            raise GoneError(data)
+        return data
+
+
+def found_in(parquet: File) -> Iterator[Found]:
+    """Yield the photo of every row with its key and label, in order, or why there is none.
+
+    Raises
+    ------
+    BreedsError
+        If it is no Parquet file, lacks the column of photos, or cannot be read.
+    """
+    opened = _Opened(parquet)
+    number = 0
+    for group in range(opened.groups):
+        for batch in opened.batches(group, labels=True):
+            images, labels, splits = (batch.get(name) for name in (IMAGE, LABEL, SPLIT))
+            for place in range(batch["rows"]):
+                photo = Found(row_name(number))
+                data = opened.photo(images, place)
+                try:
+                    photo.label = plain_label(opened.label(labels, place))
+                    photo.split = _split(splits[place].as_py() if splits is not None else None)
+                except PhotoError as error:
+                    photo.error = f"its label cannot be used: {error}"
+                if isinstance(data, str):
+                    photo.error = data
+                elif not photo.error:
+                    photo.key, photo.size = hashlib.sha256(data).hexdigest(), len(data)
+                    photo.place = Row(parquet, number, len(data))
+                    photo.data = data if len(data) <= KEPT_BYTES else None
+                yield photo
+                number += 1
+
+
+def row_name(number: int) -> str:
+    """Return what the photo of a row is called, so that names are in the order of rows."""
+    return f"{number:09d}"
+
+
+def row_number(name: str) -> int:
+    """Return the row of a name, -1 if it is none."""
+    return int(name) if len(name) == 9 and name.isascii() and name.isdigit() else -1
+
+
+def _split(value: Any) -> str:
+    if value in (None, ""):
+        return ""
+    if value not in SPLITS:
+        raise PhotoError(f"its split is none of {', '.join(sorted(set(SPLITS.values())))}")
+    return SPLITS[value]
+
+
+class _Raw(io.RawIOBase):
+    """A file of ours as Python's, for Arrow to read."""
+
+    def __init__(self, file: File) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._file.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._file.size - self._at
+        data = self._file.read_at(self._at, left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+
+class _Opened:
+    """A Parquet file, open; `groups` of rows."""
+
+    def __init__(self, file: File) -> None:
+        need("pyarrow")
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+
+        self.file = file
+        self._arrow: Any = pa
+        try:
+            self._parquet: ParquetFile = ParquetFile(
+                _Raw(file), pre_buffer=False, buffer_size=_BUFFER, memory_map=False, **_CONTENTS
+            )
+            self._schema: pa.Schema = self._parquet.schema_arrow
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._damaged(error) from None
+        self.groups = self._parquet.metadata.num_row_groups
+        self._check()
+        self._names = self._class_names()
+
+    def _check(self) -> None:
+        if self._parquet.metadata.num_rows > MAX_ROWS:
+            raise BreedsError(f"{self.file.name} has more than {MAX_ROWS} rows; split it.")
+        names = self._schema.names
+        kind = self._schema.field(IMAGE).type if names.count(IMAGE) == 1 else None
+        types = self._arrow.types
+        self._is_struct = bool(kind and types.is_struct(kind) and kind.get_field_index("bytes") >= 0)
+        data = kind.field("bytes").type if kind and self._is_struct else kind
+        if data is None or not (types.is_binary(data) or types.is_large_binary(data)):
+            raise BreedsError(
+                f"{self.file.name} has the columns {', '.join(names[:20]) or 'none'}; it needs {IMAGE}, the "
+                f"photos' bytes (or a structure with bytes), and may have {LABEL} and {SPLIT}."
+            )
+
+    def _class_names(self) -> list[str]:
+        """Return the names that Hugging Face keeps for labels that are numbers, if there are any."""
+        try:
+            said = json.loads((self._schema.metadata or {}).get(b"huggingface", b"{}"))
+            names = said["info"]["features"][LABEL]["names"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return []
+        return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+    def _damaged(self, error: Exception) -> BreedsError:
+        if isinstance(error.__context__, BreedsError):  # ours, of the network, that Arrow has wrapped
+            return error.__context__
+        return BreedsError(f"{self.file.name} is no Parquet file, or damaged or cut off; write it again.")
+
+    def first_row(self, group: int) -> int:
+        """Return the number of a group's first row."""
+        metadata = self._parquet.metadata
+        return sum(int(metadata.row_group(before).num_rows) for before in range(group))
+
+    def group_of(self, row: int) -> int:
+        """Return the group that a row is in, -1 if there is none."""
+        for group in range(self.groups):
+            row -= self._parquet.metadata.row_group(group).num_rows
+            if row < 0:
+                return group
+        return -1
+
+    def batches(self, group: int, labels: bool) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a group, a few at a time: columns by name, and how many ``rows``."""
+        contents = self._parquet.metadata.row_group(group)
+        columns = map(contents.column, range(contents.num_columns))
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == IMAGE)
+        if size > MAX_GROUP:
+            raise BreedsError(
+                f"{self.file.name} has {size / 2**20:.0f} MiB of photos in a group of rows, over the limit "
+                f"of {MAX_GROUP // 2**20}; write it with smaller groups."
+            )
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * contents.num_rows // max(1, size)))
+        bytes_column = f"{IMAGE}.bytes" if self._is_struct else IMAGE
+        others = [name for name in (LABEL, SPLIT) if labels and self._schema.names.count(name) == 1]
+        try:
+            for batch in self._parquet.iter_batches(
+                rows, [group], [bytes_column, *others], use_threads=False
+            ):
+                yield {"rows": batch.num_rows, **{name: batch.column(name) for name in (IMAGE, *others)}}
+        except (self._arrow.ArrowException, OSError, ValueError) as error:
+            raise self._damaged(error) from None
+
+    def photo(self, images: Any, place: int) -> bytes | str:
+        """Return a row's photo, or why there is none."""
+        value = images[place]
+        if self._is_struct and value.is_valid:
+            value = value["bytes"]
+        if not value.is_valid:
+            return "no bytes are in its row"
+        size = value.as_buffer().size
+        if not 0 < size <= MAX_BYTES:
+            return (
+                f"{size / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB"
+                if size
+                else "empty file (0 bytes)"
+            )
+        data: bytes = value.as_py()
+        return data
+
+    def label(self, labels: Any, place: int) -> Any:
+        """Return a row's label: a number that has a name is that name."""
+        value = labels[place].as_py() if labels is not None else None
+        if isinstance(value, int) and self._names:
+            if value < 0:  # Hugging Face's way to say that there is none
+                return None
+            return self._names[value] if value < len(self._names) else value
+        return value
+
+
+class _Reader:
+    """Rows by their numbers, quickly where several threads ask for them in about their order."""
+
+    def __init__(self, file: File) -> None:
+        self._turn = threading.Lock()
+        self._opened = _Opened(file)
+        self._group = -1
+        self._batches: Iterator[dict[str, Any]] = iter(())
+        self._next = 0
+        # Rows that were read, by the first: who asks a little later than those after them finds them here.
+        self._recent: deque[tuple[int, dict[str, Any]]] = deque()
+
+    def row(self, number: int) -> bytes | str:
+        """Return the photo of a row, or why there is none."""
+        with self._turn:
+            group = self._opened.group_of(number)
+            oldest = self._recent[0][0] if self._recent else self._next
+            if group >= 0 and (group != self._group or number < oldest):
+                self._group, self._next = group, self._opened.first_row(group)
+                self._batches = self._opened.batches(group, labels=False)
+                self._recent.clear()
+            while group >= 0 and number >= self._next and (batch := next(self._batches, None)):
+                self._recent.append((self._next, batch))
+                self._next += batch["rows"]
+                while len(self._recent) > 1 and self._bytes() > _RECENT_BYTES:
+                    self._recent.popleft()
+            for first, batch in self._recent:
+                if first <= number < first + batch["rows"]:
+                    return self._opened.photo(batch[IMAGE], number - first)
+            self._group = -1
+            return "its row is not there any more"
+
+    def _bytes(self) -> int:
+        return sum(int(batch[IMAGE].nbytes) for _, batch in self._recent)
+
+
+@lru_cache(maxsize=4)
+def _reader(file: File) -> _Reader:
+    return _Reader(file)

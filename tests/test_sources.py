@@ -1,0 +1,597 @@
+"""Photos in tars, Parquet files and object storage: what a folder of the same photos gives, no less."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from conftest import assert_refused, extract_photos, run_script, starts_tensorflow
+from storage import Storage, stored
+
+from breeds.errors import BreedsError, GoneError
+from breeds.photos import cloud, read
+from breeds.photos.endings import is_photo
+from breeds.photos.local import Local
+from breeds.photos.sources import Streamed, streamed
+from breeds.photos.tars import Found, found_in, members_of
+from breeds.places import shown, stem_of
+from breeds.store import Store, Table
+from breeds.streamed import identify_streamed
+
+#: Where several processes share the tests, one starts the storage.
+in_bucket = pytest.mark.xdist_group("app_place")
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.GNU_FORMAT) -> Path:
+    """A tar written by Python's own library."""
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def look(source: Path | str) -> Table:
+    found = streamed(source)
+    assert found is not None
+    return identify_streamed(found, None)[0]
+
+
+def labels_of(table: Table) -> dict[str, str]:
+    return dict(zip(table.path, table.label, strict=True))
+
+
+def inside(tar: Path) -> list[Found]:
+    return [found for found in found_in(Local.of(str(tar)), is_photo) if found is not None]
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[Storage]:
+    with stored() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """The storage, as this process reaches it, without waiting between tries."""
+    import s3fs
+
+    for name, value in storage.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cloud, "PAUSES", (0.01, 0.01, 0.01))
+    s3fs.S3FileSystem.clear_instance_cache()
+    storage.asked.clear()
+    yield storage
+    storage.fault = lambda method, path: ""
+
+
+# --- what a folder gives ----------------------------------------------------------------------
+
+
+def files_of(folder: Path) -> list[tuple[str, str, bytes]]:
+    """Every photo of a folder: its path there, its label, its bytes."""
+    return [
+        (path.relative_to(folder).as_posix(), path.parent.name, path.read_bytes())
+        for path in sorted(folder.rglob("*.jpg"))
+    ]
+
+
+def in_shards(photos: list[tuple[str, str, bytes]], folder: Path, ending: str = "cls") -> None:
+    """Three shards, written by WebDataset's own writer."""
+    folder.mkdir()
+    for number in range(3):
+        with webdataset.TarWriter(str(folder / f"photos-{number:03d}.tar")) as writer:
+            for i, (_, label, data) in enumerate(photos[number::3]):
+                said = label if ending == "cls" else {"label": label, "colour": "brown"}
+                writer.write({"__key__": f"{i:05d}", "jpg": data, ending: said})
+
+
+def in_parquet(photos: list[tuple[str, str, bytes]], path: Path) -> None:
+    """As Hugging Face writes a set: numbers that have names, and bytes beside a path; several groups."""
+    names = sorted({label for _, label, _ in photos})
+    images = [{"bytes": data, "path": where} for where, _, data in photos]
+    table = pa.table(
+        {"image": pa.array(images), "label": pa.array([names.index(label) for _, label, _ in photos])}
+    )
+    said = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(said)})
+    pq.write_table(table, path, row_group_size=7)
+
+
+@pytest.fixture(scope="module")
+def forms(app_place: Path, storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos of `app_place` in every form."""
+    place = tmp_path_factory.mktemp("forms")
+    photos = files_of(app_place / "photos")
+    in_shards(photos, place / "shards")
+    in_shards(photos, place / "json", "json")
+    in_parquet(photos, place / "dogs.parquet")
+    for path, _, data in photos:
+        storage.put(f"photos/{path}", data)
+    for shard in (place / "shards").iterdir():
+        storage.put(f"shards/{shard.name}", shard.read_bytes())
+    storage.put("dogs.parquet", (place / "dogs.parquet").read_bytes())
+    return place
+
+
+#: Every form; what lies behind it is computed for two, as the network is the same.
+SOURCES = {
+    "tars": "shards/photos-{000..002}.tar",
+    "a folder of tars": "json",
+    "parquet": "dogs.parquet",
+    "a bucket": "s3://dogs/photos",
+    "tars in a bucket": "s3://dogs/shards/photos-*.tar",
+    "parquet in a bucket": "s3://dogs/dogs.parquet",
+}
+
+
+def test_every_source_gives_the_folders_keys_and_labels(
+    app_place: Path, forms: Path, bucket: Storage
+) -> None:
+    wanted = {sha(data): label for _, label, data in files_of(app_place / "photos")}
+    for source in SOURCES.values():
+        table = look(source if "://" in source else str(forms / source))
+        assert dict(zip(table.key, table.label, strict=True)) == wanted
+        assert list(table.path) == sorted(table.path) and not table.quarantine
+        where = os.path.join(table.root, table.path[17])  # as pages read it again
+        assert sha(read(where)) == table.key[17]
+
+
+@pytest.mark.parametrize("kind", ["tars in a bucket", "parquet"])
+def test_a_source_gives_the_folders_features_and_nothing_twice(
+    kind: str, app_place: Path, forms: Path, bucket: Storage, tmp_path: Path
+) -> None:
+    source = SOURCES[kind] if "://" in SOURCES[kind] else str(forms / SOURCES[kind])
+    wanted = Store.open(app_place / "features/photos.h5")
+    by_key = dict(zip(wanted.table.key, wanted.table.label, strict=True))
+    store = tmp_path / "made.h5"
+    summary = extract_photos(source, store, size=96)  # type: ignore[arg-type]
+    made = Store.open(store)
+    assert summary.photos == summary.features == summary.new == len(by_key) == 30
+    assert dict(zip(made.table.key, made.table.label, strict=True)) == by_key
+    order = [list(wanted.table.key).index(key) for key in made.table.key]
+    assert np.array_equal(made.features(), wanted.features()[order])
+    again = extract_photos(source, store, size=96)  # type: ignore[arg-type]
+    assert (again.new, again.changed) == (0, False)
+
+
+def test_members_are_those_that_webdataset_reads(app_place: Path, forms: Path) -> None:
+    for folder, ending in (("shards", "cls"), ("json", "json")):
+        shard = forms / folder / "photos-001.tar"
+        theirs = list(webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False))
+        ours = inside(shard)
+        assert [found.path for found in ours] == [f"{one['__key__']}.jpg" for one in theirs]
+        assert [found.bytes() for found in ours] == [one["jpg"] for one in theirs]
+        said = [one[ending].decode() for one in theirs]
+        assert [found.label for found in ours] == [
+            text if ending == "cls" else json.loads(text)["label"] for text in said
+        ]
+
+
+def test_predictions_are_those_of_the_folder_and_in_order(
+    app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from breeds.heads.model import load_model
+    from breeds.photos import key_of
+    from breeds.prediction import parts, predict, streams
+    from breeds.prediction.inputs import list_inputs
+    from breeds.prediction.remote import Remote
+
+    model = load_model(app_place / "models/photos.safetensors")
+
+    def answers(*names: str, network: bool = True):
+        with Remote() as remote:
+            return list(
+                predict(
+                    model, list_inputs(names, (), network), None, None, remote=remote if network else None
+                )
+            )
+
+    monkeypatch.setattr(streams, "HELD_BYTES", 100_000)  # as if there were more photos
+    folder = {one.key: one for one in answers(str(app_place / "photos"))}
+    for source in (str(forms / "shards"), "s3://dogs/photos", str(forms / "dogs.parquet")):
+        found = answers(source)
+        assert len(found) == 30 and {one.key for one in found} == folder.keys()
+        assert [one.path for one in found] == sorted(one.path for one in found)
+        for one in found:
+            assert np.allclose(one.probabilities, folder[one.key].probabilities, atol=1e-6)
+            assert key_of(read(one.path)) == one.key
+    with pytest.raises(BreedsError, match="--no-network"):
+        answers("s3://dogs/photos", network=False)
+    monkeypatch.setattr(parts, "PART_ROWS", 8)
+    parts.check_parts(tmp_path / "parts")
+    total, failed = parts.write_parts(iter(found), model.classes, tmp_path / "parts", "csv", 1)
+    written = sorted((tmp_path / "parts").iterdir())
+    assert (total, failed, [path.name for path in written][-1]) == (30, [], "part-00003.csv")
+    rows = [line.split(",")[0] for path in written for line in path.read_text().splitlines()[1:]]
+    assert rows == [one.path for one in found]
+    with pytest.raises(BreedsError, match="not empty"):
+        parts.check_parts(tmp_path / "parts")
+
+
+# --- tars as strangers make them --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_of_every_kind_are_only_names(form: int, tmp_path: Path) -> None:
+    long = "x" * (90 if form == tarfile.USTAR_FORMAT else 300)
+    names = {
+        "./pug/1.jpg": "pug/1.jpg",
+        "/etc/passwd.jpg": "etc/passwd.jpg",
+        "../../out.jpg": "%2E%2E/%2E%2E/out.jpg",
+        f"{long}/deep.jpg": f"{long}/deep.jpg",
+        "caf\u00e9 \x1b[2J.jpg": "caf\u00e9 \x1b[2J.jpg",
+        "no-unicode-\udce9.JPG": "no-unicode-\udce9.JPG",
+    }
+    members = [(name, f"photo {i}".encode()) for i, name in enumerate(names)]
+    tar = tar_of(tmp_path / "names.tar", members, form)
+    before = sorted(tmp_path.rglob("*"))
+    table = look(tar)
+    assert sorted(table.path) == sorted(f"names.tar/{name}" for name in names.values())
+    assert sorted(table.key) == sorted(sha(data) for _, data in members)
+    for path, key in zip(table.path, table.key, strict=True):
+        assert sha(read(os.path.join(table.root, path))) == key
+        assert os.path.normpath(os.path.join(table.root, path)).startswith(f"{tar}/")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_no_plain_file_is_set_aside_and_reaches_no_disk(tmp_path: Path) -> None:
+    tar = tmp_path / "odd.tar"
+    with tarfile.open(tar, "w") as made:
+        for name, kind in (
+            ("link.jpg", tarfile.SYMTYPE), ("hard.jpg", tarfile.LNKTYPE), ("null.jpg", tarfile.CHRTYPE),
+            ("pipe.jpg", tarfile.FIFOTYPE), ("folder.jpg", tarfile.DIRTYPE),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            made.addfile(member)
+        plain = tarfile.TarInfo("plain.jpg")
+        plain.size = 5
+        made.addfile(plain, io.BytesIO(b"photo"))
+        bomb = tarfile.TarInfo("bomb.jpg")
+        bomb.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": str(2**50)}
+        made.addfile(bomb)
+        gnu = tarfile.TarInfo("gnu.jpg")
+        gnu.type = tarfile.GNUTYPE_SPARSE
+        made.addfile(gnu)
+        made.addfile(tarfile.TarInfo("empty.jpg"))
+        last = tarfile.TarInfo("last.jpg")
+        last.size = 4
+        made.addfile(last, io.BytesIO(b"last"))
+    table = look(tar)
+    assert list(table.path) == ["odd.tar/last.jpg", "odd.tar/plain.jpg"]
+    reasons = {path.removeprefix("odd.tar/"): reason for path, reason in table.quarantine}
+    words = {
+        "link.jpg": "link", "hard.jpg": "link", "null.jpg": "device", "pipe.jpg": "pipe",
+        "bomb.jpg": "sparse", "gnu.jpg": "sparse", "empty.jpg": "empty",
+    }  # fmt: skip
+    assert reasons.keys() == words.keys()
+    assert all(word in reasons[name] for name, word in words.items())
+    with pytest.raises(GoneError):
+        read(f"{tar}/link.jpg")
+
+
+def test_labels_none_one_and_two(tmp_path: Path) -> None:
+    tar = tar_of(
+        tmp_path / "labels.tar",
+        [
+            ("none.jpg", b"1"),
+            ("two.cls", b"pug"), ("two.jpg", b"2"), ("two.json", b'{"label": "beagle"}'),
+            ("same.cls", b"n02110958-pug\n"), ("same.jpg", b"3"),
+            ("same.json", b'{"label": "pug", "split": "val"}'),
+            ("number.jpg", b"4"), ("number.cls", b"7"),
+            ("broken.jpg", b"5"), ("broken.json", b"{"),
+            ("deep.jpg", b"6"), ("deep.json", b"[" * 60_000),
+            ("odd.jpg", b"7"), ("odd.json", b'{"label": ["pug"]}'),
+            ("long.jpg", b"8"), ("long.cls", b"x" * 70_000),
+            ("._same.cls", b"x"),
+            ("pair.left.jpg", b"9"), ("pair.right.jpg", b"10"), ("pair.cls", b"pug"), ("pair.txt", b"two"),
+            ("same.jpg", b"11"),
+        ],
+    )  # fmt: skip
+    found = streamed(tar)
+    assert found is not None
+    table, _ = identify_streamed(found, None)
+    assert labels_of(table) == {
+        f"labels.tar/{name}.jpg": label
+        for name, label in (
+            ("none", ""), ("number", "7"), ("pair.left", "pug"), ("pair.right", "pug"), ("same", "pug"),
+        )
+    }  # fmt: skip
+    assert dict(zip(table.path, table.split, strict=True))["labels.tar/same.jpg"] == "val"
+    reasons = {os.path.basename(path): reason for path, reason in table.quarantine}
+    assert "two labels: pug and beagle" in reasons["two.jpg"]
+    assert "another of this name" in reasons["same.jpg"]
+    assert all("its label" in reasons[f"{name}.jpg"] for name in ("broken", "deep", "odd", "long"))
+    assert len(table) + len(table.quarantine) == 11
+    assert found.ignored == 2
+
+
+def test_a_tar_cut_anywhere_keeps_what_came_before(tmp_path: Path) -> None:
+    members = [
+        (f"{i}.{kind}", data) for i in range(4) for kind, data in (("cls", b"pug"), ("jpg", b"%d" % i * 700))
+    ]
+    whole = tar_of(tmp_path / "whole.tar", members).read_bytes()
+    size, cut = len(whole.rstrip(b"\0")), tmp_path / "cut.tar"
+    photos = [sha(data) for name, data in members if name.endswith("jpg")]
+    before = 0
+    for length in [*range(1, size, 300), *range(512, size, 512), len(whole)]:
+        cut.write_bytes(whole[:length])
+        found = inside(cut)
+        good = [one.key for one in found if not one.error]
+        assert good == photos[: len(good)]
+        if length < size:
+            assert found[-1].path == "" and found[-1].error
+        before = max(before, len(good))
+    assert before == 4 and [one.error for one in found] == [""] * 4
+    (tmp_path / "empty.tar").write_bytes(b"")
+    assert [one.path for one in inside(tmp_path / "empty.tar")] == [""]
+    joined = tmp_path / "joined.tar"  # as `cat` makes one of two
+    other = tar_of(tmp_path / "other.tar", [("other.jpg", b"other")]).read_bytes()
+    joined.write_bytes(whole + other)
+    assert [one.key for one in inside(joined)] == [*photos, sha(b"other")]
+
+
+def test_any_bytes_end_with_a_reason_and_little_memory(tmp_path: Path) -> None:
+    chance, tar = random.Random(13), tmp_path / "changed.tar"
+    whole = tar_of(
+        tmp_path / "whole.tar",
+        [(f"{'n' * 150}{i}.{kind}", b"pug") for i in range(3) for kind in ("jpg", "cls")],
+        tarfile.PAX_FORMAT,
+    ).read_bytes()
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 6)):
+            data[chance.randrange(len(data) - 9000)] = chance.choice(
+                (0, 255, 0x80, 48, 55, chance.randrange(256))
+            )
+        tar.write_bytes(data)
+        assert all(one.error or one.key for one in inside(tar))
+        members_of(Local.of(str(tar)), is_photo)
+    bombs = {}
+    for kind, size in ((b"x", 2**33), (b"L", 2**30), (b"g", 2**40), (b"0", 2**40)):
+        member = tarfile.TarInfo("bomb.jpg")
+        member.size, member.type = size, kind
+        bombs[kind] = member.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)
+    tracemalloc.start()
+    for data in bombs.values():
+        tar.write_bytes(data)
+        assert inside(tar)[-1].path == ""
+    with open(tar, "wb") as hole:
+        hole.truncate(2**40)
+    assert [one.path for one in inside(tar)] == [""]
+    assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    tracemalloc.stop()
+
+
+# --- Parquet ----------------------------------------------------------------------------------
+
+
+def test_rows_of_parquet_are_photos_or_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from breeds.photos import rows
+
+    monkeypatch.setattr(rows, "MAX_BYTES", 1000)
+    path = tmp_path / "dogs.parquet"
+    images = [b"one", None, b"", b"x" * 2000, b"five", b"six"]
+    labels = ["pug", "pug", "pug", "pug", None, "n02110958-pug"]
+    splits = ["train", "", None, "test", "validation", "nowhere"]
+    pq.write_table(pa.table({"image": images, "label": labels, "split": splits, "more": range(6)}), path)
+    table = look(path)
+    assert list(table.path) == ["dogs.parquet/000000000", "dogs.parquet/000000004"]
+    assert (list(table.label), list(table.split)) == (["pug", ""], ["train", "val"])
+    reasons = [reason for _, reason in table.quarantine]
+    words = ["no bytes", "empty", "over the limit", "split is none"]
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
+    assert read(f"{path}/000000004") == b"five"
+    for missing in ("000000009", "4", "rex.jpg"):
+        with pytest.raises(GoneError):
+            read(f"{path}/{missing}")
+
+
+def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "dogs.parquet"
+    for columns in ({"photo": [b"one"]}, {"image": ["text"]}, {"image": [{"path": "a.jpg"}]}):
+        pq.write_table(pa.table(columns), path)
+        with pytest.raises(BreedsError, match=r"dogs\.parquet has the columns .*; it needs image"):
+            look(path)
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(pa.table({"image": [b"x" * 5000]}), whole)
+    for data in (b"", b"PAR1", whole.read_bytes()[:-20], b"no parquet at all"):
+        path.write_bytes(data)
+        with pytest.raises(BreedsError, match="is no Parquet file, or damaged or cut off"):
+            look(path)
+
+
+# --- names of sources -------------------------------------------------------------------------
+
+
+def test_patterns_name_each_file_and_one_that_lacks_is_said(tmp_path: Path) -> None:
+    for number in range(3):
+        tar_of(tmp_path / f"a-{number:03d}.tar", [(f"{number}.jpg", b"%d" % number)])
+    assert len(look(f"{tmp_path}/a-{{000..002}}.tar")) == 3
+    assert len(look(f"{tmp_path}/a-{{000,002}}.tar")) == 2
+    assert len(look(f"{tmp_path}/a-*.tar")) == len(look(tmp_path)) == 3
+    for pattern, words in {
+        "a-{000..003}.tar": "a-003.tar",
+        "b-*.tar": "No such file",
+        "a-{0..999999999}.tar": "more than 100000",
+        "a-000.tar.gz": "compressed",
+    }.items():
+        with pytest.raises(BreedsError, match=words):
+            streamed(f"{tmp_path}/{pattern}")
+    (tmp_path / "photo.jpg").write_bytes(b"a folder of photos, with tars beside them")
+    assert streamed(tmp_path) is None
+
+
+@starts_tensorflow
+def test_the_script_says_what_is_cut_and_goes_on_when_it_is_whole(photos: Path, tmp_path: Path) -> None:
+    found = files_of(photos)
+    in_shards(found, tmp_path / "shards")
+    last = tmp_path / "shards/photos-002.tar"
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    how = ("shards/photos-{000..002}.tar", "--weights", "random", "--size", 96)
+    cut = run_script("extract_features.py", *how, cwd=tmp_path)
+    assert cut.returncode == 1, cut.stderr
+    assert "photos-002.tar: ends in the middle" in cut.stderr and "\n" in cut.stdout
+    had = Store.open(tmp_path / "features/photos.h5").table
+    assert 8 <= len(had) < 12
+    last.write_bytes(whole)
+    store = tmp_path / "features/photos.h5"
+    summary = extract_photos(f"{tmp_path}/{how[0]}", store, size=96)  # type: ignore[arg-type]
+    assert (summary.photos, summary.new, summary.quarantined) == (12, 12 - len(had), [])
+    refused = run_script("extract_features.py", *how, "--labels", "labels.csv", cwd=tmp_path)
+    assert_refused(refused, "--labels is for folders here")
+    preview = run_script("extract_features.py", *how, "--preview", cwd=tmp_path)
+    assert_refused(preview, "are no files in a folder here")
+
+
+# --- object storage that fails ----------------------------------------------------------------
+
+
+def once_each(kind: str) -> Callable[[str, str], str]:
+    """A fault at the first request for each object."""
+    seen: set[str] = set()
+
+    def fault(method: str, path: str) -> str:
+        first = path not in seen
+        seen.add(path)
+        return kind if first else ""
+
+    return fault
+
+
+@in_bucket
+@pytest.mark.parametrize("kind", ["500", "cut", "slow"])
+def test_what_fails_in_passing_is_tried_again(kind: str, bucket: Storage) -> None:
+    for number in range(4):
+        bucket.put(f"{kind}/pug/{number}.jpg", b"%d" % number * 3000)
+    bucket.fault = once_each(kind)
+    table = look(f"s3://dogs/{kind}")
+    assert sorted(table.key) == sorted(sha(b"%d" % number * 3000) for number in range(4))
+    assert set(table.label) == {"pug"} and not table.quarantine
+
+
+@in_bucket
+def test_a_tar_is_read_on_where_it_was_cut(
+    bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from breeds.photos import tars
+
+    monkeypatch.setattr(tars, "_READ", 4096)
+    members = [(f"{i}.jpg", b"%d" % i * 3000) for i in range(6)]
+    bucket.put("cut.tar", tar_of(tmp_path / "cut.tar", members).read_bytes())
+    count = iter(range(10**6))
+    bucket.fault = lambda method, path: ("cut", "", "500", "")[next(count) % 4]
+    assert sorted(look("s3://dogs/cut.tar").key) == sorted(sha(data) for _, data in members)
+
+
+@in_bucket
+def test_what_is_not_there_or_not_allowed_is_one_sentence(
+    bucket: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put("closed/a.jpg", b"x")
+    for source in ("s3://nowhere/photos", "s3://dogs/nothing", "s3://dogs/gone.tar", "s3://dogs/g-*.tar"):
+        with pytest.raises(BreedsError, match=r"^Nothing is at s3://[^ ]*; "):
+            streamed(source)
+    bucket.fault = lambda method, path: "403"
+    for source in ("s3://dogs/closed", "s3://dogs/closed/a.tar"):
+        with pytest.raises(BreedsError, match="is not allowed"):
+            streamed(source)
+    bucket.fault = lambda method, path: "500"
+    bucket.asked.clear()
+    with pytest.raises(BreedsError, match="nothing is lost: run the command again"):
+        streamed("s3://dogs/closed")
+    assert 2 <= len(bucket.asked) <= 8
+    for source in ("nowhere://dogs/a.tar", "s3://dogs/a.tar::file:///etc", "https://example.org/photos/"):
+        with pytest.raises(BreedsError):
+            streamed(source)
+
+
+def test_a_run_that_the_network_ends_keeps_what_it_has(
+    app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud, "PAUSES", ())
+    reads = iter(range(10**6))
+
+    def fault(method: str, path: str) -> str:  # once for the keys, then photos until the twelfth
+        return "500" if path.endswith(".jpg") and next(reads) >= 30 + 12 else ""
+
+    bucket.fault = fault
+    store = tmp_path / "made.h5"
+    with pytest.raises(BreedsError, match="nothing is lost"):
+        extract_photos("s3://dogs/photos", store, size=96)  # type: ignore[arg-type]
+    assert not store.exists()
+    bucket.fault = lambda method, path: ""
+    summary = extract_photos("s3://dogs/photos", store, size=96)  # type: ignore[arg-type]
+    assert summary.photos == summary.features == 30
+    assert 10 <= summary.new < 30
+
+
+@in_bucket
+def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storage) -> None:
+    bucket.put("unnamed/a.jpg", b"x")
+    bucket.asked.clear()
+    with pytest.raises(GoneError, match="only where the command names it"):
+        read("s3://dogs/unnamed/a.jpg")
+    assert not bucket.asked
+    assert shown("ftp://rex:secret@example.org/a.tar") == "ftp://example.org/a.tar"
+    assert shown("https://example.org/a.tar?sig=secret#x") == "https://example.org/a.tar"
+    assert "secret" not in repr(cloud.Remote("ftp://rex:secret@example.org/a.tar", 1))
+    with pytest.raises(BreedsError) as refused:
+        streamed("nowhere://rex:secret@example.org/a.tar")
+    assert "secret" not in str(refused.value)
+    assert (stem_of("s3://b/x/train-{00..09}.parquet"), stem_of("s3://dogs")) == ("train", "dogs")
+
+
+@in_bucket
+def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_read(bucket: Storage) -> None:
+    for number in range(3):
+        bucket.put(f"changing/pug/{number}.jpg", b"%d" % number)
+    listed = streamed("s3://dogs/changing")
+    assert listed is not None
+    bucket.client.delete_object(Bucket="dogs", Key="changing/pug/1.jpg")
+    table, _ = identify_streamed(listed, None)
+    assert table.quarantine == [("pug/1.jpg", "no such file")]
+    bucket.asked.clear()
+    again = streamed("s3://dogs/changing")
+    assert again is not None
+    assert identify_streamed(again, table)[0].key == table.key  # as with --trust-mtime
+    assert not [path for _, path in bucket.asked if path.endswith(".jpg")]
+    bucket.put("changing/labels.csv", b"id,breed\n")
+    with pytest.raises(BreedsError, match=r"has a labels\.csv"):
+        streamed("s3://dogs/changing")
+
+
+@in_bucket
+def test_a_listing_is_each_object_once_whatever_its_name(bucket: Storage) -> None:
+    for name in (
+        "odd/pug/1.jpg",
+        "odd/pug/",
+        "odd/a//b.jpg",
+        "odd/../c.jpg",
+        "odd/.hidden/d.jpg",
+        "odd/notes.txt",
+    ):
+        bucket.put(name, name.encode())
+    found = streamed("s3://dogs/odd")
+    assert isinstance(found, Streamed)
+    assert [photo.path for photo, _ in found.objects] == ["pug/1.jpg"]
+    assert found.ignored == 4
