@@ -524,7 +524,12 @@ def test_what_is_not_there_or_not_allowed_is_one_sentence(
     with pytest.raises(BreedsError, match="nothing is lost: run the command again"):
         streamed("s3://dogs/closed")
     assert 2 <= len(bucket.asked) <= 8
-    for source in ("nowhere://dogs/a.tar", "s3://dogs/a.tar::file:///etc", "https://example.org/photos/"):
+    for source in (
+        "nowhere://dogs/a.tar",
+        "s3://dogs/a.tar::file:///etc",
+        "https://example.org/photos/",
+        "file:///etc",
+    ):
         with pytest.raises(BreedsError):
             streamed(source)
 
