@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from conftest import assert_refused, extract_photos, run_script, starts_tensorflow
+from conftest import assert_refused, extract_photos, run_script
 from storage import Storage, stored
 
+import breeds
 from breeds.errors import BreedsError, GoneError
 from breeds.photos import cloud, read
 from breeds.photos.endings import is_photo
@@ -213,6 +214,8 @@ def test_predictions_are_those_of_the_folder_and_in_order(
         for one in found:
             assert np.allclose(one.probabilities, folder[one.key].probabilities, atol=1e-6)
             assert key_of(read(one.path)) == one.key
+    frame = breeds.predict(app_place / "models/photos.safetensors", [forms / "dogs.parquet"])
+    assert frame.path.tolist() == [one.path for one in found]
     with pytest.raises(BreedsError, match="--no-network"):
         answers("s3://dogs/photos", network=False)
     monkeypatch.setattr(parts, "PART_ROWS", 8)
@@ -440,8 +443,9 @@ def test_patterns_name_each_file_and_one_that_lacks_is_said(tmp_path: Path) -> N
     assert streamed(tmp_path) is None
 
 
-@starts_tensorflow
-def test_the_script_says_what_is_cut_and_goes_on_when_it_is_whole(photos: Path, tmp_path: Path) -> None:
+def test_the_script_says_what_is_cut_and_goes_on_when_it_is_whole(
+    app_place: Path, photos: Path, tmp_path: Path
+) -> None:  # in `app_place` its network was converted
     found = files_of(photos)
     in_shards(found, tmp_path / "shards")
     last = tmp_path / "shards/photos-002.tar"
@@ -520,7 +524,12 @@ def test_what_is_not_there_or_not_allowed_is_one_sentence(
     with pytest.raises(BreedsError, match="nothing is lost: run the command again"):
         streamed("s3://dogs/closed")
     assert 2 <= len(bucket.asked) <= 8
-    for source in ("nowhere://dogs/a.tar", "s3://dogs/a.tar::file:///etc", "https://example.org/photos/"):
+    for source in (
+        "nowhere://dogs/a.tar",
+        "s3://dogs/a.tar::file:///etc",
+        "https://example.org/photos/",
+        "file:///etc",
+    ):
         with pytest.raises(BreedsError):
             streamed(source)
 

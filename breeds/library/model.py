@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,10 +22,11 @@ from breeds.library.photos import check_several
 from breeds.modelcard import card_path, write_card
 from breeds.outputs import MODEL, check_output
 from breeds.photos import parse_views
-from breeds.photos.held import Held, take
+from breeds.photos.held import take
 from breeds.prediction import predict
 from breeds.prediction.answers import as_json
 from breeds.prediction.remote import Asked
+from breeds.prediction.streams import asked_of, find_streamed
 from breeds.text import mention
 
 if TYPE_CHECKING:
@@ -114,8 +116,9 @@ class Model:
         photos
             Paths, the bytes of photos' files, Pillow images or arrays, uint8 (height, width[, bands]), mixed
             as they come. An image is turned upright by its EXIF and seen as its file would be. A file is
-            known by the SHA-256 of its bytes, an image or array by its size and RGB pixels. Nothing is
-            fetched from the web.
+            known by the SHA-256 of its bytes, an image or array by its size and RGB pixels. Photos are not
+            fetched from the web. A tar, a Parquet file or a folder of object storage
+            (``s3://bucket/photos``) stands for all its photos, a row each.
         top_k
             How many breeds to name.
         unknown
@@ -157,13 +160,12 @@ class Model:
         if not isinstance(top_k, int) or top_k < 1:
             raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
         chosen = None if cache is None else Path(cache)
-        asked = cast("Iterable[Asked | None]", map(_asked, photos))
         names: list[str | None] = []
 
         def noted() -> Iterator[Asked | None]:
-            for one in asked:
-                assert one is not None
-                names.append(one.name if not isinstance(one.file, Held) and one.name else None)
+            for one in chain.from_iterable(map(_asked, photos)):
+                if one is not None:
+                    names.append(one.name or None)
                 yield one
 
         classes, rows = self._model.classes, []
@@ -230,12 +232,16 @@ class Model:
                 mention(kept)
 
 
-def _asked(photo: Any) -> Asked:
+def _asked(photo: Any) -> Iterable[Asked | None]:
+    """Return a photo, or all of a source's, as `breeds.prediction.streams` gives them."""
     name = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
+    source = find_streamed(name) if name and "\0" not in name else None
+    if source is not None:
+        return asked_of(source)
     try:
-        return Asked(name, take(photo))
+        return [Asked(name, take(photo))]
     except PhotoError as error:
-        return Asked(name, error)
+        return [Asked(name, error)]
 
 
 def _table(names: list[str | None], rows: list[dict[str, Any]], top_k: int) -> pd.DataFrame:

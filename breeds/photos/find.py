@@ -83,7 +83,9 @@ def find_photos(
     if not listing.photos:
         others = f" ({listing.ignored} other files)" if listing.ignored else ""
         raise BreedsError(f"No photos in {data}{others}; name a folder with JPEG or PNG files.")
-    listing.photos.sort(key=lambda photo: os.fsencode(photo.path))
+    # By the bytes of the paths: that is the order of ASCII texts, which then need no copies of themselves.
+    is_plain = all(photo.path.isascii() for photo in listing.photos)
+    listing.photos.sort(key=lambda photo: photo.path if is_plain else os.fsencode(photo.path))
     if top is not None or classes is not None:
         listing.photos = _of_classes(listing.photos, top, classes, data)
     return listing

@@ -182,6 +182,8 @@ def _choices(inside: str) -> list[str]:
 def _of_address(address: str) -> Streamed:
     if "::" in address:
         raise BreedsError(f"{shown(address)}: addresses inside of addresses are not taken; name one.")
+    if address.lower().startswith(("file://", "local://")):
+        raise BreedsError(f"{shown(address)} is on this machine; name its path instead.")
     is_web = address.lower().startswith(_WEB)
     path = shown(address) if is_web else address
     if path.lower().endswith(CONTAINERS):
