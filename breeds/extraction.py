@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -19,8 +20,10 @@ from breeds.engines.brought.file import is_onnx
 from breeds.engines.brought.folder import Options
 from breeds.engines.brought.settle import BACKBONE, settle
 from breeds.engines.choose import open_engine, recipe_precision
+from breeds.engines.cluster.features import ClusterPipeline
+from breeds.engines.cluster.pool import Cluster
 from breeds.engines.convert import converted_width
-from breeds.engines.pipeline import Pipeline, run_ahead
+from breeds.engines.pipeline import Ahead, Pipeline, run_ahead
 from breeds.engines.weights import Weights, get_weights
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.files import check_writable, hold
@@ -49,6 +52,9 @@ from breeds.streamed import identify_streamed
 
 #: Says of a row of the table where its photo is.
 PlaceOf = Callable[[int], str | Place]
+
+#: A file's size in bytes and its time, in nanoseconds.
+Stamp = tuple[int, int]
 
 #: A store takes photos of another folder than its own if so large a share of the smaller set is common.
 SAME_PHOTOS = 0.5
@@ -233,7 +239,8 @@ class Summary:
     """What an extraction did: ``photos == features + len(quarantined)``, always.
 
     `damaged` are shards that were set aside, `mended` says what was wrong with the store as it was: nothing
-    was taken from it then.
+    was taken from it then. `nodes` says of a cluster's nodes how many photos each has computed, and `rate`
+    how many they all did in a second.
     """
 
     store: Path
@@ -249,6 +256,8 @@ class Summary:
     damaged: list[Path]
     mended: str
     seconds: float
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    rate: float = 0.0
 
 
 def extract(
@@ -259,6 +268,7 @@ def extract(
     trust_mtime: bool = False,
     plain: Path | None = None,
     in_one: bool | None = None,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
@@ -281,6 +291,8 @@ def extract(
     in_one
         Put all features together in the store's file, or leave them in its shards; None leaves a store as it
         is, and a new one is put together.
+    cluster
+        Where photos are read and computed instead of here; shards and store are written here all the same.
 
     Raises
     ------
@@ -298,7 +310,7 @@ def extract(
     listing = selection.streamed() or selection.find()
     recipe, weights = asked.find()
     old = _open_old(store, recipe)
-    table, place = _table(listing, weights, old if trust_mtime else None, workers, selection)
+    table, place = _table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
     photos = len(table) + len(table.quarantine)
     del old  # it is read again under the lock
 
@@ -311,9 +323,13 @@ def extract(
         in_one = was_in_one if in_one is None else in_one
         moved = in_one != was_in_one
         index = _index(recipe, old, store, table, in_one)
-        with Pipeline(
-            lambda: open_engine(recipe, lambda: weights, asked.engine, network), workers
-        ) as pipeline:
+        opener = partial(open_engine, recipe, lambda: weights, asked.engine, network)
+        computing = (
+            nullcontext(ClusterPipeline(cluster, lambda: weights, network))
+            if cluster
+            else Pipeline(opener, workers)
+        )
+        with computing as pipeline:
             table, new = _extract_missing(table, index, shard_folder(store), pipeline, place)
         _refuse_nothing_left(table)
         changed = old is None or moved or bool(old.damage()) or old.table != table
@@ -334,11 +350,17 @@ def extract(
         damaged=index.damaged,
         mended=old.damage() if old else "",
         seconds=time.perf_counter() - started,
+        **(pipeline.said() if isinstance(pipeline, ClusterPipeline) else {}),
     )
 
 
 def _table(
-    listing: Listing | Streamed, weights: Weights, trusted: Store | None, workers: int, selection: Selection
+    listing: Listing | Streamed,
+    weights: Weights,
+    trusted: Store | None,
+    workers: int,
+    selection: Selection,
+    cluster: Cluster | None,
 ) -> tuple[Table, PlaceOf]:
     """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense.
 
@@ -346,12 +368,15 @@ def _table(
     """
     old = trusted.table if trusted else None
     place: PlaceOf
+    if cluster is not None:
+        root = str(listing.root)
+        cluster.root = "" if is_address(root) else os.path.abspath(root)
     if isinstance(listing, Listing):
-        table = identify(listing, old, workers)
+        table = identify(listing, old, workers, cluster)
         place = partial(_path, table)
         listing.photos.clear()
     else:
-        table, place = identify_streamed(listing, old, selection.top, selection.classes)
+        table, place = identify_streamed(listing, old, selection.top, selection.classes, cluster)
         listing.objects.clear()
     if weights.path is not None:
         table.weights_path = os.path.abspath(weights.path)
@@ -405,7 +430,7 @@ def _move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Pat
     writer.commit(old.engine)
 
 
-def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
+def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Cluster | None = None) -> Table:
     """Compute every photo's key; those that cannot be read go to the table's quarantine.
 
     Parameters
@@ -416,29 +441,22 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
     root = os.path.abspath(listing.root)
     old = trusted if trusted is not None and trusted.root == root else Table(root)
 
-    def look(photo: Photo) -> tuple[str, int, int] | PhotoError:
-        path = listing.full_path(photo)
-        try:
-            status = os.stat(path)
-            stamp, row = (status.st_size, status.st_mtime_ns), old.path.find(photo.path)
-            if row >= 0 and stamp == (old.size[row], old.mtime_ns[row]):
-                return old.key[row], *stamp
-            return key_of(read(path)), *stamp
-        except PhotoError as error:
-            return error
-        except (OSError, ValueError) as error:
-            return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    def with_stamp(photo: Photo) -> tuple[str, Stamp | None]:
+        row = old.path.find(photo.path)
+        path = os.path.join(root, photo.path)  # whatever folder the reader is in
+        return path, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
     keys, sizes, times, can_be_read = bytearray(), array("q"), array("q"), bytearray()
     quarantine = []
     photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
-        for photo, seen in run_ahead(pool, look, photos, window=64):
+        ahead: Ahead = cluster.in_order if cluster else partial(run_ahead, pool, window=64)
+        for photo, (_, seen) in zip(listing.photos, ahead(look, map(with_stamp, photos)), strict=True):
             can_be_read.append(not isinstance(seen, PhotoError))
             if isinstance(seen, PhotoError):
                 quarantine.append((photo.path, str(seen)))
                 continue
-            keys += bytes.fromhex(seen[0])
+            keys += bytes.fromhex(seen[0] or old.key[old.path.find(photo.path)])
             sizes.append(seen[1])
             times.append(seen[2])
     return Table(
@@ -453,8 +471,21 @@ def identify(listing: Listing, trusted: Table | None, workers: int) -> Table:
     )
 
 
+def look(item: tuple[str, Stamp | None]) -> tuple[str, int, int] | PhotoError:
+    """Return a file's key, size and time; no key if size and time are the stamp that came with its path."""
+    path, stamp = item
+    try:
+        status = os.stat(path)
+        found = (status.st_size, status.st_mtime_ns)
+        return ("" if found == stamp else key_of(read(path))), *found
+    except PhotoError as error:
+        return error
+    except (OSError, ValueError) as error:
+        return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
 def _extract_missing(
-    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline, place: PlaceOf
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | ClusterPipeline, place: PlaceOf
 ) -> tuple[Table, int]:
     """Compute and commit what `index` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
@@ -476,7 +507,7 @@ def _compute(
     rows: Rows,
     place: PlaceOf,
     writer: ShardWriter,
-    pipeline: Pipeline,
+    pipeline: Pipeline | ClusterPipeline,
     bad: dict[str, str],
     bar: Progress[object],
 ) -> list[int]:
@@ -488,9 +519,16 @@ def _compute(
         The rows of those whose files were removed or changed meanwhile.
     """
     gone = []
-    photos = ((table.key[row], place(row)) for row in rows)
+    under_way: dict[str, int] = {}  # a cluster gives them back as they are done
+
+    def photos() -> Iterator[tuple[str, str | Place]]:
+        for row in rows:
+            under_way[key := table.key[row]] = row
+            yield key, place(row)
+
     try:
-        for row, ((key, _), feature) in zip(rows, pipeline.features(photos, writer.recipe), strict=True):
+        for (key, _), feature in pipeline.features(photos(), writer.recipe):
+            row = under_way.pop(key)
             bad.pop(key, None)
             if isinstance(feature, PhotoError):
                 bad[key] = str(feature)
@@ -501,6 +539,7 @@ def _compute(
             bar.update()
     finally:
         writer.commit(pipeline.name)
+    assert not under_way
     return gone
 
 

@@ -31,6 +31,7 @@ _EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
     "cloud": ("fsspec", "s3fs", "aiohttp"),
+    "ray": ("ray",),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
 

@@ -11,19 +11,22 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import run_ahead
+from breeds.engines.cluster.pool import Cluster
+from breeds.engines.pipeline import Ahead, run_ahead
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import Photo, key_of
 from breeds.photos.cloud import Remote
+from breeds.photos.local import Local
 from breeds.photos.rows import Row
-from breeds.photos.sources import Streamed
+from breeds.photos.sources import Streamed, inside
 from breeds.photos.tars import File, Found, Member, Place
 from breeds.places import is_address
 from breeds.progress import progress
@@ -94,6 +97,7 @@ def identify_streamed(
     trusted: Table | None,
     top: int | None = None,
     classes: Sequence[str] | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[Table, Places]:
     """Read all photos once for their keys; those that cannot be used go to the table's quarantine.
 
@@ -106,17 +110,21 @@ def identify_streamed(
         where path, size and time are the same. Files of many photos are read.
     top, classes
         As in `breeds.photos.find_photos`.
+    cluster
+        Whose nodes read instead of this machine: files of many photos each on one.
 
     Raises
     ------
     BreedsError
         If something cannot be read just now, or the classes are not there.
     """
+    if cluster is not None:  # whose processes are in other folders
+        source.files[:] = [(name, _absolute(file)) for name, file in source.files]
     rows = _Rows()
     root = source.root if is_address(source.root) else os.path.abspath(source.root)
     old = trusted if trusted is not None and trusted.root == root else Table(root)
     with progress(desc="looking", unit=" photos", leave=False, delay=1) as shown:
-        for number, found, mtime_ns in _all(source, old):
+        for number, found, mtime_ns in _all(source, old, cluster):
             rows.add(found, number, mtime_ns)
             shown.update()
     keep = _kept_classes(rows, top, classes, root)
@@ -139,31 +147,56 @@ def identify_streamed(
     return table, Places(table, [file for _, file in source.files], source.base, file, at)
 
 
-def _all(source: Streamed, old: Table) -> Iterator[tuple[int, Found, int]]:
+def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tuple[int, Found, int]]:
     """Yield every photo with the number of its file, -1 for its own, and that file's time."""
-    for number, found in source.found():
+    for number, found in source.found(partial(_contents, cluster) if cluster else None):
         found.data = None
         yield number, found, source.files[number][1].mtime_ns
+
+    def with_stamp(item: tuple[Photo, Remote]) -> tuple[Remote, bool]:
+        photo, file = item
+        row = old.path.find(photo.path)
+        stamp = (file.size, file.mtime_ns)
+        return file, row >= 0 and bool(file.mtime_ns) and stamp == (old.size[row], old.mtime_ns[row])
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-
-        def look(item: tuple[Photo, Remote]) -> str | PhotoError:
-            photo, file = item
-            row = old.path.find(photo.path)
-            if (
-                row >= 0
-                and file.mtime_ns
-                and (file.size, file.mtime_ns) == (old.size[row], old.mtime_ns[row])
-            ):
-                return old.key[row]
-            try:
-                return key_of(file.read())
-            except PhotoError as error:
-                return error
-
-        for (photo, file), key in run_ahead(pool, look, source.objects, window=AT_ONCE):
+        ahead: Ahead = cluster.in_order if cluster else partial(run_ahead, pool, window=AT_ONCE)
+        for (photo, file), (_, key) in zip(
+            source.objects, ahead(_key, map(with_stamp, source.objects)), strict=True
+        ):
             found = Found(photo.path, photo.label, photo.split, size=file.size)
-            found.key, found.error = ("", str(key)) if isinstance(key, PhotoError) else (key, "")
+            if isinstance(key, PhotoError):
+                found.error = str(key)
+            else:
+                found.key = key or old.key[old.path.find(photo.path)]
             yield -1, found, file.mtime_ns
+
+
+def _key(item: tuple[Remote, bool]) -> str | PhotoError:
+    """Return a file's key, "" if it is known."""
+    file, is_known = item
+    try:
+        return "" if is_known else key_of(file.read())
+    except PhotoError as error:
+        return error
+
+
+def _contents(cluster: Cluster, files: Iterable[File]) -> Iterator[list[Found | None]]:
+    """Yield what is in each file, in order, read on a cluster's nodes."""
+    for _, found in cluster.in_order(_listed, files, first=1):
+        yield [Found("", error=str(found))] if isinstance(found, PhotoError) else found
+
+
+def _absolute(file: File) -> File:
+    return replace(file, address=os.path.abspath(file.address)) if isinstance(file, Local) else file
+
+
+def _listed(file: File) -> list[Found | None]:
+    result = list(inside(file))
+    for found in result:
+        if found is not None:
+            found.data = None  # stays where it is
+    return result
 
 
 def _kept_classes(rows: _Rows, top: int | None, classes: Sequence[str] | None, root: str) -> set[str] | None:

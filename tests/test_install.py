@@ -32,6 +32,7 @@ BROUGHT = {
     "onnx": ("onnx", "onnxruntime"),
     "parquet": ("pyarrow",),
     "cloud": ("fsspec", "s3fs"),
+    "ray": ("ray",),
     "app": ("fastapi", "starlette", "uvicorn", "python_multipart"),
 }
 
@@ -47,7 +48,7 @@ def requirements(path: Path) -> dict[str, Requirement]:
 
 
 def test_every_bound_stands_in_both_places() -> None:
-    optional = [*EXTRAS["tensorflow"], *EXTRAS["onnx"], *EXTRAS["parquet"], *EXTRAS["cloud"]]
+    optional = [*EXTRAS["tensorflow"], *EXTRAS["onnx"], *EXTRAS["parquet"], *EXTRAS["cloud"], *EXTRAS["ray"]]
     run_on = parsed([*PROJECT["dependencies"], *optional])
     whole = requirements(ROOT / "requirements.txt")
     assert {name: whole.get(name) for name in run_on} == run_on
@@ -66,7 +67,7 @@ def test_dependencies_are_what_the_package_imports() -> None:
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     imported.add(node.module.split(".")[0])
     others = {"jax", "torch"}  # where they are Keras's backend, they are here
-    extras = {module for extra in ("tensorflow", "onnx", "parquet", "cloud") for module in BROUGHT[extra]}
+    extras = {module for extra in EXTRAS.keys() - {"app"} for module in BROUGHT[extra]}
     imported -= {"breeds", *extras, *others, *sys.stdlib_module_names}
     homes = importlib.metadata.packages_distributions()
     names = {re.sub(r"[-_.]+", "-", homes[module][0]).lower() for module in imported}

@@ -78,12 +78,17 @@ def test_no_two_rooms_know_each_other() -> None:
 #: Modules that may open connections: what they fetch is asked for by name, and they send nothing but, to
 #: object storage, the key that is set up for it.
 NETWORK = {"breeds.web", "breeds.photos.web", "breeds.photos.cloud"}
+#: May speak with the cluster that a command names; what is sent there is what it is to compute.
+CLUSTER = {
+    "breeds.engines.cluster.connect", "breeds.engines.cluster.node", "breeds.engines.cluster.pool",
+}  # fmt: skip
 #: Looks up the address that it is to serve on, and opens none.
 LISTENS = {"breeds.app.server"}
 #: What opens connections, but for the name of this machine and a default timeout.
 REACHES = {
     "urllib", "http", "requests", "httpx", "httpcore", "ftplib", "smtplib", "telnetlib", "aiohttp",
     "websockets", "fsspec", "s3fs",
+    "ray",
 }  # fmt: skip
 
 
@@ -102,7 +107,7 @@ def test_only_named_modules_can_reach_the_network() -> None:
             reaches = isinstance(node, ast.Attribute) and node.attr in SOCKETS
             if reaches and ast.unparse(node) != "sqlite3.connect":  # that is a file
                 found.add(name)
-    assert found == NETWORK | LISTENS
+    assert found == NETWORK | LISTENS | CLUSTER
     for name in LISTENS:
         nodes = ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
         used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -111,7 +116,7 @@ def test_only_named_modules_can_reach_the_network() -> None:
 
 HEAVY = (
     "tensorflow", "keras", "openvino", "nncf", "sklearn", "scipy", "pandas", "h5py", "matplotlib", "httpcore",
-    "fastapi", "uvicorn", "pyarrow", "fsspec", "s3fs",
+    "fastapi", "uvicorn", "pyarrow", "fsspec", "s3fs", "ray",
 )  # fmt: skip
 
 

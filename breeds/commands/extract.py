@@ -9,8 +9,10 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from breeds import cli
 from breeds.errors import BreedsError
@@ -25,6 +27,7 @@ BACKBONES = (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from breeds.engines.cluster.pool import Cluster
     from breeds.extraction import Asked, Selection, Summary
 
 
@@ -77,8 +80,19 @@ def parser() -> argparse.ArgumentParser:
         "with VNNI, less than twice on others")  # fmt: skip
     add("--dtype", default="float32", choices=("float32", "float16"),
         help="what features are kept as: float16 halves the store, and rounds the fourth digit")  # fmt: skip
-    add("--engine", default="auto", choices=("auto", "openvino", "keras"),
-        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
+    add("--engine", default="auto", choices=("auto", "openvino", "keras", "ray"),
+        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU; ray is "
+        "either, on the nodes of a cluster")  # fmt: skip
+    add("--address", metavar="A", default="auto",
+        help="with --engine ray: auto for the cluster that this machine is in, its head as HOST:PORT, or "
+        "local for this machine alone")  # fmt: skip
+    add("--actors", metavar="N", type=_actors,
+        help="with --engine ray: how many processes compute, at most, or MIN-MAX, where a cluster that grows "
+        "is to add nodes for MIN (default: as many as there is room for)")  # fmt: skip
+    for what, default in (("cpus", 1), ("gpus", 0)):
+        kind = cli.positive if default else cli.natural
+        add(f"--actor-{what}", metavar="N", type=kind, default=default,
+            help=f"with --engine ray: how many {what[:-1].upper()}s each of them takes")  # fmt: skip
     add("--workers", metavar="N", type=cli.workers, default=os.cpu_count() or 2,
         help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
@@ -92,11 +106,53 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _actors(text: str) -> tuple[int | None, int]:
+    """Read how many actors, for argparse: the fewest, if that is said, and the most."""
+    least, dash, most = text.partition("-")
+    if not dash:
+        return None, cli.positive(text)
+    if cli.positive(least) > cli.positive(most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN-MAX, such as 2-64")
+    return int(least), int(most)
+
+
+def _check_cluster(arguments: argparse.Namespace) -> None:
+    """Refuse what is for a cluster without one.
+
+    Raises
+    ------
+    BreedsError
+        If there is such an option, or there is one and photos are only looked at.
+    """
+    options = ("address", "actors", "actor_cpus", "actor_gpus")
+    given = [name for name in options if getattr(arguments, name) != parser().get_default(name)]
+    if given and arguments.engine != "ray":
+        raise BreedsError(f"--{given[0].replace('_', '-')} is for a cluster; add --engine ray.")
+    if arguments.engine == "ray" and arguments.preview:
+        raise BreedsError("--preview looks at photos on this machine; leave out --engine ray.")
+
+
+@contextmanager
+def _cluster(arguments: argparse.Namespace) -> Iterator[Cluster | None]:
+    """Join the cluster that is asked for while the block runs; None if none is."""
+    if arguments.engine != "ray":
+        yield None
+        return
+    from breeds.engines.cluster.connect import connected
+    from breeds.engines.cluster.pool import Actors
+
+    least, most = arguments.actors or (None, None)
+    actors = Actors(least, most, arguments.actor_cpus, arguments.actor_gpus)
+    with connected(arguments.address, actors) as cluster:
+        yield cluster
+
+
 def main() -> int:
     """Run the extraction, or the preview, and say what was done."""
     arguments = parser().parse_args()
-    from breeds.extraction import Asked, Selection, extract
-    from breeds.photos import ORIGINAL, parse_views
+    _check_cluster(arguments)
+    from breeds.engines.cluster.features import engine_of
+    from breeds.extraction import Asked, Selection
 
     chosen = vars(arguments)
     selection = Selection(*(chosen[name] for name in ("data", "labels", "top", "classes")))
@@ -107,30 +163,42 @@ def main() -> int:
             "dtype",
         )
     }  # fmt: skip
+    if arguments.engine == "ray":
+        decided["engine"] = engine_of(arguments.actor_gpus)
     if arguments.preview:
         return show_preview(arguments, selection, Asked(**decided))
     if arguments.store:
         cli.check_no_view(arguments.store)
+    codes = extract_views(arguments, selection, decided)
+    say(f"next: {command('train')}")
+    return max(codes)
+
+
+def extract_views(
+    arguments: argparse.Namespace, selection: Selection, decided: Mapping[str, Any]
+) -> list[int]:
+    """Extract the photos as they are and their views, and say what was done; return the exit code of each."""
+    from breeds.extraction import Asked, extract
+    from breeds.photos import ORIGINAL, parse_views
+
     store = arguments.store or cli.FEATURES / f"{cli.name_of(arguments.data)}.h5"
-    codes = []
-    for view in [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]:
-        target = store if view == ORIGINAL else cli.view_store(store, view)
-        asked = Asked(view=view, **decided)
-        codes.append(
+    views = [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]
+    with _cluster(arguments) as cluster:
+        return [
             show(
                 extract(
                     selection,
-                    target,
-                    asked,
+                    store if view == ORIGINAL else cli.view_store(store, view),
+                    Asked(view=view, **decided),
                     arguments.workers,
                     arguments.trust_mtime,
                     plain=store,
                     in_one=arguments.assemble,
+                    cluster=cluster,
                 )
             )
-        )
-    say(f"next: {command('train')}")
-    return max(codes)
+            for view in views
+        ]
 
 
 def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Asked) -> int:
@@ -187,6 +255,15 @@ def show(summary: Summary) -> int:
         f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"
         f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s",
         f"recipe: {summary.recipe}",
+        *on_cluster(summary),
         f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}",
     )
     return 1 if summary.quarantined else 0
+
+
+def on_cluster(summary: Summary) -> list[str]:
+    """Say how fast a cluster was, and what each node did."""
+    if not summary.nodes:
+        return []
+    nodes = ", ".join(f"{name} {photos}" for name, photos in sorted(summary.nodes.items()))
+    return [f"cluster: {summary.rate:.1f} photos/s; photos per node: {nodes}"]

@@ -38,7 +38,7 @@ class OpenvinoEngine:
     weights
         Finds the weights; called only if the converted network is not in the cache.
     network
-        Finds the quantised network of an int8 recipe.
+        Finds the quantised network of an int8 recipe; one of another recipe if it is at hand.
     single
         All cores work on one photo at a time: the quickest first answer.
     maps
@@ -130,12 +130,15 @@ def read_network(
     BreedsError
         If it cannot be had.
     """
+    found = network()
     if recipe.precision == "int8":
-        return _read_int8(core, recipe, network)
+        return _read_int8(core, recipe, found)
+    if found is not None:
+        return core.read_model(found.xml.tobytes(), found.bin.tobytes())
     return core.read_model(fp32_network(recipe, weights))
 
 
-def _read_int8(core: Any, recipe: Recipe, network: Callable[[], Network | None]) -> Any:
+def _read_int8(core: Any, recipe: Recipe, found: Network | None) -> Any:
     """Read the quantised network that the recipe names, and no other.
 
     Raises
@@ -143,7 +146,6 @@ def _read_int8(core: Any, recipe: Recipe, network: Callable[[], Network | None])
     BreedsError
         If there is none, it is another one, or it is not made for photos of the recipe's size.
     """
-    found = network()
     if found is None or found.digest != recipe.calibration:
         raise BreedsError(
             f"The int8 network {recipe.calibration[:12]} is not in the model, as older versions of Breeds "

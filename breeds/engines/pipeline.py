@@ -9,7 +9,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 from functools import partial
 from itertools import chain, islice
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,17 @@ KeyAndPath = tuple[str, str]
 #: A photo's key and where its file is, its place in another file, or the photo itself, where it is in memory.
 KeyAndPhoto = tuple[str, str | Held | Place]
 P = TypeVar("P", bound=KeyAndPhoto)
+
+
+class Ahead(Protocol):
+    """Yields every item, in order, with what a function gives for it, somewhere else and ahead of time."""
+
+    def __call__(
+        self, function: Callable[[T], R], items: Iterable[T], /
+    ) -> Iterator[tuple[T, R | PhotoError]]:
+        """Begin."""
+        ...
+
 
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
 AHEAD, AHEAD_EACH = 32, 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
@@ -52,22 +52,35 @@ class Streamed:
     base: str = field(default="", repr=False)
     ignored: int = 0
 
-    def found(self) -> Iterator[tuple[int, Found]]:
+    def found(
+        self, read: Callable[[Iterable[File]], Iterator[Iterable[Found | None]]] | None = None
+    ) -> Iterator[tuple[int, Found]]:
         """Yield each photo of the files, in order, and the number of its file; `Found.path` is from `root`.
+
+        Parameters
+        ----------
+        read
+            Yields what `inside` gives for each file, in order.
 
         Raises
         ------
         BreedsError
             If a file cannot be read just now, or is none of its kind.
         """
-        for number, (name, file) in enumerate(self.files):
-            inside = rows.found_in(file) if _is_parquet(name) else tars.found_in(file, is_photo)
-            for photo in inside:
+        files = [file for _, file in self.files]
+        contents = read(files) if read else map(inside, files)
+        for number, ((name, _), photos) in enumerate(zip(self.files, contents, strict=True)):
+            for photo in photos:
                 if photo is None:
                     self.ignored += 1
                     continue
                 photo.path = f"{name}/{photo.path}".rstrip("/")
                 yield number, photo
+
+
+def inside(file: File) -> Iterator[Found | None]:
+    """Yield every photo of a file of many, as `breeds.photos.tars.found_in` does."""
+    return rows.found_in(file) if _is_parquet(file.name) else tars.found_in(file, is_photo)
 
 
 def streamed(data: Path | str) -> Streamed | None:

@@ -1,0 +1,1 @@
+"""Features computed on many machines: the only place where Ray is imported."""
