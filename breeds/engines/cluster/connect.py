@@ -16,6 +16,8 @@ from breeds.started import need
 
 #: How long to wait for a connection, in seconds.
 CONNECT_SECONDS = 5
+# How HTTP/2, by which Ray speaks, begins: with a frame of settings, type 4, from both sides.
+_GREETING, _ANSWER = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", b"\0\0\0\4"
 _HOST_AND_PORT = re.compile(r"\[?([0-9A-Za-z.:_-]+?)\]?:(\d{1,5})")
 # The memory that a Ray started here shares between its processes: the network, and features on their way.
 _SHARED_BYTES = 2**29
@@ -59,8 +61,8 @@ def _join(ray: Any, address: str) -> None:
         how: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _SHARED_BYTES}
     else:
         how = {}
-        if address != "auto":
-            _check_listening(address)
+        address = _found_here() if address == "auto" else address
+        _check_listening(address)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -71,7 +73,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _check_listening(address: str) -> None:
-    """Refuse an address that nobody answers at: Ray itself would try for minutes."""
+    """Refuse an address at which nothing speaks as a cluster's head does: Ray would try for minutes."""
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None:
         raise BreedsError(
@@ -79,21 +81,33 @@ def _check_listening(address: str) -> None:
             f"10.0.0.1:6379; run the command on a node of that cluster."
         )
     try:
-        socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS).close()
+        with socket.create_connection((found[1], int(found[2])), CONNECT_SECONDS) as head:
+            head.sendall(_GREETING)
+            is_head = head.recv(len(_ANSWER), socket.MSG_WAITALL)[3:] == _ANSWER[3:]
+        reason = "" if is_head else "what is there is something else"
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+    if reason:
         raise BreedsError(
             f"No Ray cluster answers at {address} ({reason}); look whether it runs (ray status), and at the "
             f"address that `ray start --head` said."
+        )
+
+
+def _found_here() -> str:
+    """Return the address of the cluster that this machine was a node of when Ray last looked."""
+    from ray._private.services import get_ray_address_from_environment
+
+    try:
+        return str(get_ray_address_from_environment("auto", None))
+    except ConnectionError:
+        raise BreedsError(
+            "This machine is no node of a running Ray cluster; start one (docs/cluster.md), name its head "
+            "with --address HOST:PORT, or use --address local for this machine alone."
         ) from None
 
 
 def _not_joined(address: str, error: Exception) -> BreedsError:
-    if address == "auto":
-        return BreedsError(
-            "This machine is no node of a running Ray cluster; start one (docs/cluster.md), name its head "
-            "with --address HOST:PORT, or use --address local for this machine alone."
-        )
     reason = " ".join(str(error).split())[:200]
     return BreedsError(
         f"The Ray cluster at {address} cannot be joined from this machine ({reason}); the command is to run "

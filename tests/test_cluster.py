@@ -1,0 +1,365 @@
+"""Extraction on a Ray cluster of two nodes here: what one machine gives, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import brought
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT, assert_refused, run_script
+from deadly import deadly, full
+from storage import Storage, stored
+from test_sources import files_of, in_shards
+
+from breeds.engines.cluster import blocks, pool
+from breeds.engines.cluster.connect import connected
+from breeds.engines.cluster.features import ClusterPipeline
+from breeds.engines.cluster.pool import Actors, Cluster
+from breeds.errors import BreedsError, PhotoError
+from breeds.extraction import Asked, Selection, Summary, extract
+from breeds.store import Store, list_shards, shard_folder
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+#: A node that is killed is noticed at once, and not after half a minute.
+QUICKLY = {
+    "health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 2000,
+    "health_check_failure_threshold": 2,
+}  # fmt: skip
+SIZE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+
+
+class Nodes:
+    """A cluster of two nodes with a core each, and object storage that its processes reach."""
+
+    def __init__(self, storage: Storage) -> None:
+        from ray.cluster_utils import Cluster as Raylets
+
+        self.storage = storage
+        self.raylets = Raylets(
+            initialize_head=True,
+            head_node_args={**SIZE, "include_dashboard": False, "_system_config": QUICKLY},
+        )
+        self.second = self.raylets.add_node(**SIZE)
+        self.address: str = self.raylets.address
+
+    def kill_second(self) -> None:
+        self.raylets.remove_node(self.second, allow_graceful=False)
+
+    def start_second(self) -> None:
+        self.second = self.raylets.add_node(**SIZE)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    before = set(psutil.Process().children(recursive=True))
+    with pytest.MonkeyPatch.context() as patch, stored() as storage:
+        for name, value in storage.env.items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        started = Nodes(storage)
+        try:
+            yield started
+        finally:
+            import ray
+
+            ray.shutdown()
+            started.raylets.shutdown()
+    left = set(psutil.Process().children(recursive=True)) - before
+    _, alive = psutil.wait_procs([one for one in left if "/ray/" in " ".join(one.cmdline())], timeout=10)
+    assert not alive
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return brought.network(tmp_path_factory.mktemp("network") / "net.onnx")
+
+
+HOW = ("--mean", "0.5", "--std", "0.5")
+
+
+def asked(network: Path, **more: Any) -> Asked:
+    return Asked(backbone=str(network), mean=(0.5,) * 3, std=(0.5,) * 3, engine="openvino", **more)
+
+
+@pytest.fixture(scope="module")
+def alone(drawn_photos: Path, network: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of the drawn photos that this machine makes without a cluster."""
+    store = tmp_path_factory.mktemp("alone") / "photos.h5"
+    extract(Selection(drawn_photos), store, asked(network))
+    return Store.open(store)
+
+
+def on_cluster(nodes: Nodes, source: Path | str, store: Path, asked: Asked) -> Summary:
+    """Extract when an actor is up on either node, so that both take part."""
+    with connected(nodes.address) as cluster:
+        while len(cluster.pids) < 2:
+            list(cluster.in_order(deadly, range(8, 12)))
+        return extract(Selection(source), store, asked, cluster=cluster)
+
+
+def assert_same(store: Path, alone: Store) -> None:
+    """The same photos in the same order, and features within the engine's tolerance."""
+    made = Store.open(store)
+    assert made.table == alone.table and made.recipe == alone.recipe
+    assert np.allclose(made.features(), alone.features(), rtol=1e-3, atol=1e-6)
+    assert not made.damage()
+
+
+def committed(store: Path) -> list[str]:
+    """The keys of all shards, one for each feature in them."""
+    import h5py
+
+    found = []
+    for shard in list_shards(shard_folder(store)):
+        with h5py.File(shard) as file:
+            found += [bytes(key).hex() for key in file["key"][:]]
+    return found
+
+
+@pytest.fixture
+def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[Cluster], None]]], None]:
+    """Let something happen to a cluster after so many photos have come."""
+
+    def plan(events: dict[int, Callable[[Cluster], None]]) -> None:
+        given = ClusterPipeline.features
+
+        def features(self: ClusterPipeline, *arguments: Any) -> Iterator[Any]:
+            for count, found in enumerate(given(self, *arguments), 1):
+                yield found
+                if count in events:
+                    events.pop(count)(self._cluster)
+
+        monkeypatch.setattr(ClusterPipeline, "features", features)
+
+    return plan
+
+
+# --- what one machine gives --------------------------------------------------------------------
+
+
+def test_a_cluster_gives_what_one_machine_gives_and_says_so(
+    nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(drawn_photos, tmp_path / "photos")
+    breed = min((tmp_path / "photos").iterdir())
+    (breed / "bad.jpg").write_bytes(b"no photo")
+    shutil.copyfile(breed / "01.jpg", breed / "twin.jpg")
+    command = ("photos", "--backbone", network, *HOW, "--engine", "ray", "--address", nodes.address)
+    done = run_script("extract_features.py", *command, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.splitlines()
+    assert "62 photos = 61 features (60 new, 1 reused) + 1 quarantined; 1 duplicates" in lines[0]
+    said = re.fullmatch(r"cluster: ([\d.]+) photos/s; photos per node: (.*)", lines[2])
+    assert said and float(said[1]) > 0, lines
+    assert sum(int(node.rpartition(" ")[2]) for node in said[2].split(", ")) == 61
+    assert len(lines) == 5 and "bad.jpg" in done.stderr
+    assert not re.search("ray|raylet|gcs", done.stderr.lower().replace(str(tmp_path).lower(), "")), (
+        done.stderr
+    )
+    made = Store.open(tmp_path / "features/photos.h5")
+    by_key = dict(zip(alone.table.key, alone.features(), strict=True))
+    assert made.features().tolist() == [by_key[key].tolist() for key in made.table.key]
+    assert sorted(set(committed(made.path))) == sorted(committed(made.path)) == sorted(by_key)
+    again = on_cluster(nodes, tmp_path / "photos", made.path, asked(network))
+    assert (again.new, again.changed, len(again.quarantined)) == (0, False, 1)
+
+
+@pytest.mark.parametrize("kind", ["photos", "tars"])
+def test_photos_in_object_storage_that_fails_in_passing(
+    kind: str, nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path
+) -> None:
+    found = files_of(drawn_photos)
+    for path, _, data in found:
+        nodes.storage.put(f"photos/{path}", data)
+    in_shards(found, tmp_path / "tars")
+    for tar in (tmp_path / "tars").iterdir():
+        nodes.storage.put(f"tars/{tar.name}", tar.read_bytes())
+    seen: set[str] = set()
+
+    def fault(method: str, path: str) -> str:
+        first, _ = path not in seen, seen.add(path)
+        return ("500", "cut", "slow")[len(seen) % 3] if first and method == "GET" and "." in path else ""
+
+    nodes.storage.fault = fault
+    try:
+        summary = on_cluster(nodes, f"s3://dogs/{kind}", tmp_path / "made.h5", asked(network))
+    finally:
+        nodes.storage.fault = lambda method, path: ""
+    made = Store.open(tmp_path / "made.h5")
+    assert summary.photos == summary.features == summary.new == sum(summary.nodes.values()) == 60
+    assert dict(zip(made.table.key, made.table.label, strict=True)) == dict(
+        zip(alone.table.key, alone.table.label, strict=True)
+    )
+    order = [list(alone.table.key).index(key) for key in made.table.key]
+    assert np.allclose(made.features(), alone.features()[order], rtol=1e-3, atol=1e-6)
+
+
+def test_storage_that_fails_for_good_ends_the_run_and_loses_nothing(
+    nodes: Nodes, drawn_photos: Path, network: Path, tmp_path: Path
+) -> None:
+    with (
+        connected(nodes.address) as cluster,
+        pytest.raises(BreedsError, match=r"^Nothing is at s3://nowhere"),
+    ):
+        extract(Selection("s3://nowhere/photos"), tmp_path / "no.h5", asked(network), cluster=cluster)
+    for path, _, data in files_of(drawn_photos):
+        nodes.storage.put(f"failing/{path}", data)
+    reads: list[str] = []
+
+    def fault(method: str, path: str) -> str:  # once for the keys, then a third of the photos
+        reads.append(path)
+        return "403" if path.endswith(".jpg") and len(reads) > 60 + 25 else ""
+
+    nodes.storage.fault = fault
+    store = tmp_path / "made.h5"
+    try:
+        with pytest.raises(BreedsError, match="is not allowed"):
+            on_cluster(nodes, "s3://dogs/failing", store, asked(network))
+    finally:
+        nodes.storage.fault = lambda method, path: ""
+    had = len(committed(store))
+    summary = on_cluster(nodes, "s3://dogs/failing", store, asked(network))
+    assert (summary.features, summary.new) == (60, 60 - had) and had < 60
+
+
+def test_int8_is_quantised_once_and_computed_on_the_nodes(
+    nodes: Nodes, drawn_photos: Path, network: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here.h5", tmp_path / "there.h5"
+    extract(Selection(drawn_photos), here, asked(network, precision="int8"))
+    on_cluster(nodes, drawn_photos, there, asked(network, precision="int8"))
+    assert_same(there, Store.open(here))
+
+
+# --- whatever dies -----------------------------------------------------------------------------
+
+
+def test_actors_killed_one_after_the_other(
+    nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path, after: Any
+) -> None:
+    killed = []
+
+    def kill(cluster: Cluster) -> None:
+        killed.append(cluster.pids[0])
+        os.kill(cluster.pids[0], signal.SIGKILL)
+
+    after({4: kill, 12: kill, 30: kill})
+    summary = on_cluster(nodes, drawn_photos, tmp_path / "made.h5", asked(network))
+    assert len(set(killed)) >= 2
+    assert summary.photos == summary.features + len(summary.quarantined) == sum(summary.nodes.values()) == 60
+    assert_same(tmp_path / "made.h5", alone)
+    assert sorted(committed(tmp_path / "made.h5")) == sorted(alone.table.key)
+
+
+def test_a_node_killed_and_another_that_joins(
+    nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path, after: Any
+) -> None:
+    after({6: lambda cluster: nodes.kill_second(), 20: lambda cluster: nodes.start_second()})
+    summary = on_cluster(nodes, drawn_photos, tmp_path / "made.h5", asked(network))
+    assert summary.photos == summary.features == sum(summary.nodes.values()) == 60
+    assert_same(tmp_path / "made.h5", alone)
+    assert sorted(committed(tmp_path / "made.h5")) == sorted(alone.table.key)
+
+
+DRIVER = """
+import os, signal, sys
+import extract_features
+from breeds import cli
+from breeds.commands.extract import main
+from breeds.store import shards
+shards.SHARD_ROWS = 8
+left, commit, number = 3, shards.commit, int(sys.argv.pop(1))
+
+def counted(*arguments):
+    global left
+    commit(*arguments)
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), number)
+
+shards.commit = counted
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_driver_killed_or_stopped_goes_on_where_it_was(
+    number: int, nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "made.h5"
+    command = [drawn_photos, "--backbone", network, *HOW, "--engine", "ray", "--address", nodes.address]
+    killed = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(int(number)), *map(str, command), "--store", str(store)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert killed.returncode == (-9 if number == signal.SIGKILL else 130), killed.stderr
+    assert "Traceback" not in killed.stderr
+    shards = {path: path.read_bytes() for path in list_shards(shard_folder(store))}
+    had = len(committed(store))
+    assert 24 <= had < 60
+    summary = on_cluster(nodes, drawn_photos, store, asked(network))
+    assert (summary.features, summary.new) == (60, 60 - had)
+    assert_same(store, alone)
+    assert all(path.read_bytes() == data for path, data in shards.items())
+
+
+def test_what_kills_its_process_is_given_up_and_holds_up_nothing(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "TRIES", 1)
+    monkeypatch.setattr(blocks, "TRIES_ALONE", 1)
+    with connected(nodes.address) as cluster:
+        found = list(cluster.in_order(deadly, range(30), first=4))
+        assert [number for number, _ in found] == list(range(30))
+        assert {n: one for n, one in found if n != 7} == {n: 2 * n for n in range(30) if n != 7}
+        assert isinstance(found[7][1], PhotoError) and "died" in str(found[7][1])
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(photos: Path, network: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    for address, words in (("127.0.0.1:1", "No Ray cluster answers"), ("head", "HOST:PORT")):
+        command = (photos, "--backbone", network, "--engine", "ray", "--address", address)
+        assert_refused(run_script("extract_features.py", *command, cwd=tmp_path), words)
+    assert time.monotonic() - started < 60
+    assert_refused(run_script("extract_features.py", photos, "--actors", 2, cwd=tmp_path), "--engine ray")
+
+
+def test_nodes_that_cannot_do_it_are_one_sentence(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(BreedsError, match="takes 3 CPUs; the largest have 1 CPUs"),
+        connected(nodes.address, Actors(cpus=3)),
+    ):
+        pass
+    with connected(nodes.address) as cluster:
+        with pytest.raises(BreedsError, match="No space left on device; nothing is lost"):
+            list(cluster.in_order(full, range(3)))
+        cluster.root = "/no/such/folder"
+        with pytest.raises(BreedsError, match="has no folder /no/such/folder"):
+            list(cluster.in_order(deadly, range(3)))
+        cluster.root = ""
+        monkeypatch.setattr(pool, "VERSIONS", "Breeds 0 and Pillow 0")
+        with pytest.raises(BreedsError, match="install the same on all nodes"):
+            list(cluster.in_order(deadly, range(3)))
+    monkeypatch.setattr(pool, "PATIENCE", 1.0)
+    with (
+        connected(nodes.address, Actors(least=1, most=2, cpus=3)) as cluster,
+        pytest.raises(BreedsError, match="has had no room for an actor, which takes 3 CPUs"),
+    ):
+        list(cluster.in_order(deadly, range(3)))
