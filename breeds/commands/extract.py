@@ -86,9 +86,9 @@ def parser() -> argparse.ArgumentParser:
     add("--address", metavar="A", default="auto",
         help="with --engine ray: auto for the cluster that this machine is in, its head as HOST:PORT, or "
         "local for this machine alone")  # fmt: skip
-    add("--actors", metavar="N", type=_actors,
-        help="with --engine ray: how many processes compute, at most, or MIN-MAX, where a cluster that grows "
-        "is to add nodes for MIN (default: as many as there is room for)")  # fmt: skip
+    add("--actors", metavar="N", type=cli.positive,
+        help="with --engine ray: how many processes compute; a cluster that grows adds nodes for them "
+        "(default: as many as there is room for)")  # fmt: skip
     for what, default in (("cpus", 1), ("gpus", 0)):
         kind = cli.positive if default else cli.natural
         add(f"--actor-{what}", metavar="N", type=kind, default=default,
@@ -104,16 +104,6 @@ def parser() -> argparse.ArgumentParser:
         help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
         "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
     return result
-
-
-def _actors(text: str) -> tuple[int | None, int]:
-    """Read how many actors, for argparse: the fewest, if that is said, and the most."""
-    least, dash, most = text.partition("-")
-    if not dash:
-        return None, cli.positive(text)
-    if cli.positive(least) > cli.positive(most):
-        raise argparse.ArgumentTypeError(f"{text!r} is not MIN-MAX, such as 2-64")
-    return int(least), int(most)
 
 
 def _check_cluster(arguments: argparse.Namespace) -> None:
@@ -141,8 +131,7 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[Cluster | None]:
     from breeds.engines.cluster.connect import connected
     from breeds.engines.cluster.pool import Actors
 
-    least, most = arguments.actors or (None, None)
-    actors = Actors(least, most, arguments.actor_cpus, arguments.actor_gpus)
+    actors = Actors(arguments.actors, arguments.actor_cpus, arguments.actor_gpus)
     with connected(arguments.address, actors) as cluster:
         yield cluster
 

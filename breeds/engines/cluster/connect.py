@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,12 +66,23 @@ def _join(ray: Any, address: str) -> None:
         address = _found_here() if address == "auto" else address
         _check_listening(address)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_signals():
             warnings.simplefilter("ignore")
             ray.init(address=address, log_to_driver=False, logging_level="CRITICAL", **how)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, AssertionError, OSError) as error:
         ray.shutdown()
         raise _not_joined(address, error) from None
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray would leave without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_listening(address: str) -> None:

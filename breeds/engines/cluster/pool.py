@@ -36,15 +36,13 @@ class Actors:
 
     Attributes
     ----------
-    least
-        Asked for in any case, so that a cluster that grows adds nodes; None is what there is room for.
     most
-        None is as many as there is room for, also on nodes that join later.
+        So many are asked for, whether there is room yet or not, so that a cluster that grows adds nodes; None is
+        as many as there is room for, also on nodes that join later.
     cpus, gpus
         What Ray keeps free for each.
     """
 
-    least: int | None = None
     most: int | None = None
     cpus: int = 1
     gpus: int = 0
@@ -278,7 +276,7 @@ class Cluster:
         return room
 
     def _refuse_too_small(self) -> None:
-        if self.actors.least is None and not self._room():
+        if self.actors.most is None and not self._room():
             nodes = self._nodes()
             most = " and ".join(
                 f"{max(n.get(what, 0) for n in nodes):.0f} {what}s" for what in ("CPU", "GPU")
@@ -286,7 +284,7 @@ class Cluster:
             raise BreedsError(
                 f"No node of the cluster has room for an actor, which takes {self.actors.needs}; the largest "
                 f"have {most}: ask for less with --actor-cpus and --actor-gpus, or wait for nodes that are "
-                f"still to come with --actors MIN-MAX."
+                f"still to come with --actors N."
             )
 
     def _recruit(self, first: int) -> None:
@@ -301,8 +299,8 @@ class Cluster:
         if now - self._looked < _LOOK_SECONDS and self._hands:
             return
         self._looked = now
-        room, most = self._room(), self.actors.most
-        wanted = max(room if most is None else min(room, most), self.actors.least or 1)
+        room = self._room()
+        wanted = room if self.actors.most is None else self.actors.most
         for _ in range(wanted - len(self._hands)):
             handle = self._kind.options(
                 num_cpus=self.actors.cpus,
