@@ -36,14 +36,14 @@ class Actors:
 
     Attributes
     ----------
-    most
-        So many are asked for, whether there is room yet or not, so that a cluster that grows adds nodes; None is
-        as many as there is room for, also on nodes that join later.
+    count
+        Asked for whether there is room yet or not, so that a cluster that grows adds nodes; None is as many
+        as there is room for, also on nodes that join later.
     cpus, gpus
         What Ray keeps free for each.
     """
 
-    most: int | None = None
+    count: int | None = None
     cpus: int = 1
     gpus: int = 0
 
@@ -276,7 +276,7 @@ class Cluster:
         return room
 
     def _refuse_too_small(self) -> None:
-        if self.actors.most is None and not self._room():
+        if self.actors.count is None and not self._room():
             nodes = self._nodes()
             most = " and ".join(
                 f"{max(n.get(what, 0) for n in nodes):.0f} {what}s" for what in ("CPU", "GPU")
@@ -300,7 +300,7 @@ class Cluster:
             return
         self._looked = now
         room = self._room()
-        wanted = room if self.actors.most is None else self.actors.most
+        wanted = room if self.actors.count is None else self.actors.count
         for _ in range(wanted - len(self._hands)):
             handle = self._kind.options(
                 num_cpus=self.actors.cpus,
