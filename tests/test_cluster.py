@@ -329,7 +329,13 @@ def test_what_kills_its_process_is_given_up_and_holds_up_nothing(
 # --- bad input ---------------------------------------------------------------------------------
 
 
-def test_a_cluster_that_is_not_there_is_one_sentence(photos: Path, network: Path, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_sentence(
+    photos: Path, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(BreedsError, match="package ray is not installed"):
+        patch.setitem(sys.modules, "ray", None)
+        with connected("local"):
+            pass
     started = time.monotonic()
     for address, words in (("127.0.0.1:1", "No Ray cluster answers"), ("head", "HOST:PORT")):
         command = (photos, "--backbone", network, "--engine", "ray", "--address", address)

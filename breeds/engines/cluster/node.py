@@ -130,6 +130,8 @@ class Actor:
         """Return the features of photos; the engine stays open for the setup of this number."""
         started = time.perf_counter()
         if self._pipeline is None or self._number != number:
+            if self._pipeline is not None:
+                self._pipeline.__exit__(None, None, None)
             self._pipeline, self._number = (
                 Pipeline(lambda: _open(setup, self._threads), self._decoders),
                 number,

@@ -278,9 +278,8 @@ class Cluster:
     def _refuse_too_small(self) -> None:
         if self.actors.count is None and not self._room():
             nodes = self._nodes()
-            most = " and ".join(
-                f"{max(n.get(what, 0) for n in nodes):.0f} {what}s" for what in ("CPU", "GPU")
-            )
+            cpus, gpus = (max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU"))
+            most = f"{cpus:.0f} CPUs and {gpus:.0f} GPUs"
             raise BreedsError(
                 f"No node of the cluster has room for an actor, which takes {self.actors.needs}; the largest "
                 f"have {most}: ask for less with --actor-cpus and --actor-gpus, or wait for nodes that are "
@@ -320,6 +319,8 @@ class Cluster:
         """Make a sentence of what went wrong on a node and is no defect of ours."""
         try:
             yield
+        except self._lost:
+            raise
         except self._full as error:
             raise BreedsError(
                 f"{where} has no room left for what it computes ({_reason(error)}); {_NOTHING_LOST}"
@@ -332,6 +333,8 @@ class Cluster:
                 reason = getattr(cause, "strerror", None) or "there is not enough memory"
                 raise BreedsError(f"{where} cannot go on: {reason}; {_NOTHING_LOST}") from None
             raise
+        except self._ray.exceptions.RayError as error:
+            raise BreedsError(f"The cluster fails ({_reason(error)}); {_NOTHING_LOST}") from None
 
     def _let_go(self, hand: _Hand) -> None:
         if hand in self._hands:
