@@ -206,11 +206,6 @@ def test_photos_in_object_storage_that_fails_in_passing(
 def test_storage_that_fails_for_good_ends_the_run_and_loses_nothing(
     nodes: Nodes, drawn_photos: Path, network: Path, tmp_path: Path
 ) -> None:
-    with (
-        connected(nodes.address) as cluster,
-        pytest.raises(BreedsError, match=r"^Nothing is at s3://nowhere"),
-    ):
-        extract(Selection("s3://nowhere/photos"), tmp_path / "no.h5", asked(network), cluster=cluster)
     for path, _, data in files_of(drawn_photos)[:24]:
         nodes.storage.put(f"failing/{path}", data)
     reads: list[str] = []
@@ -219,15 +214,18 @@ def test_storage_that_fails_for_good_ends_the_run_and_loses_nothing(
         reads.append(path)
         return "403" if path.endswith(".jpg") and len(reads) > 24 + 10 else ""
 
-    nodes.storage.fault = fault
     store = tmp_path / "made.h5"
-    try:
-        with pytest.raises(BreedsError, match="is not allowed"):
-            on_cluster(nodes, "s3://dogs/failing", store, asked(network))
-    finally:
-        nodes.storage.fault = lambda method, path: ""
-    had = len(committed(store))
-    summary = on_cluster(nodes, "s3://dogs/failing", store, asked(network))
+    with connected(nodes.address) as cluster:
+        with pytest.raises(BreedsError, match=r"^Nothing is at s3://nowhere"):
+            extract(Selection("s3://nowhere/photos"), store, asked(network), cluster=cluster)
+        nodes.storage.fault = fault
+        try:
+            with pytest.raises(BreedsError, match="is not allowed"):
+                extract(Selection("s3://dogs/failing"), store, asked(network), cluster=cluster)
+        finally:
+            nodes.storage.fault = lambda method, path: ""
+        had = len(committed(store))
+        summary = extract(Selection("s3://dogs/failing"), store, asked(network), cluster=cluster)
     assert (summary.features, summary.new) == (24, 24 - had) and had < 24
 
 
@@ -278,7 +276,7 @@ from breeds import cli
 from breeds.commands.extract import main
 from breeds.store import shards
 shards.SHARD_ROWS = 8
-left, commit, number = 3, shards.commit, int(sys.argv.pop(1))
+number, left, commit = int(sys.argv.pop(1)), int(sys.argv.pop(1)), shards.commit
 
 def counted(*arguments):
     global left
@@ -292,26 +290,28 @@ cli.run(main)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_driver_killed_or_stopped_goes_on_where_it_was(
-    number: int, nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path
+    nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path
 ) -> None:
-    store = tmp_path / "made.h5"
+    store, had = tmp_path / "made.h5", 0
     command = [drawn_photos, "--backbone", network, *HOW, "--engine", "ray", "--address", nodes.address]
-    killed = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(int(number)), *map(str, command), "--store", str(store)],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert killed.returncode == (-9 if number == signal.SIGKILL else 130), killed.stderr
-    assert "Traceback" not in killed.stderr
-    shards = {path: path.read_bytes() for path in list_shards(shard_folder(store))}
-    had = len(committed(store))
-    assert 24 <= had < 60
+    for number, code, commits in ((signal.SIGKILL, -9, 3), (signal.SIGINT, 130, 2)):
+        before = {path: path.read_bytes() for path in list_shards(shard_folder(store))}
+        arguments = [str(int(number)), str(commits), *map(str, command), "--store", str(store)]
+        stopped = subprocess.run(
+            [sys.executable, "-c", DRIVER, *arguments],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+        assert stopped.returncode == code, stopped.stderr
+        assert "Traceback" not in stopped.stderr and not store.exists()
+        assert all(path.read_bytes() == data for path, data in before.items())
+        assert had + 8 * commits <= len(committed(store)) < 60
+        had = len(committed(store))
     summary = on_cluster(nodes, drawn_photos, store, asked(network))
     assert (summary.features, summary.new) == (60, 60 - had)
     assert_same(store, alone)
-    assert all(path.read_bytes() == data for path, data in shards.items())
+    assert sorted(committed(store)) == sorted(alone.table.key)
 
 
 def test_what_kills_its_process_is_given_up_and_holds_up_nothing(
