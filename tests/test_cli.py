@@ -171,7 +171,7 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
 @pytest.mark.parametrize(
     ("script", "option", "module", "names"),
     [
-        ("extract_features", "--engine", "breeds.engines.choose", "ENGINES"),
+        ("extract_features", "--engine", "breeds.engines.choose", "PLACES"),
         ("extract_features", "--precision", "breeds.engines.choose", "PRECISIONS"),
         ("predict", "--engine", "breeds.engines.choose", "ENGINES"),
         ("train_head", "--head", "breeds.training", "HEADS"),

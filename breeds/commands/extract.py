@@ -84,15 +84,15 @@ def parser() -> argparse.ArgumentParser:
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU; ray is "
         "either, on the nodes of a cluster")  # fmt: skip
     add("--address", metavar="A", default="auto",
-        help="with --engine ray: auto for the cluster that this machine is in, its head as HOST:PORT, or "
+        help="of the cluster: auto for the cluster that this machine is in, its head as HOST:PORT, or "
         "local for this machine alone")  # fmt: skip
     add("--actors", metavar="N", type=cli.positive,
-        help="with --engine ray: how many processes compute; a cluster that grows adds nodes for them "
+        help="how many processes compute on a cluster; a cluster that grows adds nodes for them "
         "(default: as many as there is room for)")  # fmt: skip
     for what, default in (("cpus", 1), ("gpus", 0)):
         kind = cli.positive if default else cli.natural
         add(f"--actor-{what}", metavar="N", type=kind, default=default,
-            help=f"with --engine ray: how many {what[:-1].upper()}s each of them takes")  # fmt: skip
+            help=f"how many {what[:-1].upper()}s each process on a cluster takes")  # fmt: skip
     add("--workers", metavar="N", type=cli.workers, default=os.cpu_count() or 2,
         help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,

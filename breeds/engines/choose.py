@@ -30,6 +30,8 @@ ABILITIES = {
     ),
 }
 ENGINES = ("auto", *ABILITIES)
+#: What extraction can be asked for: an engine here, or those on the nodes of a cluster.
+PLACES = (*ENGINES, "ray")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 

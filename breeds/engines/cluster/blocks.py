@@ -15,8 +15,8 @@ from breeds.errors import PhotoError
 BLOCK_SECONDS, MOST = 2.0, 512
 #: How often a block is tried before its items are tried alone, and how often one alone.
 TRIES, TRIES_ALONE = 2, 3
-# How many blocks an actor has at once: one is computed while the next one travels.
-_DEPTH = 2
+#: How many blocks an actor has at once: one is computed while the next one travels.
+DEPTH = 2
 
 
 @dataclass(eq=False)
@@ -66,7 +66,7 @@ class Blocks:
 
     def take(self, load: Load) -> Block | None:
         """Return a block for an actor, or None if it is to have none now."""
-        if load.has_alone or load.blocks >= _DEPTH:
+        if load.has_alone or load.blocks >= DEPTH:
             return None
         if self._again:
             if self._again[0].alone and load.blocks:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
-from breeds.engines.cluster.blocks import Block, Blocks, Load
+from breeds.engines.cluster.blocks import DEPTH, Block, Blocks, Load
 from breeds.engines.cluster.node import VERSIONS, About, Actor
 from breeds.errors import BreedsError, PhotoError
 
@@ -186,8 +186,9 @@ class Cluster:
         self, method: str, more: tuple[Any, ...], blocks: Blocks, under_way: dict[Any, tuple[_Hand, Block]]
     ) -> None:
         """Give blocks to all actors that are up: those with the fewest first."""
-        for hand in sorted((hand for hand in self._hands if hand.about), key=lambda hand: hand.load.blocks):
-            while (block := blocks.take(hand.load)) is not None:
+        up = sorted((hand for hand in self._hands if hand.about), key=lambda hand: hand.load.blocks)
+        for hand in up * DEPTH:
+            if (block := blocks.take(hand.load)) is not None:
                 call = getattr(hand.handle, method)
                 under_way[call.remote([item for _, item in block.items], *more)] = hand, block
 
