@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from breeds.engines.processes import cores
 from breeds.heads.span import Span
@@ -259,6 +258,8 @@ def _judge(
 
 
 def _solver(name: str, tolerance: float, balanced: bool) -> Any:
+    from sklearn.linear_model import LogisticRegression  # takes a second: only who fits waits for it
+
     return LogisticRegression(
         solver=name,
         warm_start=True,
