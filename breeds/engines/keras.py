@@ -185,20 +185,20 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     BreedsError
         If the weights do not fit the backbone; the text names the layer.
     """
-    if weights.path is None:
-        # Always of one size, so that random weights are the same at every size; and of a small one, as
-        # calibration keeps every layer's output for all its photos: 5 GB for Xception at 299 pixels.
-        drawn = _architecture(recipe.backbone, _RANDOM_SIZE, "fp32")
-        _randomise(drawn, (_RANDOM_SIZE, _RANDOM_SIZE, 3))
-        if (recipe.size, recipe.precision) == (_RANDOM_SIZE, "fp32"):
-            return drawn
     model = _architecture(recipe.backbone, recipe.size, recipe.precision)
-    if weights.path is None:
-        model.set_weights(drawn.get_weights())
+    if weights.path is not None:
+        _load(model, weights.path)
+        check_unchanged(
+            weights, BACKBONES[recipe.backbone]
+        )  # Keras reads by name, and what has it now may be another file
         return model
-    _load(model, weights.path)
-    # Keras reads by name, and what has it now may be another file.
-    check_unchanged(weights, BACKBONES[recipe.backbone])
+    # Always of one size, so that random weights are the same at every size; and of a small one, as
+    # calibration keeps every layer's output for all its photos: 5 GB for Xception at 299 pixels.
+    is_small = (recipe.size, recipe.precision) == (_RANDOM_SIZE, "fp32")
+    drawn = model if is_small else _architecture(recipe.backbone, _RANDOM_SIZE, "fp32")
+    _randomise(drawn, (_RANDOM_SIZE, _RANDOM_SIZE, 3))
+    if drawn is not model:
+        model.set_weights(drawn.get_weights())
     return model
 
 
