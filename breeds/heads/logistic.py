@@ -262,6 +262,8 @@ def _judge(
 
 
 def _solver(name: str, tolerance: float, balanced: bool) -> Any:
+    from sklearn.linear_model import LogisticRegression  # takes a second: only who fits waits for it
+
     return LogisticRegression(
         solver=name,
         warm_start=True,
