@@ -185,8 +185,8 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     BreedsError
         If the weights do not fit the backbone; the text names the layer.
     """
+    model = _architecture(recipe.backbone, recipe.size, recipe.precision)
     if weights.path is not None:
-        model = _architecture(recipe.backbone, recipe.size, recipe.precision)
         _load(model, weights.path)
         check_unchanged(
             weights, BACKBONES[recipe.backbone]
