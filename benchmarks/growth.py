@@ -32,14 +32,16 @@ class StandIn:
             yield np.resize(np.float32(photo[0].reshape(-1)), WIDTH)
 
 
-def write_store(path: Path, photos: int) -> None:
-    """Write a store of made-up features: a cloud for each of the classes."""
+def write_store(path: Path, photos: int, in_one: bool = True) -> None:
+    """Write a store of made-up features in half precision: a cloud for each of the classes."""
     from breeds.recipe import Recipe
     from breeds.store import FeatureIndex, Table, assemble
+    from breeds.store.columns import PACKED, Keys, Names, Texts
 
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH)).astype(np.float32) * 0.15
-    classes = rng.integers(0, CLASSES, photos)
+    classes = np.sort(rng.integers(0, CLASSES, photos))
+    keys = Keys(np.frombuffer(rng.bytes(32 * photos), dtype=PACKED))
     written = 0
 
     class Made(FeatureIndex):
@@ -49,11 +51,18 @@ def write_store(path: Path, photos: int) -> None:
             written += len(keys) if len(keys) > 1 else 0
             return rng.standard_normal((len(keys), WIDTH), dtype=np.float32) + centres[here]
 
-    keys = (rng.bytes(32).hex() for _ in range(photos))
-    labels = [f"breed {number:03d}" for number in classes]
-    paths = (f"{label}/photo {i:013d}" for i, label in enumerate(labels))
-    table = Table("made up", "", keys, paths, labels, [""] * photos, [1000] * photos, [10**18] * photos)
-    assemble(path, table, Made(Recipe("xception", "random", "a" * 64, 299, "stretch")), "made up")
+    recipe = Recipe("xception", "random", "a" * 64, 299, "stretch", dtype="float16")
+    table = Table(
+        "made up",
+        "",
+        keys,
+        Texts.of(f"breed {number:03d}/photo {i:013d}" for i, number in enumerate(classes)),
+        Names(tuple(f"breed {number:03d}" for number in range(CLASSES)), classes.astype(np.int32)),
+        Names(("",), np.zeros(photos, dtype=np.int32)),
+        np.full(photos, 1000),
+        np.full(photos, 10**18),
+    )
+    assemble(path, table, Made(recipe), "made up")
 
 
 def timed(work: Callable[[], object]) -> None:
@@ -90,14 +99,83 @@ def run_rows(path: str) -> None:
     timed(lambda: store.features_of(keys))
 
 
-def run_train(path: str) -> None:
-    """Train a head without a search, as `train_head.py --C 0.001` does."""
+def run_verify(path: str) -> None:
+    """Compare everything with its checksum."""
+    from breeds.store import verify
+
+    timed(lambda: [print(problem) for problem in verify(Path(path))])
+
+
+def run_split(path: str) -> None:
+    """Leave the features of a store in shards."""
+    from breeds.extraction import move_into_shards
+    from breeds.store import FeatureIndex, Store, refer, shard_folder
+
+    store = Store.open(Path(path))
+    index, target = FeatureIndex(store.recipe), Path(path).with_name("split.h5")
+    shard_folder(target).mkdir(exist_ok=True)
+
+    def split() -> None:
+        move_into_shards(store, store.table, index, shard_folder(target))
+        refer(target, store.table, index, "made up")
+
+    timed(split)
+
+
+def run_add(path: str) -> None:
+    """Add a thousand features to a store that leaves them in shards, as extraction does once it has them."""
+    from breeds.store import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
+
+    target = Path(path).with_name("split.h5")
+    rng = np.random.default_rng(2)
+
+    def add() -> None:
+        store = Store.open(target)
+        index = FeatureIndex(store.recipe)
+        store.count_in(index)
+        old, keys = store.table, [rng.bytes(32).hex() for _ in range(ASKED)]
+        writer = ShardWriter(shard_folder(target), store.recipe, index)
+        for key in keys:
+            writer.add(key, "new", rng.standard_normal(WIDTH, dtype=np.float32), "made up")
+        writer.commit("made up")
+        more = {"key": keys, "path": keys, "label": ["breed 000"] * ASKED, "split": [""] * ASKED}
+        columns = {name: [*getattr(old, name), *values] for name, values in more.items()}
+        numbers = (np.append(column, np.zeros(ASKED, dtype=np.int64)) for column in (old.size, old.mtime_ns))
+        refer(target, Table(old.root, "", **columns, size=next(numbers), mtime_ns=next(numbers)), index, "")
+
+    timed(add)
+
+
+def run_one_more(photos: str) -> None:
+    """Put one more photo into a predict cache that holds so many."""
+    from breeds.prediction.cache import FeatureCache
+    from breeds.recipe import Recipe
+
+    recipe = Recipe("xception", "random", "a" * 64, 299, "stretch")
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        with FeatureCache(Path(folder), 10**10) as cache:
+            for _ in range(int(photos)):
+                cache.add(recipe, rng.bytes(32).hex(), rng.standard_normal(WIDTH, dtype=np.float32))
+
+        def one_more() -> None:
+            key = rng.bytes(32).hex()
+            with FeatureCache(Path(folder), 10**10) as cache:
+                assert not cache.get(recipe, [key])
+                cache.add(recipe, key, rng.standard_normal(WIDTH, dtype=np.float32))
+
+        timed(one_more)
+
+
+def run_train(path: str, memory: str) -> None:
+    """Train a head without a search, as `train_head.py --C 0.001 --memory` does."""
     from breeds.heads.model import save_model
     from breeds.store import Store
     from breeds.training import train
 
     store = Store.open(Path(path))
-    timed(lambda: save_model(train(store, C=1e-3), Path(path).with_suffix(".safetensors")))
+    model = Path(path).with_suffix(".safetensors")
+    timed(lambda: save_model(train(store, C=1e-3, memory=int(float(memory) * 1e9)), model))
 
 
 def run_evaluate(path: str) -> None:
@@ -110,13 +188,18 @@ def run_evaluate(path: str) -> None:
     timed(lambda: evaluate(store, model))
 
 
+#: What is measured, on what: a folder of photos, a store, or nothing but their number.
 STEPS = {
-    "extract, all new": run_extract,
-    "extract, none new": run_extract,
-    "open": run_open,
-    f"{ASKED:,} rows by key": run_rows,
-    "train, C given": run_train,
-    "evaluate": run_evaluate,
+    "extract, all new": (run_extract, "photos"),
+    "extract, none new": (run_extract, "photos"),
+    "open": (run_open, "store"),
+    f"{ASKED:,} rows by key": (run_rows, "store"),
+    "verify": (run_verify, "store"),
+    "into shards": (run_split, "store"),
+    f"add {ASKED:,} to shards": (run_add, "store"),
+    "train, C given": (run_train, "store"),
+    "evaluate": (run_evaluate, "store"),
+    "one more to the predict cache": (run_one_more, "number"),
 }
 
 
@@ -125,20 +208,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="photos")
     parser.add_argument("--files", type=int, default=100_000, help="at most so many small files are written")
-    parser.add_argument("--train", type=int, default=100_000, help="at most so many photos are trained on")
+    parser.add_argument("--memory", default="4", metavar="GB", help="what training may take")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="measure only steps with these words")
     arguments = parser.parse_args()
-    found: dict[str, list[dict[str, float] | None]] = {name: [] for name in STEPS}
+    steps = {
+        name: step
+        for name, step in STEPS.items()
+        if not arguments.only or any(word in name for word in arguments.only)
+    }
+    found: dict[str, list[dict[str, float] | None]] = {name: [] for name in steps}
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            photos, store = Path(folder, "photos"), Path(folder, "store.h5")
-            if size <= arguments.files:
-                write_photos(photos, size)
-            write_store(store, size)
-            for name, step in STEPS.items():
-                most = arguments.files if step is run_extract else size
-                most = arguments.train if step in (run_train, run_evaluate) else most
-                place = photos if step is run_extract else store
-                found[name].append(child(__file__, step.__name__, str(place)) if size <= most else None)
+            places = {"photos": str(Path(folder, "photos")), "store": str(Path(folder, "store.h5"))}
+            places["number"] = str(size)
+            if size <= arguments.files and any(kind == "photos" for _, kind in steps.values()):
+                write_photos(Path(places["photos"]), size)
+            write_store(Path(places["store"]), size)
+            for name, (step, kind) in steps.items():
+                more = [arguments.memory] if step is run_train else []
+                there = kind == "store" or size <= arguments.files
+                found[name].append(child(__file__, step.__name__, places[kind], *more) if there else None)
+                print(size, name, found[name][-1], file=sys.stderr, flush=True)
     rows = []
     for name, each in found.items():
         there = [(size, one) for size, one in zip(arguments.sizes, each, strict=True) if one]

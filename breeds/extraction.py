@@ -415,12 +415,12 @@ def _index(recipe: Recipe, old: Store | None, store: Path, table: Table, in_one:
     if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
         index.add_shards(folder, {source.path for source in index.places(Keys.of([]))[0]})
     if old is not None and sound and not in_one and old.shards is None:
-        _move_into_shards(old, table, index, folder)
+        move_into_shards(old, table, index, folder)
     return index
 
 
-def _move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path) -> None:
-    """Put features that only a store has into shards."""
+def move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path) -> None:
+    """Put features that only the store `old` has, and `table` wants, into shards, which `index` learns of."""
     writer = ShardWriter(folder, index.recipe, index)
     wanted = np.flatnonzero(index.lacks(old.table.key) & np.isin(old.table.key.packed, table.key.packed))
     for start in range(0, len(wanted), SHARD_ROWS):

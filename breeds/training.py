@@ -330,11 +330,16 @@ def _in_batches(
         solution, temperature, unknown = batched.fit(*arguments), 1.0, None
     else:
         solution, temperature = batched.fit_with_temperature(*arguments, np.tile(chosen.folds == 0, number))
-        unknown = batched.fit_detector(photos, chosen.folds, len(chosen.classes), keep)
+        unknown = batched.fit_detector(photos, chosen.folds, solution.weights.shape, keep)
     how = {**found.how, "in_batches": True, "steps": solution.steps}
     fitted = Fitted(*standard, [(solution.weights, solution.bias)], temperature, how)
-    logits = batched.logits_of(photos, np.arange(n), standard, solution)
-    return _Done(fitted, unknown, _scores(chosen.targets, softmax(logits / temperature)))
+    right, loss = 0.0, 0.0
+    for rows, part in photos:
+        logits = solution.logits(standard.of(part)).astype(np.float64)
+        scores = _scores(chosen.targets[rows], softmax(logits / temperature))
+        right += scores["train_accuracy"] * len(rows) / n
+        loss += scores["train_log_loss"] * len(rows) / n
+    return _Done(fitted, unknown, {"train_accuracy": right, "train_log_loss": loss})
 
 
 def _batches(parts: list[tuple[Store, Rows]], wanted: Rows) -> Iterator[Batch]:

@@ -9,12 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forked
 import hypothesis
 import numpy as np
 import pytest
@@ -56,10 +59,17 @@ memory = pytest.mark.xdist_group("memory")
 def run_script(
     script: str, *arguments: object, cwd: Path, **options: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of the four scripts (or ``-m module``) as a user would, in the folder `cwd`."""
-    target = script.split() if script.startswith("-m ") else [str(ROOT / script)]
-    command = [sys.executable, *target, *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}  # type: ignore[dict-item]
+    """Run one of the four scripts (or ``-m module``) as a user would, in the folder `cwd`.
+
+    Python is started for it only where its environment says something to Python or to a library; else it
+    is forked from a process that has loaded the libraries.
+    """
+    target = [*(script.split() if script.startswith("-m ") else [str(ROOT / script)]), *map(str, arguments)]
+    own: dict[str, str] = options.pop("env", {})  # type: ignore[assignment]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **own}
+    if own.keys() <= forked.HARMLESS and options.keys() <= {"input"} and forked.ADDRESS in os.environ:
+        return forked.run(target, cwd, env, options.get("input"), 600)  # type: ignore[arg-type]
+    command = [sys.executable, *target]
     return subprocess.run(
         command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False, **options
     )
@@ -86,6 +96,16 @@ def extract_photos(
     asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
     found = Selection(data, **which)  # type: ignore[arg-type]
     return extract(found, store, asked, workers, trust_mtime, in_one=in_one)  # type: ignore[arg-type]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have one process that all who share the tests fork commands from."""
+    if forked.ADDRESS not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="breeds-tests-"))
+        stack = ExitStack()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(forked.serving(folder))
+        config.add_cleanup(stack.close)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, assert_refused, run_script, starts_tensorflow
 
+from breeds.heads.model import load_model
+
 SCRIPTS = ("extract_features.py", "train_head.py", "evaluate.py", "predict.py")
 
 
@@ -158,8 +160,11 @@ def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_pat
 @starts_tensorflow
 def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Path) -> None:
     make_store({"a": 40, "b": 40, "c": 40}, width=64, spread=1.0)
-    result = run_script("train_head.py", "--head", "dense", "--val", "0.1", cwd=tmp_path)
+    seed = 5_000_000_000  # more than Keras takes
+    options = ("--head", "dense", "--val", "0.1", "--seed", seed)
+    result = run_script("train_head.py", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    assert load_model(tmp_path / "models/made.safetensors").record["seed"] == seed
     evaluation = run_script("evaluate.py", cwd=tmp_path, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert evaluation.returncode == 0, evaluation.stderr
     assert "tensorflow" not in evaluation.stderr

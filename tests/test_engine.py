@@ -147,7 +147,7 @@ assert np.array_equal(together, apart)
 """
 
 
-@pytest.mark.slow
+@starts_tensorflow
 @pytest.mark.parametrize(
     "lesser",
     [

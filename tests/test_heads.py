@@ -19,7 +19,7 @@ import safetensors.numpy
 import scipy.optimize
 import scipy.special
 import sklearn.metrics
-from conftest import MakeStore, assert_refused, run_script, starts_tensorflow, tensorflow
+from conftest import MakeStore, assert_refused, run_script, tensorflow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
@@ -815,16 +815,6 @@ def test_the_dense_head_refuses_what_belongs_to_the_other(
     refused = run_script("train_head.py", "--store", store, "--head", "dense", *options, cwd=tmp_path)
     assert_refused(refused, str(options[0]).strip("-"), "dense")
     assert not (tmp_path / "models").exists()
-
-
-@starts_tensorflow
-def test_the_dense_head_takes_any_seed(make_store: MakeStore, tmp_path: Path) -> None:
-    store = make_store(TWO, width=4)
-    done = run_script(
-        "train_head.py", "--store", store, "--head", "dense", "--seed", 5_000_000_000, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert load_model(tmp_path / "models/made.safetensors").record["seed"] == 5_000_000_000
 
 
 @pytest.mark.slow

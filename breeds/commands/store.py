@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 from breeds import cli
@@ -78,14 +77,14 @@ def info(path: Path) -> int:
 
     store = Store.open(path)
     table = store.table
-    say(f"{path}: {len(table)} photos of {table.root}, {len(table.key.first_rows())} of them different")
+    say(f"{path}: {len(table)} photos of {table.root}, {table.key.different()} of them different")
     say(f"recipe   {store.recipe}")
     say(f"         {store.recipe.digest}")
     say(f"engine   {store.engine}, written {store.created}, "
           f"{len(list_shards(shard_folder(path)))} shards beside it")  # fmt: skip
     for sentence in Corrections.load(corrections_path(path)).effect(table).sentences():
         say(sentence)
-    for label, count in sorted(Counter(table.label).items()):
+    for label, count in table.label.counts().items():
         say(f"{count:8d} {label or '(no label)'}")
     for name, reason in table.quarantine:
         say(f"quarantined {name}: {reason}")

@@ -185,8 +185,8 @@ def build(recipe: Recipe, weights: Weights) -> Any:
     BreedsError
         If the weights do not fit the backbone; the text names the layer.
     """
+    model = _architecture(recipe.backbone, recipe.size, recipe.precision)
     if weights.path is not None:
-        model = _architecture(recipe.backbone, recipe.size, recipe.precision)
         _load(model, weights.path)
         check_unchanged(
             weights, BACKBONES[recipe.backbone]
@@ -194,12 +194,11 @@ def build(recipe: Recipe, weights: Weights) -> Any:
         return model
     # Always of one size, so that random weights are the same at every size; and of a small one, as
     # calibration keeps every layer's output for all its photos: 5 GB for Xception at 299 pixels.
-    drawn = _architecture(recipe.backbone, _RANDOM_SIZE, "fp32")
+    is_small = (recipe.size, recipe.precision) == (_RANDOM_SIZE, "fp32")
+    drawn = model if is_small else _architecture(recipe.backbone, _RANDOM_SIZE, "fp32")
     _randomise(drawn, (_RANDOM_SIZE, _RANDOM_SIZE, 3), BACKBONES[recipe.backbone].scales)
-    if (recipe.size, recipe.precision) == (_RANDOM_SIZE, "fp32"):
-        return drawn
-    model = _architecture(recipe.backbone, recipe.size, recipe.precision)
-    model.set_weights(drawn.get_weights())
+    if drawn is not model:
+        model.set_weights(drawn.get_weights())
     return model
 
 

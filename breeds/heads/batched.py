@@ -200,9 +200,15 @@ def logits_of(
     return np.concatenate([part.astype(np.float64) for part in parts])
 
 
-def fit_detector(stream: Stream, folds: NDArray[np.intp], classes: int, keep: float) -> Detector:
-    """Fit a detector, as `breeds.heads.unknown.fit_detector`, on two passes over the features."""
-    width = next(iter(stream)).features.shape[1]
+def fit_detector(stream: Stream, folds: NDArray[np.intp], shape: tuple[int, ...], keep: float) -> Detector:
+    """Fit a detector, as `breeds.heads.unknown.fit_detector`, on two passes over the features.
+
+    Parameters
+    ----------
+    shape
+        Width of a feature, and number of classes.
+    """
+    width, classes = shape
     moments = [Moments.none(classes, width) for _ in range(int(folds.max()) + 1)]
     nearest, distance = np.empty(len(folds), dtype=np.intp), np.empty(len(folds))
     with limited(cores()):

@@ -21,9 +21,6 @@ from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss
 from breeds.heads.threads import limited
 
-with alone():
-    from sklearn.linear_model import LogisticRegression
-
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
@@ -262,6 +259,9 @@ def _judge(
 
 
 def _solver(name: str, tolerance: float, balanced: bool) -> Any:
+    with alone():
+        from sklearn.linear_model import LogisticRegression  # takes a second: only who fits waits for it
+
     return LogisticRegression(
         solver=name,
         warm_start=True,

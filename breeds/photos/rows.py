@@ -145,12 +145,13 @@ class _Opened:
 
         self.file = file
         self._arrow: Any = pa
+        self._faults = (pa.ArrowException, OSError, ValueError)  # also when Python ends, and modules are gone
         try:
             self._parquet: ParquetFile = ParquetFile(
                 _Raw(file), pre_buffer=False, buffer_size=_BUFFER, memory_map=False, **_CONTENTS
             )
             self._schema: pa.Schema = self._parquet.schema_arrow
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except self._faults as error:
             raise self._damaged(error) from None
         self.groups = self._parquet.metadata.num_row_groups
         self._check()
@@ -215,7 +216,7 @@ class _Opened:
                 rows, [group], [bytes_column, *others], use_threads=False
             ):
                 yield {"rows": batch.num_rows, **{name: batch.column(name) for name in (IMAGE, *others)}}
-        except (self._arrow.ArrowException, OSError, ValueError) as error:
+        except self._faults as error:
             raise self._damaged(error) from None
 
     def photo(self, images: Any, place: int) -> bytes | str:

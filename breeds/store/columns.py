@@ -90,6 +90,22 @@ class Keys(Column):
         """Return the keys as files hold them, S64 (n,)."""
         return np.frombuffer(self.packed.tobytes().hex().encode(), dtype=f"S{2 * PACKED.itemsize}")
 
+    def different(self) -> int:
+        """Return how many different keys there are."""
+        begin = np.sort(beginnings(self.packed))  # of digests these differ where the digests do
+        return len(self) if (begin[1:] != begin[:-1]).all() else len(first_of_each(self.packed))
+
+    def rows_of(self, wanted: Keys) -> Rows:
+        """Return a row of each of these keys, -1 where it is not here."""
+        few = np.sort(beginnings(wanted.packed))
+        if not len(few) or not len(self):
+            return np.full(len(wanted), -1)
+        begin = beginnings(self.packed)
+        rows = np.flatnonzero(few[np.searchsorted(few[:-1], begin)] == begin)
+        order = rows[order_of(self.packed[rows])]
+        at = locate(self.packed[order], wanted.packed)
+        return np.where(at >= 0, order[at] if len(order) else -1, -1)
+
     def first_rows(self) -> Rows:
         """Return the first row of each different key, in the order of rows."""
         return np.sort(first_of_each(self.packed))
@@ -203,6 +219,11 @@ class Names(Column):
         used, codes = np.unique(self.codes[np.asarray(rows, dtype=np.intp)], return_inverse=True)
         return Names(tuple(self.names[code] for code in used), codes.astype(np.int32))
 
+    def counts(self) -> dict[str, int]:
+        """Return how many rows have each text, in the order of the texts."""
+        numbers = np.bincount(self.codes, minlength=len(self.names)).tolist()
+        return {name: count for name, count in zip(self.names, numbers, strict=True) if count}
+
     def given(self) -> NDArray[np.bool_]:
         """Say of every row whether its text is more than "", bool (n,)."""
         return np.array([bool(name) for name in self.names], dtype=bool)[self.codes]
@@ -223,13 +244,18 @@ class Names(Column):
         return self.names, self.codes
 
 
+def beginnings(packed: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Return the first eight bytes of packed keys as numbers that sort as the keys do."""
+    begin = np.ascontiguousarray(packed).view(np.uint8).reshape(-1, PACKED.itemsize)[:, :8]
+    return np.ascontiguousarray(begin).view(">u8").ravel().astype(np.uint64)
+
+
 def order_of(packed: NDArray[np.bytes_]) -> Rows:
     """Return the rows of packed keys as they sort, equal ones as they came.
 
     Digests differ in their first bytes, and whole numbers sort ten times as fast.
     """
-    begin = np.ascontiguousarray(packed).view(np.uint8).reshape(-1, PACKED.itemsize)[:, :8]
-    number = np.ascontiguousarray(begin).view(">u8").ravel().astype(np.uint64)
+    number = beginnings(packed)
     order = np.argsort(number, kind="stable")
     alike = np.flatnonzero(number[order[1:]] == number[order[:-1]])
     if (packed[order[alike + 1]] != packed[order[alike]]).any():

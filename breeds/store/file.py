@@ -23,7 +23,7 @@ from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
-from breeds.store.columns import Keys, Names, Rows, Texts, locate, order_of
+from breeds.store.columns import Keys, Names, Rows, Texts
 from breeds.store.corrections import Corrections, corrections_path
 from breeds.store.shards import (
     FeatureIndex,
@@ -208,16 +208,14 @@ class Store:
         BreedsError
             If the store lacks one of them.
         """
-        own = self.table.key.packed
-        order = order_of(own)
-        at = locate(own[order], Keys.of(keys).packed)
-        missing = int((at < 0).sum())
+        rows = self.table.key.rows_of(Keys.of(keys))
+        missing = int((rows < 0).sum())
         if missing:
             raise BreedsError(
                 f"{self.path} lacks {missing} of the {len(keys)} photos asked for; extract the same "
                 f"photos into every store."
             )
-        return np.asarray(order[at])
+        return rows
 
     @staticmethod
     def open_beside(paths: Sequence[Path], corrected: bool = False) -> Store:
