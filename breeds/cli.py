@@ -72,6 +72,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def _stop() -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever presses it twice is told once
     say("", "stopped; what was finished is kept, and the same command goes on from there",
         file=sys.stderr)  # fmt: skip
     leave(130)

@@ -233,7 +233,9 @@ def test_a_command_loads_scikit_learn_without_pandas_and_pyarrow() -> None:
     """They take half a second and 200 MB of address space, and are of no use there."""
     code = (
         "import sys; from breeds.started import begin; begin()\n"
-        "import breeds.heads.logistic; print(set(sys.modules) & {'pandas', 'pyarrow', 'sklearn'})\n"
+        "import numpy as np; from breeds.heads.logistic import fit\n"
+        "fit(np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1]), 1.0)\n"
+        "print(set(sys.modules) & {'pandas', 'pyarrow', 'sklearn'})\n"
         "from sklearn.decomposition import PCA; PCA(1).fit([[1.0, 2.0], [2.0, 1.0]])"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
