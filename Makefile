@@ -1,7 +1,8 @@
 # make demo   sets up, then runs the four scripts on a drawn sample (or DATA=photos/ WEIGHTS=file.h5)
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make app    sets up, then serves the newest model in the browser, on this machine (Ctrl-C ends it)
-# make test   sets up, then ruff, mypy and the whole test suite: twelve minutes on two cores
+# make test   sets up, then ruff, mypy and the test suite: a quarter of an hour on two Zen 3 cores
+# make thorough  the same on more of Keras's networks, and a Ray cluster whose nodes are killed: on a quiet machine
 # make check  ruff, mypy and the fast tests, in a minute and a half: what to run while working
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
 #             then kills extraction a hundred times at random moments
@@ -15,7 +16,7 @@ DOCS_READY := .venv/.ready-docs
 # Two processes, whatever the machine: each runs programs that use all cores.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: app demo docs dogs fuzz screenshots check test lint setup clean
+.PHONY: app demo docs dogs fuzz screenshots check test thorough lint setup clean
 demo: $(READY)
 	@.venv/bin/python -m breeds.sample.demo $(if $(DATA),--data "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
@@ -33,10 +34,13 @@ screenshots: demo
 	@.venv/bin/python docs/screenshots.py
 
 check: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not thorough"
 
 test: lint
-	$(PYTEST)
+	$(PYTEST) -m "not thorough"
+
+thorough: lint
+	$(PYTEST) -m thorough
 
 SECONDS ?= 600
 fuzz: $(READY)

@@ -30,7 +30,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked, Selection, Summary, extract
 from breeds.store import Store, list_shards, shard_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+# Nodes that die and join have to be waited for, which needs a machine that does nothing else.
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.xdist_group("cluster")]
 
 #: A node that is killed is noticed at once, and not after half a minute.
 QUICKLY = {

@@ -434,7 +434,14 @@ def test_a_cache_that_cannot_be_written_is_said_once(
 @tensorflow
 @pytest.mark.parametrize(
     "name",
-    ["inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny", "efficientnetv2b0", "mobilenetv3large"],
+    [
+        "inceptionv3",
+        pytest.param("resnet50v2", marks=pytest.mark.thorough),
+        pytest.param("efficientnetv2s", marks=pytest.mark.thorough),
+        pytest.param("convnexttiny", marks=pytest.mark.thorough),
+        "efficientnetv2b0",
+        pytest.param("mobilenetv3large", marks=pytest.mark.thorough),
+    ],
 )
 def test_other_backbones_equal_keras_with_their_own_preprocessing(
     name: str, drawn_photos, tmp_path, monkeypatch
