@@ -210,6 +210,14 @@ def parser(about: str | None, name: str | None = None) -> argparse.ArgumentParse
     return _Parser(prog=command(name) if name else None, description=about, formatter_class=_Help)
 
 
+def add_no_corrections(to: argparse.ArgumentParser) -> None:
+    """Add the option of all that read labels."""
+    to.add_argument(
+        "--no-corrections", action="store_true", default=False,
+        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, aside",
+    )  # fmt: skip
+
+
 class _Parser(argparse.ArgumentParser):
     """Tells mistakes on the command line, such as names of files taken for options, in one line."""
 

@@ -388,9 +388,9 @@ def test_any_bytes_end_with_a_reason_and_little_memory(tmp_path: Path) -> None:
 
 
 def test_rows_of_parquet_are_photos_or_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from breeds.photos import rows
+    from breeds.photos import limits
 
-    monkeypatch.setattr(rows, "MAX_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_BYTES", 1000)
     path = tmp_path / "dogs.parquet"
     images = [b"one", None, b"", b"x" * 2000, b"five", b"six"]
     labels = ["pug", "pug", "pug", "pug", None, "n02110958-pug"]

@@ -35,9 +35,7 @@ def parser() -> argparse.ArgumentParser:
         help="also cross-validate the head: F folds, R times, such as 5x2 (default: no)")  # fmt: skip
     add("--against", metavar="MODEL", type=Path,
         help="also compare with this model on photos that neither has seen (default: no)")  # fmt: skip
-    add("--no-corrections", action="store_true", default=False,
-        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
-        "aside")  # fmt: skip
+    cli.add_no_corrections(result)
     add("--doubts", action="store_true", default=False,
         help="also list photos whose label is doubtful, and near duplicates across classes")  # fmt: skip
     return result

@@ -115,7 +115,8 @@ def _check_cluster(arguments: argparse.Namespace) -> None:
         If there is such an option, or there is one and photos are only looked at.
     """
     options = ("address", "actors", "actor_cpus", "actor_gpus")
-    given = [name for name in options if getattr(arguments, name) != parser().get_default(name)]
+    usual = parser()
+    given = [name for name in options if getattr(arguments, name) != usual.get_default(name)]
     if given and arguments.engine != "ray":
         raise BreedsError(f"--{given[0].replace('_', '-')} is for a cluster; add --engine ray.")
     if arguments.engine == "ray" and arguments.preview:
@@ -140,7 +141,6 @@ def main() -> int:
     """Run the extraction, or the preview, and say what was done."""
     arguments = parser().parse_args()
     _check_cluster(arguments)
-    from breeds.engines.cluster.features import engine_of
     from breeds.extraction import Asked, Selection
 
     chosen = vars(arguments)
@@ -153,6 +153,8 @@ def main() -> int:
         )
     }  # fmt: skip
     if arguments.engine == "ray":
+        from breeds.engines.cluster.features import engine_of
+
         decided["engine"] = engine_of(arguments.actor_gpus)
     if arguments.preview:
         return show_preview(arguments, selection, Asked(**decided))
@@ -218,9 +220,9 @@ def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Ask
 
 def next_command(arguments: argparse.Namespace) -> str:
     """Return the command that extracts what the preview showed."""
-    given = []
+    given, usual = [], parser()
     for name, value in vars(arguments).items():
-        if name not in ("data", "preview") and value != parser().get_default(name):
+        if name not in ("data", "preview") and value != usual.get_default(name):
             text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             option = f"--{name.replace('_', '-')}"
             given += [f"{option}={text}"] if text.startswith("-") else [option, text]

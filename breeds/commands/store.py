@@ -21,16 +21,15 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text)
         one.add_argument("file", type=Path, help="a store, features/NAME.h5")
     text = "write features, and what is known of each photo, as a table in Parquet for other tools"
-    add = commands.add_parser("export", help=text, description=text).add_argument
+    writes = commands.add_parser("export", help=text, description=text)
+    add = writes.add_argument
     add("file", metavar="FILE.parquet", type=Path, help="the table to write")
     add("--store", metavar="FILE", type=Path, nargs="+",
         help="the store; several, of the same photos, are put beside each other (default: what the model was "
         "trained on, or else the newest in features/)")  # fmt: skip
     add("--model", metavar="MODEL", type=Path,
         help="add what this model says of each photo, and which part it had (default: no)")  # fmt: skip
-    add("--no-corrections", action="store_true", default=False,
-        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
-        "aside")  # fmt: skip
+    cli.add_no_corrections(writes)
     return result
 
 

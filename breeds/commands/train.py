@@ -46,9 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "half of this machine's)")  # fmt: skip
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
-    add("--no-corrections", action="store_true", default=False,
-        help="take labels as they came: leave the corrections beside the store, NAME.corrections.csv, "
-        "aside")  # fmt: skip
+    cli.add_no_corrections(result)
     add("--export", choices=("onnx", "openvino", "keras", "joblib"), nargs="+", metavar="FORMAT",
         help=f"also write the whole classifier beside the model, for other programs, as {command('export')} "
         "does: one or more of onnx, openvino, keras, joblib (default: no)")  # fmt: skip

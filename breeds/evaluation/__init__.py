@@ -143,16 +143,15 @@ def _answer(
 ) -> tuple[NDArray[np.float32] | None, Floats, Floats | None]:
     """Return features, if they are few, logits, and how far from typical, of photos in a store."""
     kept, logits, excess = [], [], []
-    few = len(rows) * sum(one.width() for one in (store, *store.also)) * 4 <= _KEPT
     for start in range(0, len(rows), _BATCH):
         features = store.features(rows[start : start + _BATCH])
         logits.append(model.logits(features))
         if model.unknown:
             excess.append(model.unknown.excess(features))
-        if few:
+        if len(rows) * features[0].nbytes <= _KEPT:
             kept.append(features)
     return (
-        np.concatenate(kept) if few else None,
+        np.concatenate(kept) if kept else None,
         np.concatenate(logits),
         np.concatenate(excess) if model.unknown else None,
     )

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from breeds.errors import BreedsError, GoneError
-from breeds.photos.limits import MAX_BYTES
+from breeds.photos.limits import size_fault
 from breeds.places import shown
 from breeds.started import missing
 
@@ -76,10 +76,8 @@ class Remote:
         BreedsError
             As `read_at` does.
         """
-        if not self.size:
-            raise GoneError("empty file (0 bytes)")
-        if self.size > MAX_BYTES:
-            raise GoneError(f"{self.size / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB")
+        if fault := size_fault(self.size):
+            raise GoneError(fault)
         try:
             return self.read_at(0, self.size)
         except _MissingError:

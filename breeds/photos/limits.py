@@ -51,6 +51,21 @@ _NUMBERS = {3: 2, 4: 4, 5: 8, 6: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 
 _POINTERS = frozenset([0x8769, 0x8825, 0xA005])  # to the directories of EXIF, GPS and interoperability
 
 
+def size_fault(size: int) -> str:
+    """Say why a photo's file of so many bytes is not read, "" if it is.
+
+    Examples
+    --------
+    >>> size_fault(0), size_fault(200 * 2**20), size_fault(1)
+    ('empty file (0 bytes)', '200 MiB is over the limit of 100 MiB', '')
+    """
+    if size < 1:
+        return "empty file (0 bytes)"
+    if size > MAX_BYTES:
+        return f"{size / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB"
+    return ""
+
+
 @dataclass(frozen=True)
 class Contents:
     """What a file holds beside its pixels.

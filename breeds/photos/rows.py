@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos.labels import SPLITS, plain_label
-from breeds.photos.limits import MAX_BYTES
+from breeds.photos.limits import size_fault
 from breeds.photos.tars import KEPT_BYTES, File, Found
 from breeds.started import need
 
@@ -226,13 +226,8 @@ class _Opened:
             value = value["bytes"]
         if not value.is_valid:
             return "no bytes are in its row"
-        size = value.as_buffer().size
-        if not 0 < size <= MAX_BYTES:
-            return (
-                f"{size / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB"
-                if size
-                else "empty file (0 bytes)"
-            )
+        if fault := size_fault(value.as_buffer().size):
+            return fault
         data: bytes = value.as_py()
         return data
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from breeds.errors import GoneError, PhotoError
 from breeds.photos.labels import label_of, plain_label
-from breeds.photos.limits import MAX_BYTES
+from breeds.photos.limits import size_fault
 
 #: How many members a tar may have, and how many may lie side by side under one key.
 MAX_MEMBERS, MAX_SAMPLE = 1_000_000, 1000
@@ -80,7 +80,8 @@ class Member:
         BreedsError
             If the tar cannot be read.
         """
-        _check_size(self.size)
+        if fault := size_fault(self.size):
+            raise GoneError(fault)
         data = self.tar.read_at(self.at, self.size)
         if len(data) != self.size:
             raise GoneError("the tar changed while it was being read; run again")
@@ -173,8 +174,7 @@ class Extension(Protocol):
 
 def _photo(header: Header, stream: _Stream, names: set[int]) -> Found:
     photo = Found(header.path, size=header.size, error=header.reason)
-    if not photo.error and not 0 < header.size <= MAX_BYTES:
-        photo.error = _size_error(header.size)
+    photo.error = photo.error or size_fault(header.size)
     if not photo.error and hash(header.path) in names:
         photo.error = "another of this name comes before it in the tar"
     names.add(hash(header.path))
@@ -460,14 +460,3 @@ def members_of(tar: File, is_photo: Extension) -> dict[str, tuple[int, int]]:
         if header.path and not header.reason and is_photo(header.path):
             found.setdefault(header.path, (header.at, header.size))
     return found
-
-
-def _check_size(size: int) -> None:
-    if not 0 < size <= MAX_BYTES:
-        raise GoneError(_size_error(size))
-
-
-def _size_error(size: int) -> str:
-    if not size:
-        return "empty file (0 bytes)"
-    return f"{size / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB"

@@ -17,7 +17,7 @@ from breeds.extraction import Asked, Selection, extract
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.heads.backbone import check_computable, found_weights
 from breeds.photos import Photo, key_of, picture
-from breeds.photos.decode import MAX_BYTES
+from breeds.photos.limits import size_fault
 from breeds.recipe import Recipe
 from breeds.review.folder import Folder
 from breeds.review.names import photo_name
@@ -204,10 +204,8 @@ def _sorted_out(
 
 
 def _undecodable(data: bytes) -> str:
-    if not data:
-        return "empty file (0 bytes)"
-    if len(data) > MAX_BYTES:
-        return f"{len(data) / 2**20:.0f} MiB is over the limit of {MAX_BYTES // 2**20} MiB"
+    if fault := size_fault(len(data)):
+        return fault
     try:
         picture(data, _LOOK)
     except PhotoError as error:

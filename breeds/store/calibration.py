@@ -8,14 +8,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from breeds.engines.convert import CALIBRATION_PHOTOS, cached_network, quantised_network
 from breeds.engines.network import Network, digest_in_name, list_networks, load_network, save_network
 from breeds.engines.weights import Weights
 from breeds.errors import BreedsError
 from breeds.recipe import Recipe
 from breeds.store import Store, Table, list_shards, shard_folder
+from breeds.store.columns import first_of_each
 
 
 def calibrated(
@@ -61,7 +60,7 @@ def calibrated(
     else:
         for other in kept:  # of a run that was stopped before its first feature: it binds nobody
             other.unlink(missing_ok=True)
-        rows = np.unique(table.key.packed, return_index=True)[1][:CALIBRATION_PHOTOS]
+        rows = first_of_each(table.key.packed)[:CALIBRATION_PHOTOS]
         sample = [(table.key[row], os.path.join(table.root, table.path[row])) for row in rows]
         network = quantised_network(recipe, weights, sample)
         save_network(network, folder)
