@@ -8,10 +8,11 @@
 #             then kills extraction a hundred times at random moments
 # make screenshots  the demo, then the README's pictures of its pages
 # make docs   sets up, then makes docs/_build/index.html of docs/; a warning or a broken link is an error
-# make setup  only sets up: .venv from requirements.txt
+# make setup  only sets up: .venv from requirements.txt, what a user needs
 PYTHON ?= python3
 READY := .venv/.ready
 APP_READY := .venv/.ready-app
+TEST_READY := .venv/.ready-test
 DOCS_READY := .venv/.ready-docs
 # Two processes, whatever the machine: each runs programs that use all cores.
 PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
@@ -30,7 +31,7 @@ docs: $(DOCS_READY)
 	@.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --builder html docs docs/_build
 	@.venv/bin/python docs/check.py docs/_build
 
-screenshots: demo
+screenshots: $(TEST_READY) demo
 	@.venv/bin/python docs/screenshots.py
 
 check: lint
@@ -43,13 +44,13 @@ thorough: lint
 	$(PYTEST) -m thorough
 
 SECONDS ?= 600
-fuzz: $(READY)
+fuzz: $(TEST_READY)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \
 		echo "There is no atheris for this Python; Hypothesis changes the files, and sees less."
 	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
 	KILLS=100 .venv/bin/python -m pytest -n 1 -k killed_at_random tests/test_faults.py
 
-lint: $(APP_READY) $(DOCS_READY)
+lint: $(APP_READY) $(DOCS_READY) $(TEST_READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -67,6 +68,10 @@ $(READY): requirements.txt
 $(APP_READY): $(READY) requirements-app.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-app.txt
 	@touch $(APP_READY)
+
+$(TEST_READY): $(READY) requirements-test.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	@touch $(TEST_READY)
 
 $(DOCS_READY): $(READY) requirements-docs.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt

@@ -48,13 +48,14 @@ def requirements(path: Path) -> dict[str, Requirement]:
 
 
 def test_every_bound_stands_in_both_places() -> None:
-    optional = [*EXTRAS["tensorflow"], *EXTRAS["onnx"], *EXTRAS["parquet"], *EXTRAS["cloud"], *EXTRAS["ray"]]
-    run_on = parsed([*PROJECT["dependencies"], *optional])
-    whole = requirements(ROOT / "requirements.txt")
-    assert {name: whole.get(name) for name in run_on} == run_on
+    at_once, for_tests = (requirements(ROOT / f"requirements{of}.txt") for of in ("", "-test"))
+    run_on = parsed([*PROJECT["dependencies"], *EXTRAS["tensorflow"], *EXTRAS["onnx"], *EXTRAS["parquet"]])
+    assert at_once == {**run_on, "pytest": at_once["pytest"]}
+    elsewhere = parsed([*EXTRAS["cloud"], *EXTRAS["ray"]])
+    assert {name: for_tests.get(name) for name in elsewhere} == elsewhere
     assert requirements(ROOT / "requirements-app.txt") == parsed(EXTRAS["app"])
     backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
-    assert parsed(backend).items() <= whole.items()
+    assert parsed(backend).items() <= for_tests.items()
 
 
 def test_dependencies_are_what_the_package_imports() -> None:
