@@ -147,10 +147,12 @@ def fit(stream: Stream, standard: Standard, C: float, start: Solution, along: Fl
     def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         inner, bias = values[classes:].reshape(-1, classes), values[:classes].astype(np.float32)
         weights = along @ inner.astype(np.float32)
+        scale = standard.scale[:, None]
+        scaled = weights / scale  # so that no feature is divided, once a pass over all of them
         total, slope, bias_slope = 0.0, np.zeros(weights.shape), np.zeros(classes)
         for rows, features in stream:
-            values_here = standard.of(features)
-            logits = values_here @ weights + bias
+            apart = features - standard.mean
+            logits = apart @ scaled + bias
             logits -= logits.max(axis=1, keepdims=True)
             at, counts = (np.arange(len(rows)), stream.targets[rows]), stream.weights[rows]
             of_truth, shares = logits[at], np.exp(logits)
@@ -159,10 +161,10 @@ def fit(stream: Stream, standard: Standard, C: float, start: Solution, along: Fl
             shares /= sums[:, None]
             shares[at] -= 1
             shares *= counts[:, None]
-            slope += values_here.T @ shares
+            slope += apart.T @ shares
             bias_slope += shares.sum(axis=0, dtype=np.float64)
         wide = weights.astype(np.float64)
-        slope = slope / photos + penalty * wide
+        slope = slope / scale / photos + penalty * wide
         found = total / photos + penalty / 2 * float((wide**2).sum())
         return found, np.concatenate([bias_slope / photos, (along.T @ slope.astype(np.float32)).ravel()])
 
