@@ -42,7 +42,10 @@ class Storage:
 
             do_HEAD = do_GET  # noqa: N815
 
-        self._proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Proxy(ThreadingHTTPServer):
+            request_queue_size = 128  # with the library's 5 a burst of requests finds nobody there
+
+        self._proxy = Proxy(("127.0.0.1", 0), Handler)
         self._proxy.daemon_threads = True
         threading.Thread(target=self._proxy.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._proxy.server_port}"

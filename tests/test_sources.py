@@ -572,13 +572,20 @@ def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storag
 
 @in_bucket
 def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_read(bucket: Storage) -> None:
-    for number in range(3):
-        bucket.put(f"changing/pug/{number}.jpg", b"%d" % number)
+    for number in range(5):
+        bucket.put(f"changing/pug/{number}.jpg", b"%d" % number * 3)
     listed = streamed("s3://dogs/changing")
     assert listed is not None
     bucket.client.delete_object(Bucket="dogs", Key="changing/pug/1.jpg")
+    bucket.put("changing/pug/2.jpg", b"2")
+    bucket.put("changing/pug/3.jpg", b"3" * 10**6)
     table, _ = identify_streamed(listed, None)
-    assert table.quarantine == [("pug/1.jpg", "no such file")]
+    reasons = ["no such file", *["changed while it was being read; run again"] * 2]
+    assert table.quarantine == [(f"pug/{i}.jpg", reason) for i, reason in enumerate(reasons, 1)]
+    listed = streamed("s3://dogs/changing")
+    assert listed is not None
+    table, _ = identify_streamed(listed, None)
+    assert len(table.key) == 4 and not table.quarantine
     bucket.asked.clear()
     again = streamed("s3://dogs/changing")
     assert again is not None

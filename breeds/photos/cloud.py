@@ -72,14 +72,25 @@ class Remote:
         Raises
         ------
         GoneError
-            If it has none or too many, or is not there any more.
+            If it has none or too many, or is not there any more, or has another size by now.
         BreedsError
             As `read_at` does.
         """
         if fault := size_fault(self.size):
             raise GoneError(fault)
+
+        def ask() -> bytes:
+            system, path = _opened(self.address)
+            # A byte more than it had when it was listed: so a longer one is noticed, however long.
+            data: bytes = system.cat_file(path, start=0, end=self.size + 1)
+            if len(data) != self.size and system.info(path)["size"] != self.size:
+                raise GoneError("changed while it was being read; run again")
+            if len(data) != self.size:
+                raise EOFError(f"{len(data)} of {self.size} bytes came")
+            return data
+
         try:
-            return self.read_at(0, self.size)
+            return _tried(self.address, ask)
         except _MissingError:
             raise GoneError("no such file") from None
 
@@ -220,7 +231,7 @@ def _tried(address: str, ask: Callable[[], T]) -> T:
     for pause in (*PAUSES, None):
         try:
             return ask()
-        except BreedsError:
+        except (BreedsError, GoneError):
             raise
         except Exception as error:  # its libraries raise nearly anything
             _refuse_for_good(address, error)
