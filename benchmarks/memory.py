@@ -1,8 +1,10 @@
-"""What a photo costs in memory beyond pixels and features under way: its name, key and place."""
+"""What a photo costs in memory: its name, key and place; and that long runs of the commands stay flat."""
 
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
 import sys
 import tempfile
 import tracemalloc
@@ -65,18 +67,16 @@ def run_store(photos: str) -> None:
     report(table=each[0], opening=each[1], index=each[2])
 
 
-def write_photos(folder: Path, photos: int) -> None:
-    """Write small photos, all different: one PNG, and a number after its end."""
-    import io
-
+def write_photos(folder: Path, photos: int, seed: int = 0) -> None:
+    """Write small photos, all different, of ten labels."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(buffer, "PNG")
+    rng = np.random.default_rng(seed)
     for number in range(photos):
         breed = folder / f"breed {number % 10:03d}"
         breed.mkdir(parents=True, exist_ok=True)
-        (breed / f"photo {number:013d}.png").write_bytes(buffer.getvalue() + str(number).encode())
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(breed / f"photo {number:013d}.png", compress_level=1)
 
 
 def run_extract(photos: str) -> None:
@@ -91,8 +91,38 @@ def run_extract(photos: str) -> None:
     report()
 
 
+def run_command(script: str, *arguments: str) -> None:
+    """Run one of the four scripts."""
+    subprocess.run([sys.executable, ROOT / script, *arguments], check=True, stdout=subprocess.DEVNULL)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    report(script_mb=peak / (1024 if sys.platform == "linux" else 2**20))
+
+
+def long_runs(few: int, many: int) -> None:
+    """Extract and predict small photos with the real network at 71 pixels, and print what the scripts held."""
+    rows: dict[str, list[str]] = {"extract_features.py": [], "predict.py": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (few, many):
+            photos, others, store = (
+                Path(folder, f"{what} {count}") for what in ("photos", "others", "store")
+            )
+            write_photos(photos, count)
+            write_photos(others, count, seed=1)
+            model = str(store.with_suffix(".safetensors"))
+            store = store.with_suffix(".h5")
+            how = ("--weights", "random", "--size", "71", "--store", str(store))
+            trained = ("--store", str(store), "--model", model, "--C", "0.001")
+            found = child(__file__, "run_command", "extract_features.py", str(photos), *how)
+            rows["extract_features.py"].append(f"{found['script_mb']:.0f} MB, {found['wall']:.0f} s")
+            child(__file__, "run_command", "train_head.py", *trained)
+            how = ("--model", model, "--out", str(Path(folder, "answers.csv")), "--no-cache")
+            found = child(__file__, "run_command", "predict.py", str(others), *how)
+            rows["predict.py"].append(f"{found['script_mb']:.0f} MB, {found['wall']:.0f} s")
+    show(["peak of", f"{few:,} photos", f"{many:,} photos"], [[name, *cells] for name, cells in rows.items()])
+
+
 def main() -> None:
-    """Measure both, each in a process of its own."""
+    """Measure all, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=200_000, help="in the made-up store; default: 200000")
     parser.add_argument("--files", type=int, default=20_000, help="small photos to extract; default: 20000")
@@ -113,7 +143,8 @@ def main() -> None:
             ["extraction, the whole process", f"{(peaks[many] - peaks[few]) * 2**20 / (many - few):.0f}"],
         ],
     )
-    print(f"peak of extraction: {peaks[few]:.0f} MB at {few} photos, {peaks[many]:.0f} MB at {many}")
+    print(f"peak of extraction: {peaks[few]:.0f} MB at {few} photos, {peaks[many]:.0f} MB at {many}\n")
+    long_runs(few, many)
 
 
 if __name__ == "__main__":
