@@ -87,7 +87,7 @@ def test_every_name_of_the_code_in_contributing_exists() -> None:
         ("breeds/engines/keras.py", "KerasEngine"),
         ("breeds/engines/choose.py", "ENGINES"),
         ("breeds/engines/__init__.py", "Engine"),
-        ("breeds/training.py", "HEADS"),
+        ("breeds/training/__init__.py", "HEADS"),
         ("tests/test_rooms.py", "HEAVY"),
     ):
         assert name in names_in(ROOT / module), f"{module} has no {name}"

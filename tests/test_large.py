@@ -284,7 +284,7 @@ def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: 
 def test_training_in_batches_finds_what_training_at_once_finds(
     make_store, counts: dict[str, int], balanced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("breeds.training._BATCH", 64)
+    monkeypatch.setattr("breeds.training.batches._BATCH", 64)
     store = Store.open(make_store(counts, width=48, spread=0.6))
     one, other = (train(store, C=0.02, balanced=balanced, memory=memory) for memory in (10**12, 1))
     assert other.record["in_batches"] and "in_batches" not in one.record
@@ -300,8 +300,8 @@ def test_training_in_batches_finds_what_training_at_once_finds(
 
 
 def test_c_chosen_on_a_sample_is_as_good_as_on_all(make_store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("breeds.training._BATCH", 256)
-    monkeypatch.setattr("breeds.training._SAMPLE", 300)
+    monkeypatch.setattr("breeds.training.batches._BATCH", 256)
+    monkeypatch.setattr("breeds.training.batches._SAMPLE", 300)
     counts = dict.fromkeys("abcd", 500)
     store = Store.open(make_store(counts, width=64, spread=0.25))
     models = [train(store, memory=memory) for memory in (10**12, 1)]
