@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -89,6 +91,16 @@ def run_open(path: str) -> None:
     from breeds.store import Store
 
     timed(lambda: Store.open(Path(path)))
+
+
+def run_info(path: str) -> None:
+    """Have the command say what a store is, from its start to its exit."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "breeds.store", "info", path], check=True, cwd=ROOT)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print()
+    report(seconds=seconds, command_mb=peak / (1024 if sys.platform == "linux" else 2**20))
 
 
 def run_rows(path: str) -> None:
@@ -195,6 +207,7 @@ STEPS = {
     "extract, all new": (run_extract, "photos"),
     "extract, none new": (run_extract, "photos"),
     "open": (run_open, "store"),
+    "info, the whole command": (run_info, "store"),
     f"{ASKED:,} rows by key": (run_rows, "store"),
     "verify": (run_verify, "store"),
     "into shards": (run_split, "store"),
@@ -203,6 +216,11 @@ STEPS = {
     "evaluate": (run_evaluate, "store"),
     "one more to the predict cache": (run_one_more, "number"),
 }
+
+
+def peak_of(one: dict[str, float]) -> float:
+    """Return the peak of memory, in MB: a command's own, where a command was run."""
+    return one.get("command_mb", one["peak_mb"])
 
 
 def main() -> None:
@@ -234,7 +252,7 @@ def main() -> None:
     rows = []
     for name, each in found.items():
         there = [(size, one) for size, one in zip(arguments.sizes, each, strict=True) if one]
-        cells = [f"{one['seconds']:.3g} s, {one['peak_mb']:.0f} MB" if one else "" for one in each]
+        cells = [f"{one['seconds']:.3g} s, {peak_of(one):.0f} MB" if one else "" for one in each]
         (few, first), (many, last) = there[-2:] if len(there) > 1 else (there * 2)
         growth = (
             math.log(last["seconds"] / first["seconds"]) / math.log(many / few) if many > few else math.nan
