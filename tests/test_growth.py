@@ -64,8 +64,8 @@ def test_planted_wrong_labels_are_found(make_store) -> None:
 @tensorflow
 def test_cross_validation_and_heads_side_by_side(make_store, monkeypatch) -> None:
     monkeypatch.setattr("breeds.heads.dense.EPOCHS", 10)
-    store = Store.open(make_store(COUNTS, width=256, spread=0.6))
-    numbers = cross_validate(store, train(store, C=0.01), folds=5, repeats=2)
+    store = Store.open(make_store(COUNTS, width=128, spread=0.8))
+    numbers = cross_validate(store, train(store, C=0.01), folds=3, repeats=2)
     assert numbers["photos"] == 120
     assert numbers["accuracy"] > 0.9
     assert numbers["log_loss"] < 0.5
