@@ -532,9 +532,9 @@ def test_a_model_on_two_backbones_predicts_from_photos_alone(photos, tmp_path, c
     assert_refused(run_script("predict.py", "new.jpg", "--explain", "why", cwd=tmp_path), "several stores")
 
 
-def test_training_on_views_and_averaging_over_them(drawn_photos, tmp_path) -> None:
+def test_training_on_views_and_averaging_over_them(photos, tmp_path) -> None:
     extraction = run_script(
-        "extract_features.py", drawn_photos, "--weights", "random", "--size", "96", "--views", "flip,crops:1",
+        "extract_features.py", photos, "--weights", "random", "--size", "96", "--views", "flip,crops:1",
         "--store", "features/p.h5", cwd=tmp_path,
     )  # fmt: skip
     assert extraction.returncode == 0, extraction.stderr
@@ -544,7 +544,7 @@ def test_training_on_views_and_averaging_over_them(drawn_photos, tmp_path) -> No
     assert training.returncode == 0, training.stderr
     assert "crop1, flip" in training.stdout
     assert run_script("evaluate.py", "--no-html", cwd=tmp_path).returncode == 0
-    photo = next(drawn_photos.rglob("*.jpg"))
+    photo = next(photos.rglob("*.jpg"))
     plain, averaged = (
         run_script("predict.py", photo, *more, cwd=tmp_path).stdout for more in ([], ["--tta", "flip"])
     )
