@@ -11,9 +11,10 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("target", ["decode", "store", "model", "csv"])
-def test_six_seconds_of_fuzzing_find_nothing(target: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tests/fuzz.py"), target, "6"]
+def test_seconds_of_fuzzing_find_nothing(target: str, seconds: int, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tests/fuzz.py"), target, str(seconds)]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False
     )

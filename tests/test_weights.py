@@ -56,7 +56,16 @@ def save_legacy(path: Path, model: object) -> None:
 
 @pytest.mark.slow
 @tensorflow
-@pytest.mark.parametrize("name", ["xception", "inceptionv3", "resnet50v2", "efficientnetv2s"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xception",
+        "inceptionv3",
+        pytest.param("resnet50v2", marks=pytest.mark.thorough),
+        pytest.param("efficientnetv2s", marks=pytest.mark.thorough),
+        "efficientnetv2b0",
+    ],
+)
 def test_both_of_keras_layouts_hold_the_same_weights(name: str, tmp_path: Path) -> None:
     from breeds.engines.keras import keras
 
