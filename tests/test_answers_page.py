@@ -457,8 +457,8 @@ def test_pictures_beside_the_page_are_shown(browser: Browser, place: Path, few_a
 def test_it_looks_right_and_hostile_names_run_nothing(browser: Browser, place: Path) -> None:
     hostile(place)
     script("hostile", "stranger.jpg", "--html=page.html")
-    check_looks(browser, Path("page.html"))
     with opened(browser, Path("page.html")) as tab:
+        check_looks(tab)
         name = next(name for name in HOSTILE_NAMES if "quoted" in name)
         tab.get_by_role("link", name=name).click()
         tab.wait_for_url("**/*quoted*")

@@ -318,8 +318,8 @@ def test_names_are_text_and_links_lead_to_the_photos(hostile: Path) -> None:
 
 
 def test_preview_in_the_browser(browser, hostile: Path) -> None:
-    check_looks(browser, hostile)
     with opened(browser, hostile) as tab:
+        check_looks(tab)
         for part in ("unreadable", "conflicts", "duplicates", "few", "odd", "small", "unlabelled"):
             assert tab.locator(f"#{part}").is_visible()
         tab.get_by_role("link", name="What was found").focus()

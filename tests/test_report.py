@@ -139,8 +139,8 @@ def test_names_are_text_and_nothing_else(page: Path) -> None:
 
 
 def test_the_report_in_the_browser(browser, page: Path) -> None:
-    check_looks(browser, page)
     with opened(browser, page) as tab:
+        check_looks(tab)
         assert tab.locator("#gallery > li:visible").count() == 0
         cell = tab.locator("#matrix button.miss").first
         count = int(cell.locator(".n").inner_text())
