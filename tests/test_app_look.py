@@ -51,9 +51,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def here(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The application on `made`, in this process, without a network; what it has worked out it keeps."""
+    with serving_here(made, tmp_path_factory.mktemp("temporary"), gated()[1]) as running:
+        yield running
+
+
 @pytest.fixture
-def here(made: Path, tmp_path: Path) -> Iterator[Served]:
-    """The application on `made`, in this process, without a network."""
+def fresh(made: Path, tmp_path: Path) -> Iterator[Served]:
+    """The same, where nothing is worked out yet."""
     with serving_here(made, tmp_path, gated()[1]) as running:
         yield running
 
@@ -267,18 +274,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_several_windows_share_one_report_until_the_model_changes(
-    here: Served, made: Path, counted: dict[str, int]
+    fresh: Served, made: Path, counted: dict[str, int]
 ) -> None:
     def get(_: int) -> str:
-        with here.client() as client:
+        with fresh.client() as client:
             return client.get("/look").text
 
     with ThreadPoolExecutor(6) as pool:
         pages = list(pool.map(get, range(6)))
     assert counted == {"answers": 1, "labels": 1}
     assert all(page.rstrip().endswith("</html>") and '<h2 id="map"' in page for page in pages)
-    assert here.site is not None
-    workshop = here.site.workshop
+    assert fresh.site is not None
+    workshop = fresh.site.workshop
     points = set(re.findall(r'data-x="[\d.]+" data-y="[\d.]+"', pages[0]))
     model, kept = workshop.model_path, made / "kept.safetensors"
     shutil.copy(model, kept)
@@ -301,13 +308,13 @@ def test_several_windows_share_one_report_until_the_model_changes(
 
 @pytest.mark.slow
 def test_corrections_count_as_soon_as_they_are_made(
-    here: Served, made: Path, tested: Tested, counted: dict[str, int]
+    fresh: Served, made: Path, tested: Tested, counted: dict[str, int]
 ) -> None:
     path = corrections_path(made / "features/made.h5")
     answer = tested.probabilities.argmax(axis=1)
     wrong = int(np.flatnonzero(answer != tested.truth)[0])
     key, called = tested.store.table.key[tested.rows[wrong]], tested.model.classes[answer[wrong]]
-    with here.client() as client:
+    with fresh.client() as client:
         before = client.get("/look").text
         assert "as corrected" not in before
         added = add(path, [Correction(key, called)])
@@ -327,7 +334,7 @@ def test_corrections_count_as_soon_as_they_are_made(
 
 
 def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
-    here: Served, monkeypatch: pytest.MonkeyPatch
+    fresh: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
     find_doubts = labels.find_doubts
@@ -337,12 +344,12 @@ def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
         return find_doubts(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(labels, "find_doubts", slow)
-    with here.client() as client, client.stream("GET", "/look") as answer:
+    with fresh.client() as client, client.stream("GET", "/look") as answer:
         pieces, text = answer.iter_text(), ""
         while '<h2 id="labels"' not in text:
             text += next(pieces)
         assert "</html>" not in text
-        with here.client() as other:
+        with fresh.client() as other:
             assert other.get("/api/health").json()["status"] == "ok"
             assert other.get("/look/photos?only=mistakes").status_code == 200
         go.set()

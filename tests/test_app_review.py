@@ -28,7 +28,7 @@ from breeds.app.workshop import Workshop
 from breeds.heads.model import load_model, save_model
 from breeds.photos import key_of
 from breeds.recipe import Recipe
-from breeds.sample import write_samples
+from breeds.sample.drawing import BREEDS, draw
 from breeds.store import Store
 from breeds.store.corrections import Correction, Corrections, add, corrections_path
 from breeds.training import train
@@ -48,9 +48,13 @@ HOSTILE = [CANARY, f"\"'>{CANARY}", "bytes \udcff{{ 7 * 7 }}", "\u202egpj", "pla
 @pytest.fixture(scope="module")
 def taught_breed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Ten drawn photos of a breed that the model does not know."""
-    folder = tmp_path_factory.mktemp("more")
-    write_samples(folder / "all", per_breed=10)
-    return sorted((folder / "all" / _breeds(folder / "all")[5]).iterdir())
+    breed = sorted(BREEDS, key=lambda breed: breed.name)[5]
+    folder = tmp_path_factory.mktemp("more") / breed.name
+    folder.mkdir()
+    paths = [folder / f"{index:02d}.jpg" for index in range(1, 11)]
+    for index, path in enumerate(paths, 1):
+        draw(breed, index, 0).save(path, "JPEG", quality=90)
+    return paths
 
 
 def _breeds(folder: Path) -> list[str]:
