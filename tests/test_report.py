@@ -179,7 +179,7 @@ def test_the_report_by_keyboard_alone(browser, page: Path) -> None:
 
 def test_120_classes_are_readable(browser, tmp_path: Path) -> None:
     names = [f"breed_number_{number}" for number in range(120)]
-    store_with_photos(tmp_path, names, 20, RECIPE, spread=0.5)
+    store_with_photos(tmp_path, names, 8, RECIPE, spread=0.5)
     save_model(
         train(Store.open(tmp_path / "features" / "made.h5"), C=1e-3), tmp_path / "models" / "made.safetensors"
     )
