@@ -48,18 +48,30 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.fixture
-def place(photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def trained(drawn_photos: Path, random_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, a stranger, and a model whose store and cache are all that answering needs."""
-    model = train(Store.open(made_up_store(photos, tmp_path / "features/photos.h5", random_recipe)), C=1.0)
-    monkeypatch.chdir(tmp_path)
-    stranger = Path("stranger.jpg")
-    stranger.write_bytes(min(photos.rglob("*.jpg")).read_bytes() + b"!")
-    with FeatureCache(Path("models")) as cache:
+    folder = tmp_path_factory.mktemp("trained")
+    for breed in sorted(drawn_photos.iterdir())[:3]:
+        (folder / "photos" / breed.name).mkdir(parents=True)
+        for photo in sorted(breed.iterdir())[:4]:
+            shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
+    store = made_up_store(folder / "photos", folder / "features/photos.h5", random_recipe)
+    save_model(train(Store.open(store), C=1.0), folder / MODEL)
+    stranger = folder / "stranger.jpg"
+    stranger.write_bytes(min(folder.rglob("photos/*/*.jpg")).read_bytes() + b"!")
+    with FeatureCache(folder / "models") as cache:
         far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
         cache.add(random_recipe, key_of(stranger.read_bytes()), far)
-    save_model(model, MODEL)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, which this process is in, to do with as a test likes."""
+    shutil.copytree(trained, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
 
 
 @dataclass

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, SHARED_WEIGHTS, assert_refused, extract_photos, needs_shared, run_script, tensorflow
+from conftest import (
+    SHARED,
+    SHARED_WEIGHTS,
+    assert_refused,
+    extract_photos,
+    needs_shared,
+    run_script,
+    tensorflow,
+)
 from PIL import Image, ImageFilter
 
 from breeds.engines.backbones import XCEPTION

@@ -184,7 +184,7 @@ def test_120_classes_are_readable(browser, tmp_path: Path) -> None:
         train(Store.open(tmp_path / "features" / "made.h5"), C=1e-3), tmp_path / "models" / "made.safetensors"
     )
     page_of(tmp_path, tmp_path / "page.html")
-    assert (tmp_path / "page.html").stat().st_size < 15e6
+    assert (tmp_path / "page.html").stat().st_size < 6e6
     with opened(browser, tmp_path / "page.html", 390, 844) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert tab.locator("#matrix tbody tr").count() == 120
