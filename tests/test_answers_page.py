@@ -378,11 +378,23 @@ def test_an_answer_costs_the_page_some_hundred_bytes(tmp_path: Path) -> None:
 # in a browser
 
 
+@pytest.fixture(scope="module")
+def answered(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a page of thirteen answers, one none of these, and of a photo without an answer."""
+    folder = tmp_path_factory.mktemp("answered")
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    (folder / "empty.jpg").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = script("photos", "stranger.jpg", "empty.jpg", "--html=page.html", "--out=out.csv")
+    assert done.returncode == 1
+    return folder
+
+
 @pytest.fixture
-def page(place: Path) -> Path:
-    """A page of thirteen answers, one of them none of these, and of a photo without an answer."""
-    Path("empty.jpg").touch()
-    assert script("photos", "stranger.jpg", "empty.jpg", "--html=page.html", "--out=out.csv").returncode == 1
+def page(answered: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That page, to look at, in the folder that this process is in."""
+    monkeypatch.chdir(answered)
     return Path("page.html")
 
 

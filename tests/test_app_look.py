@@ -36,6 +36,8 @@ from breeds.training import train
 if TYPE_CHECKING:
     from breeds.evaluation import Tested
 
+#: One process makes what these tests share, beside the other pages that a browser opens.
+pytestmark = pytest.mark.xdist_group("browser")
 RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
 NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline #?+%41", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]
 KEY = re.compile(r'href="/review/([0-9a-f]{64})"')

@@ -20,6 +20,8 @@ from breeds.recipe import Recipe
 from breeds.store import Store
 from breeds.training import train
 
+#: One process makes what these tests share, beside the other pages that a browser opens.
+pytestmark = pytest.mark.xdist_group("browser")
 RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
 NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]
 
