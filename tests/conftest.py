@@ -99,7 +99,11 @@ def extract_photos(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have one process that all who share the tests fork commands from."""
+    """Have one process that all who share the tests fork commands from.
+
+    Programs keep what Python has compiled, as they do with users: else each compiles Breeds anew.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if forked.ADDRESS not in os.environ:
         folder = Path(tempfile.mkdtemp(prefix="breeds-tests-"))
         stack = ExitStack()

@@ -48,18 +48,30 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.fixture
-def place(photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def trained(drawn_photos: Path, random_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, a stranger, and a model whose store and cache are all that answering needs."""
-    model = train(Store.open(made_up_store(photos, tmp_path / "features/photos.h5", random_recipe)), C=1.0)
-    monkeypatch.chdir(tmp_path)
-    stranger = Path("stranger.jpg")
-    stranger.write_bytes(min(photos.rglob("*.jpg")).read_bytes() + b"!")
-    with FeatureCache(Path("models")) as cache:
+    folder = tmp_path_factory.mktemp("trained")
+    for breed in sorted(drawn_photos.iterdir())[:3]:
+        (folder / "photos" / breed.name).mkdir(parents=True)
+        for photo in sorted(breed.iterdir())[:4]:
+            shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
+    store = made_up_store(folder / "photos", folder / "features/photos.h5", random_recipe)
+    save_model(train(Store.open(store), C=1.0), folder / MODEL)
+    stranger = folder / "stranger.jpg"
+    stranger.write_bytes(min(folder.rglob("photos/*/*.jpg")).read_bytes() + b"!")
+    with FeatureCache(folder / "models") as cache:
         far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
         cache.add(random_recipe, key_of(stranger.read_bytes()), far)
-    save_model(model, MODEL)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, which this process is in, to do with as a test likes."""
+    shutil.copytree(trained, tmp_path / "place")
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
 
 
 @dataclass
@@ -366,11 +378,23 @@ def test_an_answer_costs_the_page_some_hundred_bytes(tmp_path: Path) -> None:
 # in a browser
 
 
+@pytest.fixture(scope="module")
+def answered(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a page of thirteen answers, one none of these, and of a photo without an answer."""
+    folder = tmp_path_factory.mktemp("answered")
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    (folder / "empty.jpg").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = script("photos", "stranger.jpg", "empty.jpg", "--html=page.html", "--out=out.csv")
+    assert done.returncode == 1
+    return folder
+
+
 @pytest.fixture
-def page(place: Path) -> Path:
-    """A page of thirteen answers, one of them none of these, and of a photo without an answer."""
-    Path("empty.jpg").touch()
-    assert script("photos", "stranger.jpg", "empty.jpg", "--html=page.html", "--out=out.csv").returncode == 1
+def page(answered: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That page, to look at, in the folder that this process is in."""
+    monkeypatch.chdir(answered)
     return Path("page.html")
 
 
@@ -457,8 +481,8 @@ def test_pictures_beside_the_page_are_shown(browser: Browser, place: Path, few_a
 def test_it_looks_right_and_hostile_names_run_nothing(browser: Browser, place: Path) -> None:
     hostile(place)
     script("hostile", "stranger.jpg", "--html=page.html")
-    check_looks(browser, Path("page.html"))
     with opened(browser, Path("page.html")) as tab:
+        check_looks(tab)
         name = next(name for name in HOSTILE_NAMES if "quoted" in name)
         tab.get_by_role("link", name=name).click()
         tab.wait_for_url("**/*quoted*")

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from conftest import extract_photos
-from pages import CANARY, WIDTHS, store_with_photos
+from pages import CANARY, check_looks, store_with_photos
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from served import MODEL, STORE, Served, files, jpeg, serving, serving_here
@@ -29,7 +28,7 @@ from breeds.app.workshop import Workshop
 from breeds.heads.model import load_model, save_model
 from breeds.photos import key_of
 from breeds.recipe import Recipe
-from breeds.sample import write_samples
+from breeds.sample.drawing import BREEDS, draw
 from breeds.store import Store
 from breeds.store.corrections import Correction, Corrections, add, corrections_path
 from breeds.training import train
@@ -49,9 +48,13 @@ HOSTILE = [CANARY, f"\"'>{CANARY}", "bytes \udcff{{ 7 * 7 }}", "\u202egpj", "pla
 @pytest.fixture(scope="module")
 def taught_breed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Ten drawn photos of a breed that the model does not know."""
-    folder = tmp_path_factory.mktemp("more")
-    write_samples(folder / "all", per_breed=10)
-    return sorted((folder / "all" / _breeds(folder / "all")[5]).iterdir())
+    breed = sorted(BREEDS, key=lambda breed: breed.name)[5]
+    folder = tmp_path_factory.mktemp("more") / breed.name
+    folder.mkdir()
+    paths = [folder / f"{index:02d}.jpg" for index in range(1, 11)]
+    for index, path in enumerate(paths, 1):
+        draw(breed, index, 0).save(path, "JPEG", quality=90)
+    return paths
 
 
 def _breeds(folder: Path) -> list[str]:
@@ -629,16 +632,11 @@ def test_it_looks_right_and_hostile_names_are_text(hostile: Served, browser: Bro
         for path in ("/review", "/review/next"):
             get(client, path)
         key = fields(get(client), "choices")["key"]
-    for size in WIDTHS:
-        for scheme in ("light", "dark"):
-            for path in ("/review?trained=1", "/review/next", f"/review/{key}", "/teach"):
-                with opened(browser, hostile, path, size, scheme) as tab:
-                    assert tab.evaluate("document.documentElement.scrollWidth") <= size[0], path
-                    assert tab.locator("img:not([alt])").count() == 0
-                    assert tab.title() != "canary"
-                    if (size[0] < 500) == (scheme == "light"):  # axe takes a second a page
-                        rules = Axe().run(tab).response["violations"]
-                        assert [(rule["id"], rule["nodes"][0]["html"]) for rule in rules] == []
+    with opened(browser, hostile) as tab:
+        for path in ("/review?trained=1", "/review/next", f"/review/{key}", "/teach"):
+            tab.goto(hostile.url + path)
+            check_looks(tab)
+            assert tab.title() != "canary"
 
 
 def test_hostile_names_can_be_kept_or_say_why_not(hostile: Served) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import brought
 import numpy as np
 import onnx
 import onnxruntime
@@ -185,13 +186,16 @@ def test_keras_gives_what_predict_says(photos: Path, tmp_path: Path, monkeypatch
 # Heads and stores of other kinds.
 
 
-def test_a_dense_head_on_two_stores_that_refuses_nothing(made: Path, app_place: Path, tmp_path: Path) -> None:
+def test_a_dense_head_on_two_stores_that_refuses_nothing(app_place: Path, tmp_path: Path) -> None:
     """Both networks are in one file, and there is no score."""
-    path, model = app_place / "features/photos.h5", load_model(made / "models/photos.safetensors")
-    rng = np.random.default_rng(0)
+    path, spec = tmp_path / "photos.h5", str(brought.network(tmp_path / "a.onnx", dims=("n", 3, 96, 96)))
+    given = {"backbone": spec, "weights": "imagenet", "mean": brought.MEAN, "std": brought.STD}
+    extract_photos(app_place / "photos", path, **given)
+    store = Store.open(path)
+    model, rng, width = train(store, C=0.01), np.random.default_rng(0), 2 * brought.WIDTH
     layers = [
         (rng.normal(0, 0.05, shape).astype(np.float32), np.ones(shape[1], np.float32))
-        for shape in ((4096, 40), (40, 5))
+        for shape in ((width, 40), (40, 5))
     ]
     mean, scale = np.tile(model.mean, 2), np.concatenate([model.scale, 2 * model.scale])
     dense = replace(
@@ -202,7 +206,6 @@ def test_a_dense_head_on_two_stores_that_refuses_nothing(made: Path, app_place: 
     done = run_script(EXPORT, "dense.safetensors", "--format", "onnx", "openvino", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "there is no unknown_score" in done.stdout
-    store = Store.open(path)
     files = [Path(store.table.root, name) for name in store.table.path]
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB").resize((96, 96), 2)) for file in files])
     (found,) = onnxruntime.InferenceSession(tmp_path / "dense.onnx").run(None, {"pixels": pixels})

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -181,13 +180,25 @@ def place(drawn_photos: Path, tmp_path: Path, app_place: Path) -> Path:
     return tmp_path / "tour"
 
 
+#: A program that has a process forked for what it is called with.
+FORKED = f"""import os, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import forked
+done = forked.run({{target}} + sys.argv[1:], os.getcwd(), dict(os.environ), "", 300)
+sys.stdout.write(done.stdout)
+sys.stderr.write(done.stderr)
+sys.exit(done.returncode)
+"""
+
+
 def test_the_tour(place: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "breeds").write_text(f"#!{sys.executable}\nfrom breeds.commands import main\nmain()\n")
-    (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
+    (programs / "main").mkdir()
+    (programs / "main/breeds").write_text("from breeds.commands import main\nmain()\n")
+    for name, target in (("breeds", f"[{str(programs / 'main/breeds')!r}]"), ("python", "[]")):
+        (programs / name).write_text(f"#!{sys.executable}\n{FORKED.format(target=target)}")
+        (programs / name).chmod(0o755)
     commands = "".join(block for language, block in TOUR if language == "sh")
     assert len(commands.splitlines()) == 9
     for shown, more in QUICK.items():
