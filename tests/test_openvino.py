@@ -181,7 +181,10 @@ def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> N
     shutil.copy(int8 / "unseen.png", tmp_path)
     env = {"BREEDS_CACHE": str(tmp_path / "cache"), "PYTHONPROFILEIMPORTTIME": "1"}
     elsewhere = run_script("predict.py", "unseen.png", cwd=tmp_path, env=env)
-    assert elsewhere.stdout == answer.stdout, elsewhere.stderr
+    here, there = ([row.split(",") for row in done.stdout.splitlines()] for done in (answer, elsewhere))
+    # Once in some five hundred starts OpenVINO's int8 has given other last digits, 4e-5 of a probability.
+    assert [[row[0], row[1], *row[3:]] for row in here] == [[row[0], row[1], *row[3:]] for row in there]
+    assert float(here[1][2]) == pytest.approx(float(there[1][2]), abs=1e-3)
     assert "openvino" in elsewhere.stderr and "tensorflow" not in elsewhere.stderr
     assert "keras" not in elsewhere.stderr.replace("engines.keras", "")
     assert not list(tmp_path.glob("cache/*int8*"))
