@@ -145,7 +145,8 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex
 @given(rows=st.lists(st.integers(0, 59), min_size=1, max_size=80))
 def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -> None:
     store, index, features = sixty
-    keys = [list(features)[row] for row in rows]
+    names = list(features)
+    keys = [names[row] for row in rows]
     expected = [features[key] for key in keys]
     assert np.array_equal(index.read(keys), expected)
     assert np.array_equal(store.features(np.array(rows)), expected)
