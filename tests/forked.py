@@ -2,12 +2,14 @@
 
 Loading these is most of what a command on few photos costs. Each still is a process of its own, with its
 arguments, folder, environment, streams and exit code, and imports Breeds itself; only what it would have
-imported of other people's is there already. Run as a program this is the process that is forked: it loads
+imported of other people's is there already, and Python's objects are not taken down one by one at its end,
+which costs more than most commands. Run as a program this is the process that is forked: it loads
 nothing before it is asked, has computed nothing, and ends when its stdin does.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -18,15 +20,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 #: Where the one process is, for all that share the tests.
 ADDRESS = "BREEDS_TESTS_FORKED"
 #: What a command may set in its environment and still be forked: other names may decide how libraries load.
-HARMLESS = {"BREEDS_CACHE", "KERAS_HOME"}
+#: Folders of Python's path are looked into for whatever is not loaded yet.
+HARMLESS = {"BREEDS_CACHE", "KERAS_HOME", "PYTHONPATH"}
 _LOADED = (
     "numpy", "h5py", "PIL.Image", "safetensors.numpy", "scipy.linalg", "scipy.optimize",
     "sklearn.linear_model", "matplotlib.figure", "jinja2", "joblib", "threadpoolctl", "tqdm", "httpcore",
@@ -35,11 +39,14 @@ _LOADED = (
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[None]:
-    """Have the process that is forked, for as long as the block lasts."""
-    address = folder / "forked"
+def serving(folder: Path, **env: str) -> Iterator[None]:
+    """Have the process that is forked, for as long as the block lasts; `env` is what it starts with too."""
+    address, before = folder / "forked", os.environ.get(ADDRESS)
     process = subprocess.Popen(
-        [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, __file__, address],
+        env={**os.environ, **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdin and process.stdout
     assert process.stdout.readline() == b"ready\n"
@@ -48,16 +55,35 @@ def serving(folder: Path) -> Iterator[None]:
         yield
     finally:
         del os.environ[ADDRESS]
+        if before is not None:
+            os.environ[ADDRESS] = before
         process.stdin.close()
         process.stdout.close()
         process.wait(60)
 
 
+class Ended(subprocess.CompletedProcess[str]):
+    """How a command ended, and the most memory it had, in kB: what was loaded for it counts."""
+
+    peak: int
+
+
 def run(
-    target: list[str], cwd: Path, env: dict[str, str], given: str | None, timeout: float
-) -> subprocess.CompletedProcess[str]:
-    """Run a script, or ``-m`` and a module, with arguments as `subprocess.run` does, and as quietly."""
+    target: list[str],
+    cwd: Path,
+    env: dict[str, str],
+    given: str | None,
+    timeout: float,
+    stdout: str = "",
+) -> Ended:
+    """Run a script, or ``-m`` and a module, with arguments as `subprocess.run` does, and as quietly.
+
+    `stdout` is a file that it writes to instead.
+    """
     ours, theirs = zip(*(os.pipe() for _ in range(2)), strict=True)
+    if stdout:
+        os.close(theirs[0])
+        theirs = (os.open(stdout, os.O_WRONLY), theirs[1])
     stdin, feed = os.pipe()
     found = ["", ""]
 
@@ -87,7 +113,10 @@ def run(
     for thread in threads:
         thread.join(timeout)
     assert answer, "the forked process is gone"
-    return subprocess.CompletedProcess(target, int(answer), *found)
+    code, peak = map(int, answer.split())
+    ended = Ended(target, code, *found)
+    ended.peak = peak
+    return ended
 
 
 def _serve(address: str) -> None:
@@ -139,20 +168,21 @@ def _attend(connection: socket.socket) -> None:
     child = os.fork()
     if not child:
         connection.close()
+        os.setsid()  # there is no terminal, whatever the tests are started from
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
             os.close(fd)
-        return _become(**asked)
+        _end(lambda: _become(**asked))
     for fd in (0, 1, 2, *fds):
         os.close(fd)
     while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
+        ended, status, used = os.wait4(child, os.WNOHANG)
         if ended:
             break
         if select.select([connection], [], [], 0.005)[0]:
             os.kill(child, signal.SIGKILL)
     with contextlib.suppress(OSError):
-        connection.sendall(b"%d" % os.waitstatus_to_exitcode(status))
+        connection.sendall(b"%d %d" % (os.waitstatus_to_exitcode(status), used.ru_maxrss))
     os._exit(0)
 
 
@@ -170,6 +200,29 @@ def _become(target: list[str], cwd: str, env: dict[str, str]) -> None:
         sys.path.insert(0, os.path.dirname(target[0]))
         sys.argv[:] = target
         runpy.run_path(target[0], run_name="__main__")
+
+
+def _end(run: Callable[[], None]) -> NoReturn:
+    """Run and end as Python does: threads, what is to be done at exit, what is still to be written."""
+    code = 0
+    try:
+        try:
+            run()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            code = 1
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except BaseException:
+        code = 120
+    os._exit(code & 0xFF)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import brought
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import sklearn.metrics
-from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script, tensorflow
+from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script
 from killed import COUNTED
 
 from breeds.errors import BreedsError
@@ -583,19 +584,19 @@ def test_a_record_that_lies_about_its_corrections_is_refused(noisy: Store, tmp_p
             load_model(tmp_path / "model.safetensors")
 
 
-@tensorflow
-def test_extraction_keeps_them_and_a_label_that_changes_is_said(
-    photos: Path, tmp_path: Path, shared_engine_everywhere: list[str]
-) -> None:
+@pytest.mark.slow
+def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "features" / "dogs.h5"
-    extract_photos(photos, store)
+    how = {"weights": "imagenet", "backbone": str(brought.network(tmp_path / "small.onnx"))}
+    how |= {"mean": [0.5] * 3, "std": [0.5] * 3}  # as it says nothing of itself
+    extract_photos(photos, store, **how)
     table = Store.open(store).table
     second = sorted(path.name for path in photos.iterdir())[1]
     add(corrections_path(store), [Correction(table.key[0], second, table.label[0])])
     before = corrections_path(store).read_bytes()
     moved = photos / table.path[0]
     moved.rename(photos / second / f"moved-{moved.name}")
-    extract_photos(photos, store)
+    extract_photos(photos, store, **how)
     assert corrections_path(store).read_bytes() == before
     again = Store.open_beside([store], corrected=True)
     assert again.corrections.effect(again.table).stale == 1

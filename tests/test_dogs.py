@@ -133,7 +133,9 @@ def test_damaged_archives_are_refused(serve, tmp_path: Path, monkeypatch: pytest
     for data in (b"", b"no archive", whole[: len(whole) // 2], whole[:200] + b"!" + whole[201:]):
         archive.write_bytes(data)
         refused(url, tmp_path)
-    archive.write_bytes(gzip.compress(bytes(dogs.MOST_UNPACKED + 10**6)))  # ends a tar at once, and goes on
+    archive.write_bytes(
+        gzip.compress(bytes(dogs.MOST_UNPACKED + 10**6), 1)
+    )  # ends a tar at once, and goes on
     refused(url, tmp_path)
     with tarfile.open(archive, "w:gz") as tar:
         add(tar, "huge", bytes(10**7))
@@ -153,8 +155,8 @@ def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
 
     def dressed(tar: tarfile.TarFile) -> None:
         for wnid, breed in zip(BREEDS, sorted(drawn_photos.iterdir()), strict=True):
-            for i, photo in enumerate(sorted(breed.iterdir())):
-                part = "train" if i < 5 else "val"
+            for i, photo in enumerate(sorted(breed.iterdir())[:3]):
+                part = "train" if i < 2 else "val"
                 add(tar, f"imagewoof2-160/{part}/{wnid}/{wnid}_{i}.JPEG", photo.read_bytes())
 
     for script in ("extract_features.py", "train_head.py", "evaluate.py", "predict.py"):

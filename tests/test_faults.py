@@ -17,6 +17,7 @@ from contextlib import nullcontext as nothing
 from contextlib import suppress
 from pathlib import Path
 
+import brought
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, extract_photos, run_script
@@ -32,10 +33,12 @@ pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and
 # a signal; OPENING is a file to make before the engine is opened; WAIT_FOR one before which nothing is
 # decoded; DIE_AT kills the process before so many steps of writing.
 # Without arguments it reads runs to make, one on each line, and forks for each: that saves the start.
+# It answers with the process's number, and then with how that ended.
 SCRIPT = (
     """
 import json, os, signal, sys, time
 import numpy as np
+import numpy.ma, tqdm  # which each forked one would load else
 import breeds.extraction, breeds.store.shards, extract_features
 from breeds import cli
 
@@ -81,6 +84,7 @@ def run():
 def fork(arguments, env, out, err):
     child = os.fork()
     if child:
+        print(child, flush=True)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.environ.update(env)
     sys.argv[1:] = arguments
@@ -105,13 +109,16 @@ for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's 
 KILLS = int(os.environ.get("KILLS", "6"))
 
 
-def arguments(photos: Path, store: Path) -> list[str]:
-    return [str(photos), "--store", str(store), "--weights", "random", "--size", "96"]
+def arguments(photos: Path, store: Path, network: Path | None = None) -> list[str]:
+    how = ["--weights", "random", "--size", "96"]
+    if network is not None:
+        how = ["--backbone", str(network), "--mean", "0.5", "--std", "0.5"]
+    return [str(photos), "--store", str(store), *how]
 
 
-def start(photos: Path, store: Path, **env: object) -> subprocess.Popen[str]:
+def start(photos: Path, store: Path, network: Path | None = None, **env: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *arguments(photos, store)],
+        [sys.executable, "-c", SCRIPT, *arguments(photos, store, network)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **{name: str(value) for name, value in env.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -138,10 +145,13 @@ def start_and_hold(photos: Path, store: Path, hold: Path) -> subprocess.Popen[st
     return process
 
 
-def run(photos: Path, store: Path, **env: object) -> str:
-    code, out, err = finish(start(photos, store, **env))
-    assert code == 0, err
-    return out
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that runs in the real engine, without the start and the time of a large one.
+
+    Its photos are large, so that a run is amid them for some time.
+    """
+    return brought.network(tmp_path_factory.mktemp("network") / "small.onnx", dims=("n", 3, 800, 800))
 
 
 Finish = Callable[..., tuple[int, str, str]]
@@ -160,16 +170,23 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
         text=True,
     )
 
-    def make(photos: Path, store: Path, **env: object) -> tuple[int, str, str]:
+    def make(
+        photos: Path,
+        store: Path,
+        network: Path | None = None,
+        meanwhile: Callable[[int], None] = lambda process: None,
+        **env: object,
+    ) -> tuple[int, str, str]:
         paths = [Path(tempfile.mkdtemp(dir=folder), name) for name in ("out", "err")]
         request = {
-            "arguments": arguments(photos, store),
+            "arguments": arguments(photos, store, network),
             "env": {name: str(value) for name, value in env.items()},
             "out": str(paths[0]),
             "err": str(paths[1]),
         }
         parent.stdin.write(json.dumps(request) + "\n")
         parent.stdin.flush()
+        meanwhile(int(parent.stdout.readline()))
         code = int(parent.stdout.readline())
         return code, *(path.read_text() for path in paths)
 
@@ -255,23 +272,51 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
     assert seen == {11, 12}
 
 
-def test_killed_at_random_moments_with_the_real_engine(drawn_photos: Path, tmp_path: Path) -> None:
-    """Each store is killed until a run comes to its end, and is then what a run that was left alone makes."""
+def kill_when(process: int, happened: Callable[[], bool]) -> None:
+    """Kill a process that the forked one waits for, if it has not ended before."""
+    with suppress(ProcessLookupError):
+        while not happened():
+            os.kill(process, 0)
+            time.sleep(0.005)
+        os.kill(process, signal.SIGKILL)
+
+
+def moment(store: Path, waits: bool, seconds: float) -> Callable[[], bool]:
+    """Say whether so many seconds are over: since now, or since one more shard was committed."""
+    known, since = len(list_shards(shard_folder(store))), None if waits else time.monotonic()
+
+    def happened() -> bool:
+        nonlocal since
+        if since is None and len(list_shards(shard_folder(store))) > known:
+            since = time.monotonic()
+        return since is not None and time.monotonic() > since + seconds
+
+    return happened
+
+
+def test_killed_at_random_moments_with_the_real_engine(
+    drawn_photos: Path, tmp_path: Path, network: Path, forked: Finish
+) -> None:
+    """Each store is killed until a run comes to its end, and is then what a run that was left alone makes.
+
+    Every other kill waits for a shard, as most of a run is the start of the engine.
+    """
     like = tmp_path / "like" / "s.h5"
-    run(drawn_photos, like)  # its network is converted now
-    started = time.monotonic()
-    run(drawn_photos, tmp_path / "timed" / "s.h5")
-    longest = time.monotonic() - started
+    for store in (like, tmp_path / "timed" / "s.h5"):  # after the first the network is converted
+        started = time.monotonic()
+        code, _, err = forked(drawn_photos, store, network)
+        assert code == 0, err
+        longest = time.monotonic() - started
     rng, stores, kills, amid_photos = random.Random(0), 0, 0, 0
     while kills < KILLS:
         stores += 1
         store, before, code = tmp_path / str(stores) / "s.h5", dict[str, bytes](), -signal.SIGKILL
         while code:
-            process = start(drawn_photos, store)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(longest / 4, longest))  # before that, Python is starting
-            process.kill()
-            code, _, err = finish(process)
+            waits = kills % 2 == 1
+            due = moment(store, waits, rng.uniform(0, longest / 4 if waits else longest))
+            code, _, err = forked(
+                drawn_photos, store, network, lambda process, due=due: kill_when(process, due)
+            )
             assert code in (0, -signal.SIGKILL), err
             kills += code != 0
             assert before.items() <= committed(store).items()
@@ -281,21 +326,24 @@ def test_killed_at_random_moments_with_the_real_engine(drawn_photos: Path, tmp_p
     assert amid_photos >= KILLS / 10, "many are killed while photos are computed"
 
 
-def test_kills_before_a_shard_is_full_do_not_stop_progress(photos: Path, tmp_path: Path) -> None:
+def test_kills_before_a_shard_is_full_do_not_stop_progress(
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick
+) -> None:
     """Each run is killed long before 128 photos, and keeps what has waited for some time."""
     like, store = tmp_path / "like" / "s.h5", tmp_path / "killed" / "s.h5"
     before: dict[str, bytes] = {}
     for _ in range(4):
-        process = start(photos, store, STAND_IN=0.3, SHARD_ROWS=128, SHARD_SECONDS=0.2)
-        known = len(before)
-        wait_for(process, lambda known=known: len(committed(store)) > known)
-        process.kill()
-        assert finish(process)[0] == -signal.SIGKILL
+
+        def kill(process: int, known: int = len(before)) -> None:
+            kill_when(process, lambda: len(committed(store)) > known)
+
+        code, _, err = forked(photos, store, None, kill, STAND_IN=0.3, SHARD_ROWS=128, SHARD_SECONDS=0.2)
+        assert code == -signal.SIGKILL, err
         assert before.items() <= committed(store).items()
         assert len(committed(store)) > len(before)
         before = committed(store)
-    run(photos, like, STAND_IN=0)
-    out = run(photos, store, STAND_IN=0)
+    quick(photos, like)
+    out = quick(photos, store)
     assert "12 photos = 12 features" in out
     assert "(12 new" not in out
     assert_whole(store, like)
@@ -345,11 +393,16 @@ def test_a_stopped_run_keeps_what_it_computed(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("shards", [0, 2], ids=["opening", "computing"])
 def test_the_real_engine_can_be_stopped(
-    drawn_photos: Path, tmp_path: Path, number: signal.Signals, shards: int
+    drawn_photos: Path,
+    tmp_path: Path,
+    network: Path,
+    forked: Finish,
+    number: signal.Signals,
+    shards: int,
 ) -> None:
     store = tmp_path / "features" / "s.h5"
     opening = tmp_path / "opening"
-    process = start(drawn_photos, store, OPENING=opening)
+    process = start(drawn_photos, store, network, OPENING=opening)
     wait_for(process, opening.exists)
     wait_for(process, lambda: len(list_shards(shard_folder(store))) >= shards)
     process.send_signal(number)
@@ -357,7 +410,8 @@ def test_the_real_engine_can_be_stopped(
     assert code == 130, err
     assert "Traceback" not in err
     assert len(committed(store)) >= shards
-    assert "60 features" in run(drawn_photos, store)
+    code, out, err = forked(drawn_photos, store, network)
+    assert code == 0 and "60 features" in out, err
 
 
 class Breaks:
@@ -445,25 +499,28 @@ def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> No
     assert len(Store.open(store).table) == 12
 
 
-@pytest.mark.parametrize("limit", [0, 100, 1000, 5000, 8000, 12_000, 16_000, 20_000])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
-    photos: Path, tmp_path: Path, quick: Quick, limit: int
+    photos: Path, tmp_path: Path, quick: Quick
 ) -> None:
     """Files that cannot grow beyond a limit stand for the full disk; the store is about 20 kB."""
-    like, store = tmp_path / "like" / "s.h5", tmp_path / "full" / "s.h5"
+    like = tmp_path / "like" / "s.h5"
     quick(photos, like)
+    for limit in (0, 100, 1000, 5000, 8000, 12_000, 16_000, 20_000):
+        store = tmp_path / str(limit) / "s.h5"
 
-    def full() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        def full(limit: int = limit) -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-c", SCRIPT, *arguments(photos, store)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    result = subprocess.run(command, env=env, preexec_fn=full, capture_output=True, text=True, check=False)
-    assert result.returncode == 2, (result.returncode, result.stderr)
-    errors = [line for line in result.stderr.splitlines() if "extracting" not in line]
-    assert len(errors) == 1, errors
-    assert "File too large" in errors[0]
-    assert not store.exists()
-    quick(photos, store)
-    assert_whole(store, like)
+        command = [sys.executable, "-c", SCRIPT, *arguments(photos, store)]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+        result = subprocess.run(
+            command, env=env, preexec_fn=full, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 2, (limit, result.returncode, result.stderr)
+        errors = [line for line in result.stderr.splitlines() if "extracting" not in line]
+        assert len(errors) == 1, (limit, errors)
+        assert "File too large" in errors[0]
+        assert not store.exists()
+        quick(photos, store)
+        assert_whole(store, like)

@@ -14,6 +14,7 @@ import time
 import zlib
 from pathlib import Path
 
+import brought
 import numpy as np
 import pytest
 from conftest import ROOT, run_script
@@ -358,7 +359,9 @@ def test_hostile_photos_are_quarantined_each_with_its_reason(photos: Path, tmp_p
         data, reason = HOSTILE[name]()
         (photos / f"{number:02d}.jpg").write_bytes(data)
         wanted[f"{number:02d}.jpg"] = reason
-    result = run_script("extract_features.py", photos, "--weights", "random", "--size", 96, cwd=tmp_path)
+    network = brought.network(tmp_path / "small.onnx")
+    how = ("--backbone", network, "--mean", "0.5", "--std", "0.5")
+    result = run_script("extract_features.py", photos, *how, cwd=tmp_path)
     assert (result.returncode, "Traceback" in result.stderr) == (1, False)
     said = result.stdout + result.stderr
     for name, reason in wanted.items():

@@ -279,6 +279,7 @@ def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: 
 # training in batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("counts", [{"a": 300, "b": 200, "c": 60}, {"a": 200, "b": 100}])
 def test_training_in_batches_finds_what_training_at_once_finds(
@@ -299,6 +300,7 @@ def test_training_in_batches_finds_what_training_at_once_finds(
     assert (one.seen == other.seen).all() and (one.tested == other.tested).all()
 
 
+@pytest.mark.slow
 def test_c_chosen_on_a_sample_is_as_good_as_on_all(make_store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("breeds.training.batches._BATCH", 256)
     monkeypatch.setattr("breeds.training.batches._SAMPLE", 300)
@@ -328,6 +330,7 @@ def test_views_are_trained_on_in_batches_too(make_store) -> None:
     assert np.abs(one.probabilities(features) - other.probabilities(features)).max() < 2e-3
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_dense_head_is_refused(make_store, tmp_path: Path) -> None:
     make_store({"a": 900, "b": 900}, width=512)
     done = run_script("train_head.py", "--head", "dense", "--memory", "10MB", cwd=tmp_path)

@@ -109,7 +109,7 @@ def test_a_photo_that_is_decoded_is_let_go_at_once() -> None:
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(file, "JPEG")
-    photos = [file.getvalue() + bytes([number]) for number in range(40)]
+    photos = [file.getvalue() + bytes([number]) for number in range(20)]
     photos += [photo[: len(photo) // 2] for photo in photos]
     decode(photos[0], 96)
     gc.collect()  # what earlier tests have left

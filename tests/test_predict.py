@@ -71,19 +71,6 @@ def model(place: Path) -> Model:
     return load_model(place / "models" / "photos.safetensors")
 
 
-@pytest.fixture
-def engine(random_engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The real engine; lists its openings."""
-    opened: list[str] = []
-
-    def open_engine(*_: object, **__: object) -> object:
-        opened.append("opened")
-        return random_engine
-
-    monkeypatch.setattr("breeds.heads.backbone.open_engine", open_engine)
-    return opened
-
-
 class Means:
     """An engine for what is not about the network: the means of a photo's 2048 stripes."""
 
@@ -609,7 +596,7 @@ def test_a_model_whose_weights_are_gone_says_which_and_where(
     model.recipe = dataclasses.replace(model.recipe, weights="file:mine.h5", weights_sha256="b" * 64)
     model.weights_path = "/nowhere/mine.h5"
     with pytest.raises(BreedsError, match=r"file:mine\.h5 \(b{12}\).*/nowhere/mine\.h5.*--weights PATH"):
-        list(predict(model, unseen, None, None, engine="keras"))
+        list(predict(model, unseen, None, None, engine="openvino"))
 
 
 # outputs
@@ -788,8 +775,9 @@ def test_a_store_that_goes_away_meanwhile_is_done_without(
     assert all(answer.probabilities is not None for answer in [*first, *rest])
 
 
+@pytest.mark.slow
 def test_a_gpu_has_processes_that_decode_and_larger_chunks(
-    model: Model, engine: list[str], random_engine, unseen: list[str], monkeypatch: pytest.MonkeyPatch
+    model: Model, quick_engine: list[str], unseen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [*unseen, "nowhere.jpg", unseen[0]]
     expected = numbers(predict(model, paths, None, None))
@@ -803,7 +791,7 @@ def test_a_gpu_has_processes_that_decode_and_larger_chunks(
     monkeypatch.setattr("breeds.prediction._answers", count)
     monkeypatch.setattr("breeds.prediction._CHUNK", 2)
     monkeypatch.setattr("breeds.prediction._GPU_CHUNK", 4)
-    monkeypatch.setattr(random_engine, "outruns_threads", True)
+    monkeypatch.setattr(Means, "outruns_threads", True)
     for path, found in numbers(predict(model, iter(paths), None, None)).items():
         if isinstance(found, str):
             assert found == expected[path]

@@ -528,7 +528,7 @@ KILLED = (
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import breeds.review
+import breeds.review, scipy.optimize, sklearn.linear_model  # once, and not in each child
 from breeds.review import train_again
 from breeds.store import Store
 from breeds.store.corrections import Correction, Corrections
@@ -553,7 +553,7 @@ for line in sys.stdin:
 
 @pytest.mark.slow
 def test_killed_at_every_step_the_model_is_the_old_or_the_new(make_store: MakeStore, tmp_path: Path) -> None:
-    store = Store.open(make_store(THREE, spread=0.05))
+    store = Store.open(make_store(dict.fromkeys(THREE, 10), width=64, spread=0.6))
     path = tmp_path / "models" / "m.safetensors"
     save_model(train(store, C=0.001), path)
     old, outcomes = path.read_bytes(), set()

@@ -145,7 +145,8 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex
 @given(rows=st.lists(st.integers(0, 59), min_size=1, max_size=80))
 def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -> None:
     store, index, features = sixty
-    keys = [list(features)[row] for row in rows]
+    names = list(features)
+    keys = [names[row] for row in rows]
     expected = [features[key] for key in keys]
     assert np.array_equal(index.read(keys), expected)
     assert np.array_equal(store.features(np.array(rows)), expected)
@@ -638,13 +639,18 @@ def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, comman
     assert_refused(run_script("-m breeds.store", command, name, cwd=tmp_path), name)
 
 
+_GOOD: list[tuple[Store, np.ndarray]] = []  # the small store as it is, read once
+
+
 @pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_flipped_byte_goes_unnoticed(small_store: bytes, tmp_path_factory, data) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped.h5"
     path.write_bytes(small_store)
-    good, features = Store.open(path), Store.open(path).features()
+    if not _GOOD:
+        _GOOD.append((Store.open(path), Store.open(path).features()))
+    ((good, features),) = _GOOD
     at = data.draw(st.integers(0, len(small_store) - 1))
     changed = bytearray(small_store)
     changed[at] ^= 1 << data.draw(st.integers(0, 7))

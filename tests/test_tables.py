@@ -229,6 +229,7 @@ def test_memory_does_not_grow_with_the_rows(make_store: MakeStore, tmp_path: Pat
     assert peaks[1] - peaks[0] < 6000, peaks
 
 
+@pytest.mark.slow
 def test_a_command_loads_scikit_learn_without_pandas_and_pyarrow() -> None:
     """They take half a second and 200 MB of address space, and are of no use there."""
     code = (
@@ -275,6 +276,7 @@ def test_the_recipe_for_pandas(written: Store, capsys: pytest.CaptureFixture[str
     assert f"of {len(names['tested'])} test photos are right" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_recipe_for_polars(written: Store) -> None:
     names: dict[str, object] = {}
     exec(*RECIPES["polars"], names)

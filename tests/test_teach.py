@@ -421,7 +421,7 @@ KILLED = (
 import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:]
-import breeds.extraction
+import breeds.extraction, numpy.ma, sklearn.linear_model, tqdm  # once, and not in each child
 from breeds.review import teach
 from breeds.store import Store
 from test_teach import StandIn
