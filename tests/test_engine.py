@@ -430,7 +430,7 @@ def test_a_device_too_small_for_one_photo_is_one_sentence_and_other_errors_stay(
     [
         ("xception", "mixed_bfloat16"),
         pytest.param("xception", "mixed_float16", marks=pytest.mark.thorough),
-        ("convnexttiny", "mixed_bfloat16"),
+        pytest.param("convnexttiny", "mixed_bfloat16", marks=pytest.mark.thorough),
     ],
 )
 def test_half_precision_is_near_the_reference_and_averages_in_float32(

@@ -25,7 +25,7 @@ HEADS = ("logistic", "dense")
 #: Under so many training photos of a class, its numbers rest on too few.
 FEW = 10
 #: Training at once holds the features about so many times: as read, standardised, and in the search's folds.
-_COPIES = 4
+_COPIES = 7
 
 
 def train(
