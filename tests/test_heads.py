@@ -843,10 +843,9 @@ def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch(monkeypatch: pyt
     targets = np.repeat(np.arange(3), [60, 60, 12])
     features = (0.3 * rng.normal(size=(3, 512))[targets] + rng.normal(size=(132, 512))).astype(np.float32)
     validation = np.arange(132) % 4 == 0
-    one, again, other = (dense.fit(features, targets, validation, seed) for seed in (1, 1, 2))
+    one, again = (dense.fit(features, targets, validation, 1) for _ in range(2))
     for (weights, bias), (same_weights, same_bias) in zip(one.layers, again.layers, strict=True):
         assert np.array_equal(weights, same_weights) and np.array_equal(bias, same_bias)
-    assert not np.array_equal(one.layers[0][0], other.layers[0][0])
     assert len(one.val_log_loss) < dense.EPOCHS  # it stopped early
     assert one.best_epoch == len(one.val_log_loss) - dense.PATIENCE
     kept = sklearn.metrics.log_loss(
@@ -856,3 +855,6 @@ def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch(monkeypatch: pyt
     # The small class weighs as much as the large ones.
     answers = apply_layers(features[~validation], one.layers).argmax(axis=1)
     assert (answers[targets[~validation] == 2] == 2).mean() > 0.5
+    monkeypatch.setattr(dense, "EPOCHS", 1)
+    first, other = (dense.fit(features, targets, validation, seed).layers[0][0] for seed in (1, 2))
+    assert not np.array_equal(first, other)

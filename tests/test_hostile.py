@@ -22,7 +22,7 @@ import forked
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, MakeStore, extract_photos, starts_tensorflow
+from conftest import ROOT, MakeStore, extract_photos
 from stores import seal
 
 from breeds.engines.weightfile import write_arrays
@@ -653,7 +653,9 @@ def test_a_full_cache_is_said_to_be_full(tmp_path: Path, photos: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
         "import extract_features; from breeds import cli; cli.run(extract_features.main)"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "BREEDS_CACHE": str(tmp_path / "cache")}
+    # Python would keep what it has compiled cut off, too.
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
+           "BREEDS_CACHE": str(tmp_path / "cache")}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", code, photos, "--store", "s.h5", "--backbone", network, "--mean", "0.5",
          "--std", "0.5"],

@@ -141,7 +141,7 @@ def test_nothing_is_replaced_but_a_file_of_its_own_kind(script, arguments, words
 def test_what_is_ours_or_empty_is_replaced(place: Path, tmp_path: Path) -> None:
     for name in ("out.csv", "page.html", "other.safetensors", "r.json"):
         (place / name).touch()
-    for form in ("csv", "json", "kaggle", "kaggle", "csv"):
+    for form in ("csv", "json", "kaggle", "csv"):
         result = run_script("predict.py", "photos", "--out", "out.csv", "--format", form, cwd=place)
         assert result.returncode == 0, result.stderr
     for _ in range(2):
