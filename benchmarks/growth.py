@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,7 @@ def run_split(path: str) -> None:
 def run_add(path: str) -> None:
     """Add a thousand features to a store that leaves them in shards, as extraction does once it has them."""
     from breeds.store import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
+    from breeds.store.columns import Keys, Names, Texts
 
     target = Path(path).with_name("split.h5")
     rng = np.random.default_rng(2)
@@ -152,10 +154,18 @@ def run_add(path: str) -> None:
         for key in keys:
             writer.add(key, "new", rng.standard_normal(WIDTH, dtype=np.float32), "made up")
         writer.commit("made up")
-        more = {"key": keys, "path": keys, "label": ["breed 000"] * ASKED, "split": [""] * ASKED}
-        columns = {name: [*getattr(old, name), *values] for name, values in more.items()}
-        numbers = (np.append(column, np.zeros(ASKED, dtype=np.int64)) for column in (old.size, old.mtime_ns))
-        refer(target, Table(old.root, "", **columns, size=next(numbers), mtime_ns=next(numbers)), index, "")
+        size, time_ns = (np.append(column, np.zeros(ASKED, np.int64)) for column in (old.size, old.mtime_ns))
+        table = Table(
+            old.root,
+            "",
+            Keys(np.concatenate([old.key.packed, Keys.of(keys).packed])),
+            Texts.of(chain(old.path, keys)),
+            Names.of(chain(old.label, ["breed 000"] * ASKED)),
+            Names.of(chain(old.split, [""] * ASKED)),
+            size,
+            time_ns,
+        )
+        refer(target, table, index, "")
 
     timed(add)
 

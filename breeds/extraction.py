@@ -423,8 +423,9 @@ def move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path
     """Put features that only the store `old` has, and `table` wants, into shards, which `index` learns of."""
     writer = ShardWriter(folder, index.recipe, index)
     wanted = np.flatnonzero(index.lacks(old.table.key) & np.isin(old.table.key.packed, table.key.packed))
-    for start in range(0, len(wanted), SHARD_ROWS):
-        rows = wanted[start : start + SHARD_ROWS]
+    at_once = 16 * SHARD_ROWS
+    for start in range(0, len(wanted), at_once):
+        rows = wanted[start : start + at_once]
         for row, feature in zip(rows.tolist(), old.features(rows), strict=True):
             writer.add(old.table.key[row], old.table.path[row], feature, old.engine)
     writer.commit(old.engine)

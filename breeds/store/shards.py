@@ -396,15 +396,14 @@ class ShardWriter:
         self._number = 1 + max((int(name[1]) for name in names if name), default=0)
 
     def add(self, key: str, path: str, feature: NDArray[np.float32], engine: str) -> None:
-        """Add the feature of one photo, float32 (width,).
+        """Add the feature of one photo, float32 (width,); one that the index knows is not kept again.
 
         Every `SHARD_ROWS` of them are committed, and what there is when the first of them has waited for
         `SHARD_SECONDS`.
         """
-        if key not in self._index:
-            if not self._rows:
-                self._waiting_since = time.monotonic()
-            self._rows[key] = (path, feature)
+        if not self._rows:
+            self._waiting_since = time.monotonic()
+        self._rows[key] = (path, feature)
         if len(self._rows) == SHARD_ROWS:
             self.commit(engine)
         self.commit_if_due(engine)
@@ -416,15 +415,19 @@ class ShardWriter:
 
     def commit(self, engine: str) -> None:
         """Commit what has been added since the last shard."""
-        if not self._rows:
-            return
         keys = Keys.of(self._rows)
-        block = np.stack([feature for _, feature in self._rows.values()]).astype(self.recipe.dtype)
+        fresh = np.flatnonzero(self._index.lacks(keys))  # of all at once: one by one would take longer
+        if not len(fresh):
+            self._rows.clear()
+            return
+        keys, added = keys.take(fresh), [*self._rows.values()]
+        rows = [added[row] for row in fresh]
+        block = np.stack([feature for _, feature in rows]).astype(self.recipe.dtype)
         with temporary_beside(self._folder / "shard.h5") as aside:
             with hdf5.create_hdf5(aside) as file:
                 hdf5.write_provenance(file, self.recipe, engine)
                 hdf5.write_keys(file, keys)
-                hdf5.write_text(file, "path", [path for path, _ in self._rows.values()])
+                hdf5.write_text(file, "path", [path for path, _ in rows])
                 hdf5.create_features(file, len(keys), block.shape[1], self.recipe.dtype)[:] = block
                 features_sha256 = hdf5.write_digests(file, hdf5.block_digests(block))
                 hdf5.write_attribute(file, "features_sha256", features_sha256)
