@@ -1,7 +1,7 @@
 # make demo   sets up, then runs the four scripts on a drawn sample (or DATA=photos/ WEIGHTS=file.h5)
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make app    sets up, then serves the newest model in the browser, on this machine (Ctrl-C ends it)
-# make test   sets up, then ruff, mypy and the test suite: nineteen minutes on two Zen 3 cores
+# make test   sets up, then ruff, mypy and the test suite: twelve minutes on two Zen 3 cores
 # make thorough  the same on more of Keras's networks, and a Ray cluster whose nodes are killed: on a quiet machine
 # make check  ruff, mypy and the fast tests, in a minute and a half: what to run while working
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
@@ -14,8 +14,9 @@ READY := .venv/.ready
 APP_READY := .venv/.ready-app
 TEST_READY := .venv/.ready-test
 DOCS_READY := .venv/.ready-docs
-# Two processes, whatever the machine: each runs programs that use all cores.
-PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup
+# Two processes, whatever the machine: each runs programs that use all cores. In the order of tests/conftest.py:
+# what takes much memory comes before the processes have grown.
+PYTEST := .venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: app demo docs dogs fuzz screenshots check test thorough lint setup clean
 demo: $(READY)

@@ -53,12 +53,15 @@ def write_store(path: Path, photos: int) -> None:
 def run_store(photos: str) -> None:
     """Print bytes a photo of a store's table, its peak while opening, and of an index of its features."""
     from breeds.store import FeatureIndex, Store
+    from breeds.store.table import COLUMNS
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.h5")
         write_store(path, int(photos))
         tracemalloc.start()
         store = Store.open(path)
+        for name in COLUMNS:  # of a large store they are read when they are asked for
+            getattr(store.table, name)
         table, peak = tracemalloc.get_traced_memory()
         index = FeatureIndex(store.recipe)
         index.add_file(path, store.table.key, store.features_sha256)
@@ -138,7 +141,7 @@ def main() -> None:
         ["bytes a photo", ""],
         [
             ["table of a store", f"{of_store['table']:.0f}"],
-            ["opening it, at its peak", f"{of_store['opening']:.0f}"],
+            ["reading it, at its peak", f"{of_store['opening']:.0f}"],
             ["finding its feature", f"{of_store['index']:.0f}"],
             ["extraction, the whole process", f"{(peaks[many] - peaks[few]) * 2**20 / (many - few):.0f}"],
         ],
