@@ -251,9 +251,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             places = {"photos": str(Path(folder, "photos")), "store": str(Path(folder, "store.h5"))}
             places["number"] = str(size)
-            if size <= arguments.files and any(kind == "photos" for _, kind in steps.values()):
+            kinds = {kind for _, kind in steps.values()}
+            if size <= arguments.files and "photos" in kinds:
                 write_photos(Path(places["photos"]), size)
-            write_store(Path(places["store"]), size)
+            if "store" in kinds:
+                write_store(Path(places["store"]), size)
             for name, (step, kind) in steps.items():
                 more = [arguments.memory] if step is run_train else []
                 there = kind == "store" or size <= arguments.files
