@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from memory import write_photos
-from table import child, report, show
+from table import child, peak_of_programs, report, show
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -99,9 +98,8 @@ def run_info(path: str) -> None:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "breeds.store", "info", path], check=True, cwd=ROOT)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print()
-    report(seconds=seconds, command_mb=peak / (1024 if sys.platform == "linux" else 2**20))
+    report(seconds=seconds, command_mb=peak_of_programs())
 
 
 def run_rows(path: str) -> None:

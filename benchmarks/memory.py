@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from table import child, report, show
+from table import child, peak_of_programs, report, show
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -97,8 +96,7 @@ def run_extract(photos: str) -> None:
 def run_command(script: str, *arguments: str) -> None:
     """Run one of the four scripts."""
     subprocess.run([sys.executable, ROOT / script, *arguments], check=True, stdout=subprocess.DEVNULL)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    report(script_mb=peak / (1024 if sys.platform == "linux" else 2**20))
+    report(script_mb=peak_of_programs())
 
 
 def long_runs(few: int, many: int) -> None:

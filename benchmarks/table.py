@@ -14,6 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+#: Of what the system counts a process's memory in.
+_IN_A_MB = 1024 if sys.platform == "linux" else 2**20
+
 
 def child(script: str, *arguments: str, python: str = sys.executable) -> dict[str, float]:
     """Run ``script arguments`` in a process of its own; add seconds and its peak memory.
@@ -32,9 +35,14 @@ def child(script: str, *arguments: str, python: str = sys.executable) -> dict[st
     return {"wall": wall, **(json.loads(last) if last.startswith("{") else {})}
 
 
+def peak_of_programs() -> float:
+    """Return the most memory that any program which this process has run ever held, in MB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / _IN_A_MB
+
+
 def report(**numbers: float) -> None:
     """Print a child's numbers, with the most memory that it ever held, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _IN_A_MB
     if sys.platform == "linux":  # there the usage begins with what the parent held
         peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
     print(json.dumps({**numbers, "peak_mb": peak}))

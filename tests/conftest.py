@@ -181,15 +181,19 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def copy_some(photos: Path, folder: Path, breeds: int = 3, each: int = 4) -> Path:
+    """Copy the first of some breeds into a new folder, which is returned."""
+    for breed in sorted(photos.iterdir())[:breeds]:
+        (folder / breed.name).mkdir(parents=True)
+        for photo in sorted(breed.iterdir())[:each]:
+            shutil.copyfile(photo, folder / breed.name / photo.name)
+    return folder
+
+
 @pytest.fixture
 def photos(drawn_photos: Path, tmp_path: Path) -> Path:
     """A copy of three breeds of the drawn photos, four of each, to do with as a test likes."""
-    for breed in sorted(drawn_photos.iterdir())[:3]:
-        for photo in sorted(breed.iterdir())[:4]:
-            target = tmp_path / "photos" / breed.name / photo.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(photo, target)
-    return tmp_path / "photos"
+    return copy_some(drawn_photos, tmp_path / "photos")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_refused
+from conftest import ROOT, assert_refused, copy_some
 from pages import CANARY, check_looks, opened
 from PIL import Image
 from playwright.sync_api import Browser, Page
@@ -52,10 +52,7 @@ HOSTILE_NAMES = [
 def trained(drawn_photos: Path, random_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with photos, a stranger, and a model whose store and cache are all that answering needs."""
     folder = tmp_path_factory.mktemp("trained")
-    for breed in sorted(drawn_photos.iterdir())[:3]:
-        (folder / "photos" / breed.name).mkdir(parents=True)
-        for photo in sorted(breed.iterdir())[:4]:
-            shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
+    copy_some(drawn_photos, folder / "photos")
     store = made_up_store(folder / "photos", folder / "features/photos.h5", random_recipe)
     save_model(train(Store.open(store), C=1.0), folder / MODEL)
     stranger = folder / "stranger.jpg"

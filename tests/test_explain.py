@@ -14,6 +14,7 @@ from conftest import (
     SHARED,
     SHARED_WEIGHTS,
     assert_refused,
+    copy_some,
     extract_photos,
     needs_shared,
     run_script,
@@ -54,10 +55,7 @@ def adds_up_to(model: Model, feature: np.ndarray, evidence: np.ndarray) -> float
 def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Real dogs, four of each of four breeds, with the features that the genuine weights give."""
     folder = tmp_path_factory.mktemp("dogs")
-    for breed in sorted((SHARED / "data/dogs10").iterdir())[:4]:
-        for photo in sorted(breed.iterdir())[:4]:
-            (folder / "dogs" / breed.name).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(photo, folder / "dogs" / breed.name / photo.name)
+    copy_some(SHARED / "data/dogs10", folder / "dogs", breeds=4)
     extract_photos(folder / "dogs", folder / "dogs.h5", weights=str(SHARED_WEIGHTS))
     return Store.open(folder / "dogs.h5")
 

@@ -22,7 +22,7 @@ import forked
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, MakeStore, extract_photos
+from conftest import ROOT, MakeStore, copy_some, extract_photos
 from stores import seal
 
 from breeds.engines.weightfile import write_arrays
@@ -56,10 +56,7 @@ class StandIn:
 def furnished(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with twelve photos, their store `features/s.h5` and a model, as the scripts leave them."""
     folder = tmp_path_factory.mktemp("furnished")
-    for breed in sorted(drawn_photos.iterdir())[:3]:
-        (folder / "photos" / breed.name).mkdir(parents=True)
-        for photo in sorted(breed.iterdir())[:4]:
-            shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
+    copy_some(drawn_photos, folder / "photos")
     store = folder / "features" / "s.h5"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())

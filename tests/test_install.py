@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT, assert_refused, starts_tensorflow
+from conftest import ROOT, assert_refused, copy_some, starts_tensorflow
 from packaging.requirements import Requirement
 
 import breeds
@@ -154,11 +154,8 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
 def place(run: Installed, drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another folder, where the four commands have been run with nothing but defaults, as far as can be."""
     folder = tmp_path_factory.mktemp("place")
-    for breed in sorted(drawn_photos.iterdir())[:3]:
-        (folder / "photos" / breed.name).mkdir(parents=True)
-        for photo in sorted(breed.iterdir())[:4]:
-            shutil.copy(photo, folder / "photos" / breed.name)
-    shutil.copy(folder / "photos" / breed.name / "01.jpg", folder / "new.jpg")
+    photos = copy_some(drawn_photos, folder / "photos")
+    shutil.copy(max(photos.iterdir()) / "01.jpg", folder / "new.jpg")
     with open(folder / "new.jpg", "ab") as file:
         file.write(b"!")  # after the end of the JPEG: a photo that no store knows
     says = (

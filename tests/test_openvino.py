@@ -19,6 +19,7 @@ from conftest import (
     SHARED,
     SHARED_WEIGHTS,
     assert_refused,
+    copy_some,
     needs_shared,
     run_script,
     starts_tensorflow,
@@ -116,11 +117,8 @@ def test_openvino_equals_keras_on_real_photos_and_at_another_size(converted_here
 def int8(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with twelve photos, their int8 store, and a model of it."""
     folder = tmp_path_factory.mktemp("int8")
-    for breed in sorted(drawn_photos.iterdir())[:3]:
-        (folder / "photos" / breed.name).mkdir(parents=True)
-        for photo in sorted(breed.iterdir())[:4]:
-            shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
-    (folder / "unseen.png").write_bytes(photo.read_bytes() + b"!")
+    photos = copy_some(drawn_photos, folder / "photos")
+    (folder / "unseen.png").write_bytes(max(photos.rglob("*.jpg")).read_bytes() + b"!")
     result = run_script("extract_features.py", "photos", *INT8, "--store", "features/i.h5", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert run_script("train_head.py", "--C", "0.01", cwd=folder).returncode == 0
@@ -181,10 +179,7 @@ def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> N
     shutil.copy(int8 / "unseen.png", tmp_path)
     env = {"BREEDS_CACHE": str(tmp_path / "cache"), "PYTHONPROFILEIMPORTTIME": "1"}
     elsewhere = run_script("predict.py", "unseen.png", cwd=tmp_path, env=env)
-    here, there = ([row.split(",") for row in done.stdout.splitlines()] for done in (answer, elsewhere))
-    # Once in some five hundred starts OpenVINO's int8 has given other last digits, 4e-5 of a probability.
-    assert [[row[0], row[1], *row[3:]] for row in here] == [[row[0], row[1], *row[3:]] for row in there]
-    assert float(here[1][2]) == pytest.approx(float(there[1][2]), abs=1e-3)
+    assert elsewhere.stdout == answer.stdout, elsewhere.stderr
     assert "openvino" in elsewhere.stderr and "tensorflow" not in elsewhere.stderr
     assert "keras" not in elsewhere.stderr.replace("engines.keras", "")
     assert not list(tmp_path.glob("cache/*int8*"))
