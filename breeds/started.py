@@ -25,7 +25,7 @@ SCRIPTS = {
     "store": "-m breeds.store",
     "demo": "-m breeds.sample.demo",
 }
-# Packages that an extra of Breeds installs, of the same name as the target of make that does.
+# Packages that an extra of Breeds installs.
 _EXTRAS = {
     "tensorflow": ("tensorflow", "keras"),
     "onnx": ("onnx", "onnxruntime"),
@@ -34,7 +34,8 @@ _EXTRAS = {
     "ray": ("ray",),
     "app": ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"),
 }
-
+# Extras that no target of make installs for users: few have a cluster, or photos in a bucket.
+_BY_PIP = ("cloud", "ray")
 
 _commanded = False
 
@@ -72,13 +73,15 @@ def missing(package: str) -> str:
     if package == "fcntl":
         return "Breeds runs on Linux and macOS, not on Windows, which lacks fcntl; run it in WSL."
     extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), None)
-    if not as_breeds():
+    pip = f"{shlex.quote(sys.executable)} -m pip install"
+    if as_breeds():
+        how = "install Breeds again" if extra is None else f"run `{pip} 'breeds[{extra}]'`"
+    elif extra in _BY_PIP:
+        repository = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        how = f"run `{pip} -e {shlex.quote(f'{repository}[{extra}]')}`"
+    else:
         target = "app" if extra == "app" else "setup"
         how = f"run `make {target}`, then `source .venv/bin/activate`"
-    elif extra is None:
-        how = "install Breeds again"
-    else:
-        how = f"run `{shlex.quote(sys.executable)} -m pip install 'breeds[{extra}]'`"
     return f"The package {package} is not installed; {how}."
 
 

@@ -7,6 +7,7 @@ import configparser
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from conftest import ROOT, assert_refused, copy_some, starts_tensorflow
 from packaging.requirements import Requirement
 
 import breeds
+from breeds import started
 from breeds.commands import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -56,6 +58,19 @@ def test_every_bound_stands_in_both_places() -> None:
     assert requirements(ROOT / "requirements-app.txt") == parsed(EXTRAS["app"])
     backend = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     assert parsed(backend).items() <= for_tests.items()
+
+
+def test_what_is_missing_beside_the_scripts_is_what_the_advice_installs(monkeypatch) -> None:
+    """Each package comes with the target of make that is named, or else with an extra of this folder."""
+    monkeypatch.setattr(started, "as_breeds", lambda: False)
+    for extra, modules in BROUGHT.items():
+        said, by_name = started.missing(modules[0]), parsed(EXTRAS[extra])
+        if "make setup" in said:
+            assert by_name.items() <= requirements(ROOT / "requirements.txt").items()
+        elif "make app" in said:
+            assert by_name.items() <= requirements(ROOT / "requirements-app.txt").items()
+        else:
+            assert f"-m pip install -e {shlex.quote(f'{ROOT}[{extra}]')}`" in said
 
 
 def test_dependencies_are_what_the_package_imports() -> None:
