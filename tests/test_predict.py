@@ -523,8 +523,25 @@ def test_the_cache_stays_one_file_within_its_bound_and_keeps_the_newest(
         assert cache.get(random_recipe, [*keys[-9:], key_of(b"new")]).keys() == {*keys[-9:], key_of(b"new")}
 
 
+def test_a_journal_of_others_that_comes_and_goes_is_no_reason_to_give_up(
+    random_recipe: Recipe, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    ((key, feature),) = features_of([0]).items()
+    with FeatureCache(tmp_path) as cache:
+        cache.add(random_recipe, key, feature)
+    come_and_go = "import os, sys\nwhile True: open(sys.argv[1], 'w').close(); os.unlink(sys.argv[1])"
+    other = subprocess.Popen([sys.executable, "-c", come_and_go, tmp_path / "features.sqlite-journal"])
+    try:
+        for _ in range(300):
+            with FeatureCache(tmp_path) as cache:
+                assert cache.get(random_recipe, [key]).keys() == {key}, said.text
+    finally:
+        other.kill()
+        other.wait()
+
+
 _KEEP_FOR_EVER = """
-import sys
+import logging, sys
 from itertools import count
 from pathlib import Path
 import numpy as np
@@ -532,7 +549,8 @@ from breeds.photos import key_of
 from breeds.prediction import cache as module
 from breeds.prediction.cache import FeatureCache
 from breeds.recipe import Recipe
-module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything
+module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything, and says why
+logging.basicConfig(level=logging.INFO)
 cache, recipe, name = FeatureCache(Path(sys.argv[1])), Recipe.from_json(sys.argv[2]), sys.argv[3]
 for n in count():
     cache.add(recipe, key_of(f"{name} {n}".encode()), np.full(2048, n, dtype=np.float32))

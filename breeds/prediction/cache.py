@@ -140,8 +140,9 @@ class FeatureCache:
         if self._database is not None or self._given_up:  # given up: there is none
             return self._database
         for path in (self._path, _journal(self._path)):
-            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-                raise BreedsError(f"{path} is not a regular file; move it away")
+            with suppress(FileNotFoundError):  # others' journals come and go: looked at once
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    raise BreedsError(f"{path} is not a regular file; move it away")
         if not create and not self._path.exists():
             return None
         self._path.parent.mkdir(parents=True, exist_ok=True)
