@@ -158,7 +158,8 @@ def search_C(
     judged
         Which photos count for the loss and the temperature, shape (n,); None for all.
     """
-    space = Span(features, _SEARCH_RANK)
+    with limited(1):
+        space = Span(features, _SEARCH_RANK)
     counted = slice(None) if judged is None else judged
     paths = [
         _Fold(space.coordinates, targets, folds == fold, balanced) for fold in range(int(folds.max()) + 1)
@@ -226,11 +227,15 @@ class _Fold:
         self.inside, self.outside = coordinates[~held_out], coordinates[held_out]
         self.targets = targets[~held_out]
         self.solver = _solver("lbfgs", SEARCH_TOLERANCE, balanced)
+        self.path: list[tuple[float, NDArray[Any]]] = []
 
     def solve(self, C: float) -> tuple[Logits, NDArray[Any], NDArray[Any]]:
         """Return the held-out photos' logits, the weights and the bias."""
         solver = self.solver
         solver.C = C
+        if len(self.path) > 1:  # start where the last two solutions point to
+            (before, older), (last, newer) = self.path[-2:]
+            solver.coef_ = newer + (newer - older) * np.float32(math.log(C / last) / math.log(last / before))
         solver.fit(self.inside, self.targets)
         while solver.n_iter_[0] == 0 and solver.tol > 1e-6:  # the last solution was close: look closer
             solver.tol /= 5
@@ -238,6 +243,7 @@ class _Fold:
         logits = (self.outside @ solver.coef_.T + solver.intercept_).astype(np.float64)
         if logits.shape[1] == 1:
             logits = np.hstack([-logits / 2, logits / 2])
+        self.path.append((C, solver.coef_.copy()))
         return logits, solver.coef_.copy(), solver.intercept_.copy()
 
 
