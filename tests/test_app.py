@@ -859,10 +859,16 @@ def test_what_a_killed_one_left_behind_is_removed_and_nothing_else(app_place: Pa
     (others / "lock").touch()
     (tmp_path / "breeds-app-link").symlink_to(others)
     (tmp_path / "breeds-app-mine").mkdir()
-    with serving(app_place, tmp_path) as one, serving(app_place, tmp_path) as other:
+    (gate, desk), (other_gate, other_desk) = gated(), gated()
+    with (
+        serving_here(app_place, tmp_path, desk) as one,
+        serving_here(app_place, tmp_path, other_desk) as other,
+    ):
         assert not left.exists()
         assert (others / "lock").exists() and (tmp_path / "breeds-app-mine").exists()
         assert len(list(tmp_path.glob("breeds-app-????????"))) == 2
+        gate.let(1)
+        other_gate.let(1)
         for running in (one, other):
             with running.client() as client:
                 assert client.post("/api/predict", files=files(jpeg())).status_code == 200
