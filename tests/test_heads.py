@@ -179,16 +179,20 @@ def test_few_training_photos_leave_room_for_doubt(open_store: Callable[..., Stor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("spread", "width"), [(0.2, 128), (0.2, 256)], ids=["at the edge", "within"])
+@pytest.mark.parametrize(
+    ("each", "spread", "width", "at_edge"),
+    [(6, 0.02, 64, True), (12, 0.2, 256, False)],
+    ids=["at the edge", "within"],
+)
 def test_the_record_and_the_run_say_whether_C_lies_at_the_edge(
-    make_store: MakeStore, tmp_path: Path, spread: float, width: int
+    make_store: MakeStore, tmp_path: Path, each: int, spread: float, width: int, at_edge: bool
 ) -> None:
-    made = make_store(dict.fromkeys("abcde", 10 if width == 128 else 12), width=width, spread=spread)
+    made = make_store(dict.fromkeys("abcde", each), width=width, spread=spread)
     done = run_script("train_head.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = load_model(tmp_path / "models" / f"{made.stem}.safetensors").record
     assert record["C_at_edge"] == (record["C"] in (logistic.C_GRID[0], logistic.C_GRID[-1]))
-    assert record["C_at_edge"] == (width == 128)
+    assert record["C_at_edge"] == at_edge
     assert ("at the edge of the grid" in done.stdout) == record["C_at_edge"]
 
 
