@@ -102,7 +102,7 @@ def recipe_of(photos: str, weights: str, precision: str, size: str):
     """Return the recipe that extraction would use, what finds its int8 network, and the weights."""
     from breeds.engines.backbones import XCEPTION
     from breeds.engines.weights import find_weights
-    from breeds.extraction import identify
+    from breeds.extraction.table import identify
     from breeds.photos import find_photos
     from breeds.recipe import Recipe
     from breeds.store.calibration import calibrated

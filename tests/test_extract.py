@@ -372,7 +372,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
     photo = first_photo(photos)
     edit(photo)
     edited = photo.read_bytes()
-    identify = breeds.extraction.identify
+    identify = breeds.extraction.table.identify
 
     def identify_then_change(*arguments: object) -> object:
         table = identify(*arguments)  # type: ignore[arg-type]
@@ -383,7 +383,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
         return table
 
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.extraction.identify", identify_then_change)
+        patch.setattr("breeds.extraction.table.identify", identify_then_change)
         summary = extract_photos(photos, store)
     assert (summary.photos, summary.features, summary.new) == (12, 11, 0)
     assert [path for path, _ in summary.quarantined] == [os.path.relpath(photo, photos)]
@@ -684,11 +684,11 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     store = tmp_path / "s.h5"
     extract_photos(photos, store)
     right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
-    identify = breeds.extraction.identify
+    identify = breeds.extraction.table.identify
 
     def slowly(*arguments):
         table = identify(*arguments)
-        monkeypatch.setattr("breeds.extraction.identify", identify)
+        monkeypatch.setattr("breeds.extraction.table.identify", identify)
         extract_photos(tmp_path / "fewer", store)
         return table
 
@@ -696,7 +696,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     first, last = min((tmp_path / "fewer").rglob("*.jpg")), max((tmp_path / "fewer").rglob("*.jpg"))
     last.with_name("zz.jpg").write_bytes(first.read_bytes() + b"0")  # as many, all one row on
     first.unlink()
-    monkeypatch.setattr("breeds.extraction.identify", slowly)
+    monkeypatch.setattr("breeds.extraction.table.identify", slowly)
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )

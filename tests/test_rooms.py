@@ -19,7 +19,7 @@ FLOORS = (
     ("library",),
     (
         "exporting", "tables", "modelcard", "extraction", "training", "evaluation", "prediction", "preview",
-        "review", "streamed",
+        "review",
     ),
     ("pages",),
     ("heads",),

@@ -1,0 +1,201 @@
+"""Photos to features: what is missing, in which order, beside the engine; bad photos set aside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from breeds.engines.choose import open_engine
+from breeds.engines.cluster.features import ClusterPipeline
+from breeds.engines.cluster.pool import Cluster
+from breeds.engines.pipeline import Pipeline
+from breeds.extraction.asked import Asked, Selection
+from breeds.extraction.missing import extract_missing
+from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
+from breeds.files import check_writable, hold
+from breeds.photos import Listing
+from breeds.recipe import Recipe
+from breeds.store import (
+    FeatureIndex,
+    ShardWriter,
+    Store,
+    Table,
+    assemble,
+    check_recipe,
+    lock_file,
+    refer,
+    shard_folder,
+)
+from breeds.store.calibration import calibrated
+from breeds.store.columns import Keys
+from breeds.store.shards import SHARD_ROWS
+
+__all__ = ["Asked", "Selection", "Summary", "extract", "move_into_shards"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an extraction did: ``photos == features + len(quarantined)``, always.
+
+    `damaged` are shards that were set aside, `mended` says what was wrong with the store as it was: nothing
+    was taken from it then. `nodes` says of a cluster's nodes how many photos each has computed, and `rate`
+    how many they all did in a second.
+    """
+
+    store: Path
+    recipe: Recipe
+    photos: int
+    features: int
+    new: int
+    changed: bool
+    duplicates: int
+    ignored: int
+    missing: int
+    quarantined: list[tuple[str, str]]
+    damaged: list[Path]
+    mended: str
+    seconds: float
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    rate: float = 0.0
+
+
+def extract(
+    selection: Selection,
+    store: Path,
+    asked: Asked,
+    workers: int = 2,
+    trust_mtime: bool = False,
+    plain: Path | None = None,
+    in_one: bool | None = None,
+    cluster: Cluster | None = None,
+) -> Summary:
+    """Bring the store up to date with the photos selected; only what is missing is computed.
+
+    Memory holds the pixels and features under way, and for each photo a few hundred bytes: its line in
+    the table as it was and as it will be (100 each), where its feature is (40), and its listing (150);
+    all in all the process grew by 0.6 kB a photo (``benchmarks/memory.py``).
+
+    Parameters
+    ----------
+    selection, asked
+        Which photos, and by which recipe.
+    store
+        The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
+    workers
+        Threads that read and decode, or processes beside a GPU.
+    trust_mtime
+        Take a file whose path, size and time have not changed for unchanged, without reading it.
+    plain
+        For a view: the store of the photos as they are, whose int8 network it shares.
+    in_one
+        Put all features together in the store's file, or leave them in its shards; None leaves a store as it
+        is, and a new one is put together.
+    cluster
+        Where photos are read and computed instead of here; shards and store are written here all the same.
+
+    Raises
+    ------
+    BreedsError
+        If a user's mistake leaves nothing to do, another process writes the store, or the store is
+        another data set's or recipe's.
+
+    Examples
+    --------
+    >>> photos, store = Selection(Path("photos")), Path("features/photos.h5")
+    >>> summary = extract(photos, store, Asked(size=224))  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    check_writable(store)
+    listing = selection.streamed() or selection.find()
+    recipe, weights = asked.find()
+    old = _open_old(store, recipe)
+    table, place = make_table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
+    photos = len(table) + len(table.quarantine)
+    del old  # it is read again under the lock
+
+    with hold(lock_file(store), str(store)):
+        old = _open_old(store, recipe)  # another run may have just finished
+        if old is not None:
+            refuse_another_data_set(store, old.table, table)
+        recipe, network = calibrated(recipe, store, old, plain, table, lambda: weights)
+        was_in_one = old is None or old.shards is None
+        in_one = was_in_one if in_one is None else in_one
+        moved = in_one != was_in_one
+        index = _index(recipe, old, store, table, in_one)
+        opener = partial(open_engine, recipe, lambda: weights, asked.engine, network)
+        computing = (
+            nullcontext(ClusterPipeline(cluster, lambda: weights, network))
+            if cluster
+            else Pipeline(opener, workers)
+        )
+        with computing as pipeline:
+            table, new = extract_missing(table, index, shard_folder(store), pipeline, place)
+        refuse_nothing_left(table)
+        changed = old is None or moved or bool(old.damage()) or old.table != table
+        if changed:
+            write = assemble if in_one else refer
+            write(store, table, index, pipeline.name or (old.engine if old else ""))
+    return Summary(
+        store=store,
+        recipe=recipe,
+        photos=photos,
+        features=len(table),
+        new=new,
+        changed=changed,
+        duplicates=len(table) - len(table.key.first_rows()),
+        ignored=listing.ignored,
+        missing=listing.missing if isinstance(listing, Listing) else 0,
+        quarantined=table.quarantine,
+        damaged=index.damaged,
+        mended=old.damage() if old else "",
+        seconds=time.perf_counter() - started,
+        **(pipeline.said() if isinstance(pipeline, ClusterPipeline) else {}),
+    )
+
+
+def _open_old(store: Path, recipe: Recipe) -> Store | None:
+    """Open the store as it is, if there is one of this recipe, whatever photos int8 was calibrated on."""
+    if not store.exists():
+        return None
+    old = Store.open(store)
+    check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
+    return old
+
+
+def _index(recipe: Recipe, old: Store | None, store: Path, table: Table, in_one: bool) -> FeatureIndex:
+    """Return where the features at hand are: in the store, and in its shards if that is not enough.
+
+    Nothing is taken from a store whose features do not match their checksum. Photos that could not be
+    decoded were looked for in the shards then, and are not again. If they are not to be `in_one` file, those
+    that only the store has are put into shards.
+    """
+    index, folder = FeatureIndex(recipe), shard_folder(store)
+    if old is not None:
+        check_recipe(store, old.recipe, recipe)
+    sound = old is not None and not old.damage()
+    if old is not None and sound and (in_one or old.shards is not None):
+        old.count_in(index)
+    known_bad = np.isin(table.key.packed, old.table.bad_keys.packed) if old else False
+    if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
+        index.add_shards(folder, {source.path for source in index.places(Keys.of([]))[0]})
+    if old is not None and sound and not in_one and old.shards is None:
+        move_into_shards(old, table, index, folder)
+    return index
+
+
+def move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path) -> None:
+    """Put features that only the store `old` has, and `table` wants, into shards, which `index` learns of."""
+    writer = ShardWriter(folder, index.recipe, index)
+    wanted = np.flatnonzero(index.lacks(old.table.key) & np.isin(old.table.key.packed, table.key.packed))
+    at_once = 16 * SHARD_ROWS
+    for start in range(0, len(wanted), at_once):
+        rows = wanted[start : start + at_once]
+        for row, feature in zip(rows.tolist(), old.features(rows), strict=True):
+            writer.add(old.table.key[row], old.table.path[row], feature, old.engine)
+    writer.commit(old.engine)

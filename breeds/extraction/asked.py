@@ -1,0 +1,195 @@
+"""What a user asks of extraction: which photos, by which recipe, with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
+from breeds.engines.brought.file import is_onnx
+from breeds.engines.brought.folder import Options
+from breeds.engines.brought.settle import BACKBONE, settle
+from breeds.engines.choose import recipe_precision
+from breeds.engines.convert import converted_width
+from breeds.engines.weights import Weights, get_weights
+from breeds.errors import BreedsError
+from breeds.photos import ORIGINAL, Listing, find_photos, fits
+from breeds.photos.resize import RULES
+from breeds.photos.sources import Streamed, streamed
+from breeds.places import is_address, shown
+from breeds.recipe import DTYPES, Recipe
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which photos: `data`, `labels`, `top` and `classes` as in `breeds.photos.find_photos`.
+
+    `data` may be what `breeds.photos.sources.streamed` takes, too.
+    """
+
+    data: Path | str
+    labels: Path | None = None
+    top: int | None = None
+    classes: Sequence[str] | None = None
+
+    def find(self) -> Listing:
+        """List the photos.
+
+        Raises
+        ------
+        BreedsError
+            If there are none, the labels do not fit them, `top` and `classes` are both given, or they are
+            read as a stream.
+        """
+        self._check_classes()
+        if streamed(self.data) is not None:
+            raise BreedsError(
+                f"The photos of {self.source} are no files in a folder here; name such a folder."
+            )
+        return find_photos(Path(self.data), self.labels, self.top, self.classes)
+
+    def streamed(self) -> Streamed | None:
+        """Return the photos that are read as a stream, or None if they are files in a folder here.
+
+        Raises
+        ------
+        BreedsError
+            If they are not there, or have labels in themselves and others are given.
+        """
+        found = streamed(self.data)
+        if found is not None:
+            self._check_classes()
+            if self.labels is not None:
+                raise BreedsError(f"--labels is for folders here; {self.source} says its labels itself.")
+        return found
+
+    @property
+    def source(self) -> str:
+        """What `data` is called, to be shown."""
+        return shown(str(self.data)) if is_address(str(self.data)) else str(self.data)
+
+    def _check_classes(self) -> None:
+        if self.top is not None and self.classes is not None:
+            raise BreedsError("--top and --classes both choose the classes; name one of the two.")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user decides of the recipe, and what is to compute it.
+
+    Parameters
+    ----------
+    weights
+        ``imagenet``, ``random`` or a file's path.
+    backbone
+        A name in `breeds.engines.backbones.BACKBONES`, or the path of an ONNX file or of a folder with one.
+    view
+        Which variant of the photos to extract, as in `breeds.photos.decode`.
+    resize
+        How a photo becomes a square, a rule of `breeds.photos.resize`; None is the folder's, or ``stretch``.
+    size
+        Width and height of the network's input; None is the backbone's own.
+    precision, engine
+        One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
+    mean, std, layout, pool
+        How an ONNX network is read (`breeds.recipe.Reading`); None is as its folder says.
+    dtype
+        What features are kept as, one of `breeds.recipe.DTYPES`.
+    """
+
+    weights: str = "imagenet"
+    backbone: str = XCEPTION.name
+    view: str = ORIGINAL
+    resize: str | None = None
+    size: int | None = None
+    precision: str = "fp32"
+    engine: str = "auto"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    layout: str | None = None
+    pool: str | None = None
+    dtype: str = DTYPES[0]
+
+    def find(self) -> tuple[Recipe, Weights]:
+        """Return the recipe, still without the network of int8, and the weights.
+
+        Raises
+        ------
+        BreedsError
+            If the weights cannot be had, the backbone does not take this size, or the engine this precision.
+        """
+        if self._brought():
+            return self._find_brought()
+        size, resize = self.square()
+        weights = get_weights(self.weights, BACKBONES[self.backbone])
+        precision = recipe_precision(self.engine, self.precision)
+        recipe = Recipe(
+            self.backbone,
+            weights.name,
+            weights.sha256,
+            size,
+            resize,
+            precision,
+            view=self.view,
+            dtype=self.dtype,
+        )
+        return recipe, weights
+
+    def _find_brought(self) -> tuple[Recipe, Weights]:
+        """Return recipe and weights of an ONNX network."""
+        if self.engine == "keras":
+            raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
+        if self.weights != "imagenet":
+            raise BreedsError(
+                f"--weights {self.weights}: an ONNX network has its weights in it; leave it out."
+            )
+        precision = recipe_precision("openvino", self.precision)
+        found = settle(self.backbone, self._options())
+        weights = found.weights
+        recipe = Recipe(
+            BACKBONE, weights.name, weights.sha256, found.size, found.resize, precision, view=self.view,
+            reading=found.reading, dtype=self.dtype,
+        )  # fmt: skip
+        width = converted_width(recipe, lambda: weights)
+        return replace(recipe, reading=replace(found.reading, width=width)), weights
+
+    def _options(self) -> Options:
+        return Options(self.size, self.resize, self.mean, self.std, self.layout, self.pool)
+
+    def _brought(self) -> bool:
+        """Say whether the backbone is an ONNX network, and refuse what is neither that nor of Keras's."""
+        if self.backbone not in BACKBONES:
+            if not is_onnx(self.backbone):
+                raise BreedsError(
+                    f"--backbone {self.backbone}: it is one of {', '.join(BACKBONES)}, an ONNX file (.onnx), "
+                    f"or a folder with model.onnx."
+                )
+            return True
+        for name in ("mean", "std", "layout", "pool"):
+            if getattr(self, name) is not None:
+                raise BreedsError(
+                    f"--{name} is for networks as ONNX files, and {self.backbone} has its own; leave it out."
+                )
+        return False
+
+    def square(self) -> tuple[int, str]:
+        """Return the side of the network's input, in pixels, and the resize rule.
+
+        Raises
+        ------
+        BreedsError
+            If the backbone does not take what was asked for.
+        """
+        if self._brought():
+            found = settle(self.backbone, self._options())
+            return found.size, found.resize
+        backbone = BACKBONES[self.backbone]
+        size, resize = self.size or backbone.size, self.resize or "stretch"
+        if not backbone.smallest <= size <= LARGEST_SIZE:
+            raise BreedsError(
+                f"--size {size}: {backbone.name} takes {backbone.smallest} to {LARGEST_SIZE} pixels."
+            )
+        if not fits(resize, size):
+            raise BreedsError(f"--resize {resize}: it is {RULES}, with N from {size} up.")
+        return size, resize

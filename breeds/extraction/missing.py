@@ -1,0 +1,93 @@
+"""The features that are missing: computed in order, committed in shards, bad photos set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from breeds.engines.cluster.features import ClusterPipeline
+from breeds.engines.pipeline import Pipeline
+from breeds.errors import GoneError, PhotoError
+from breeds.extraction.table import PlaceOf
+from breeds.photos.tars import Place
+from breeds.progress import Progress, progress
+from breeds.store import FeatureIndex, ShardWriter, Table
+from breeds.store.columns import Keys, Rows
+
+
+def extract_missing(
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | ClusterPipeline, place: PlaceOf
+) -> tuple[Table, int]:
+    """Compute and commit what `index` lacks; return the table without what cannot be used."""
+    rows = table.key.first_rows()
+    rows = rows[index.lacks(table.key.take(rows))]
+    if not len(rows):
+        return table, 0
+    bad: dict[str, str] = {}
+    writer = ShardWriter(folder, index.recipe, index)
+    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
+        wanted = len(rows)
+        while len(rows):
+            gone = _compute(table, rows, place, writer, pipeline, bad, bar)
+            rows = _twins(table, gone)
+    return _set_aside(table, bad), wanted - len(bad)
+
+
+def _compute(
+    table: Table,
+    rows: Rows,
+    place: PlaceOf,
+    writer: ShardWriter,
+    pipeline: Pipeline | ClusterPipeline,
+    bad: dict[str, str],
+    bar: Progress[object],
+) -> list[int]:
+    """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
+
+    Returns
+    -------
+    list of int
+        The rows of those whose files were removed or changed meanwhile.
+    """
+    gone = []
+    under_way: dict[str, int] = {}  # a cluster gives them back as they are done
+
+    def photos() -> Iterator[tuple[str, str | Place]]:
+        for row in rows:
+            under_way[key := table.key[row]] = row
+            yield key, place(row)
+
+    try:
+        for (key, _), feature in pipeline.features(photos(), writer.recipe):
+            row = under_way.pop(key)
+            bad.pop(key, None)
+            if isinstance(feature, PhotoError):
+                bad[key] = str(feature)
+                gone += [int(row)] if isinstance(feature, GoneError) else []
+                writer.commit_if_due(pipeline.name)
+            else:
+                writer.add(key, table.path[row], feature, pipeline.name)
+            bar.update()
+    finally:
+        writer.commit(pipeline.name)
+    assert not under_way
+    return gone
+
+
+def _twins(table: Table, gone: list[int]) -> Rows:
+    """Return, for each of these rows, the next one with the same photo, byte for byte, if there is one."""
+    packed = table.key.packed
+    later = (row + 1 + np.flatnonzero(packed[row + 1 :] == packed[row])[:1] for row in gone)
+    return np.concatenate([np.zeros(0, dtype=np.intp), *later])
+
+
+def _set_aside(table: Table, bad: dict[str, str]) -> Table:
+    """Return the table with the rows whose keys are in `bad` moved to its quarantine."""
+    bad_keys = Keys.of(sorted(bad))
+    out = np.isin(table.key.packed, bad_keys.packed)
+    reasons = [(table.path[row], bad[table.key[row]]) for row in np.flatnonzero(out)]
+    kept = table.take(np.flatnonzero(~out))
+    return replace(kept, quarantine=sorted(table.quarantine + reasons), bad_keys=bad_keys)
