@@ -19,8 +19,8 @@ from breeds.heads.model import load_model
 from breeds.prediction import predict
 from breeds.recipe import Recipe
 from breeds.store import FeatureIndex, Store, Table, assemble, list_shards, shard_folder, verify
-from breeds.store.file import LARGE
 from breeds.store.table import COLUMNS, Unread
+from breeds.store.tablefile import LARGE
 from breeds.training import train
 
 FIRST_FORMAT = Path(__file__).with_name("first_format.h5")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.recipe import Recipe
 from breeds.store import hdf5
-from breeds.store.columns import Keys, Names, Rows, Texts
+from breeds.store.columns import Keys, Rows, Texts
 from breeds.store.corrections import Corrections, corrections_path
 from breeds.store.shards import (
     FeatureIndex,
@@ -35,14 +31,20 @@ from breeds.store.shards import (
     replaced,
     shard_folder,
 )
-from breeds.store.table import COLUMNS, Table, Unread, digest_of
+from breeds.store.table import COLUMNS, Table, digest_of
+from breeds.store.tablefile import (
+    FIRST,
+    FORMAT,
+    FORMATS,
+    first_table,
+    read_about,
+    read_column,
+    read_table,
+    write_table,
+)
 
-#: Stores of the first format have one checksum for all features, and one for the table.
-_FORMATS = _FIRST, _FORMAT = ("breeds store 1", "breeds store 2")
 #: No network gives numbers of this size, and no arithmetic of a head survives them.
 LARGEST_FEATURE = 1e9
-#: The table of a store of so many photos is read when a column is asked for, not when the store is opened.
-LARGE = 50_000
 
 
 @dataclass(frozen=True)
@@ -236,99 +238,18 @@ def _read_store(path: Path, file: h5py.File) -> Store:
     """Read everything but the features, and of a large table but its columns."""
     if not hdf5.has(file, "format"):
         raise hdf5.ForeignError("it is an HDF5 file of something else")
-    if (found := hdf5.read_attribute(file, "format")) not in _FORMATS:
-        raise hdf5.ForeignError(f"its format is {found!r}, and this version reads {_FORMAT!r}")
+    if (found := hdf5.read_attribute(file, "format")) not in FORMATS:
+        raise hdf5.ForeignError(f"its format is {found!r}, and this version reads {FORMAT!r}")
     engine, created, digest = (hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256"))
     recipe = hdf5.read_recipe(file)
-    if found == _FIRST:
-        return Store(path, recipe, engine, created, digest, _first_table(file, recipe, digest), is_first=True)
-    about = _read_about(file, recipe, digest)
-    table = _table(path, file, about)
+    if found == FIRST:
+        return Store(path, recipe, engine, created, digest, first_table(file, recipe, digest), is_first=True)
+    about = read_about(file, recipe, digest)
+    table = read_table(path, file, about)
     shards = _places(path, file, about, recipe) if "shard" in about["columns"] else None
     if shards is None and len(hdf5.features(file)) != len(table):
         raise hdf5.DamagedError("it has not as many features as photos")
     return Store(path, recipe, engine, created, digest, table, shards=shards)
-
-
-def _first_table(file: h5py.File, recipe: Recipe, features_sha256: str) -> Table:
-    """Read the table of a store of the first format; the oldest have no checksum of it, and no bad keys."""
-    rows = len(hdf5.features(file))
-    columns = {name: _COLUMNS[name](file, name, rows) for name in COLUMNS}
-    root, weights_path = (hdf5.read_attribute(file, name) for name in ("root", "weights_path"))
-    bad = hdf5.read_keys(file, "bad_key") if hdf5.has(file, "bad_key") else Keys.of([])
-    table = Table(root, weights_path, **columns, quarantine=_read_quarantine(file), bad_keys=bad)
-    known = hdf5.read_attribute(file, "table_sha256") if hdf5.has(file, "table_sha256") else ""
-    bound = f"{table.digest()} {recipe.to_json()} {features_sha256}"
-    if known and known != hashlib.sha256(bound.encode()).hexdigest():
-        raise hdf5.DamagedError("the table does not match its checksum")
-    return table
-
-
-#: What reads a column of so many rows (None: any number), by its name in the table and in the file.
-_COLUMNS: dict[str, Callable[[h5py.File, str, int | None], Any]] = {
-    "key": hdf5.read_keys,
-    "path": lambda file, name, rows: Texts.of_padded(hdf5.read_text(file, name, rows)),
-    "label": lambda file, name, rows: Names.of_padded(hdf5.read_text(file, name, rows)),
-    "split": lambda file, name, rows: Names.of_padded(hdf5.read_text(file, name, rows)),
-    "size": hdf5.read_numbers,
-    "mtime_ns": hdf5.read_numbers,
-    "bad_keys": hdf5.read_keys,
-    "shard": hdf5.read_numbers,
-    "shard_row": hdf5.read_numbers,
-}
-
-
-def _read_about(file: h5py.File, recipe: Recipe, features_sha256: str) -> dict[str, Any]:
-    """Read what a store says of itself: ``rows``, ``root``, ``weights_path``, and each column's checksum.
-
-    It is bound to the recipe and to the features by one checksum over all of it.
-    """
-    text = hdf5.read_attribute(file, "about")
-    if hdf5.read_attribute(file, "table_sha256") != _bound(text, recipe, features_sha256):
-        raise hdf5.DamagedError("the table does not match its checksum")
-    try:
-        about: dict[str, Any] = json.loads(text)
-        wanted = {"rows": int, "bad": int, "root": str, "weights_path": str, "columns": dict}
-        if any(type(about[name]) is not kind for name, kind in wanted.items()) or about["rows"] < 0:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise hdf5.DamagedError("what it says of itself cannot be read") from None
-    return about
-
-
-def _bound(about: str, recipe: Recipe, features_sha256: str) -> str:
-    return hashlib.sha256(f"{about} {recipe.to_json()} {features_sha256}".encode()).hexdigest()
-
-
-def _table(path: Path, file: h5py.File, about: dict[str, Any]) -> Table:
-    """Return the table, whose columns are read now, or when they are asked for if they are large."""
-    columns = {name: _column(path, file, about, name) for name in (*COLUMNS, "bad_keys")}
-    table = Table(about["root"], about["weights_path"], **columns, quarantine=_read_quarantine(file))
-    if digest_of(table.quarantine) != about["columns"].get("quarantine"):
-        raise hdf5.DamagedError("the table does not match its checksum")
-    return table
-
-
-def _column(path: Path, file: h5py.File, about: dict[str, Any], name: str) -> Any:
-    """Return a column of a store, `Unread` if it is large."""
-    rows, known = about["bad" if name == "bad_keys" else "rows"], about["columns"].get(name)
-    table_sha256 = hdf5.read_attribute(file, "table_sha256")
-
-    def read(file: h5py.File) -> Any:
-        values = _COLUMNS[name](file, name, rows)
-        if digest_of(values) != known:
-            raise hdf5.DamagedError("the table does not match its checksum")
-        return values
-
-    def read_later() -> Any:
-        with hdf5.open_hdf5(path) as again:
-            if not hdf5.has(again, "table_sha256") or (
-                hdf5.read_attribute(again, "table_sha256") != table_sha256
-            ):
-                raise replaced(path)
-            return read(again)
-
-    return read(file) if rows < LARGE else Unread(rows, read_later)
 
 
 def _places(path: Path, file: h5py.File, about: dict[str, Any], recipe: Recipe) -> Places:
@@ -341,21 +262,8 @@ def _places(path: Path, file: h5py.File, about: dict[str, Any], recipe: Recipe) 
         raise hdf5.DamagedError("it names files that are no shards")
     folder = shard_folder(path)
     sources = tuple(Source(folder / name, digest) for name, digest in zip(names, digests, strict=True))
-    number, row = (_column(path, file, about, name) for name in ("shard", "shard_row"))
+    number, row = (read_column(path, file, about, name) for name in ("shard", "shard_row"))
     return Places(path, recipe, sources, number, row)
-
-
-def _read_quarantine(file: h5py.File) -> list[tuple[str, str]]:
-    found = []
-    columns = [
-        (text for block in hdf5.read_text(file, f"quarantine_{column}") for text in block.tolist())
-        for column in ("path", "reason")
-    ]
-    for path, reason in zip_longest(*columns):
-        if not path or not reason:  # a file may claim any number of empty ones
-            raise hdf5.DamagedError("quarantine_path and quarantine_reason do not fit each other")
-        found.append((os.fsdecode(path), os.fsdecode(reason)))
-    return found
 
 
 def _damage(file: h5py.File, features_sha256: str, is_first: bool) -> str:
@@ -388,7 +296,7 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
             block = index.read(table.key[start : start + hdf5.FEATURE_ROWS]).astype(index.recipe.dtype)
             features[start : start + len(block)] = block
             digests += hdf5.block_digests(block)
-        _write_table(file, table, index.recipe, engine, hdf5.write_digests(file, bytes(digests)), {})
+        write_table(file, table, index.recipe, engine, hdf5.write_digests(file, bytes(digests)), {})
 
 
 def refer(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
@@ -414,48 +322,7 @@ def refer(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
     }
     features_sha256 = hashlib.sha256(" ".join(map(digest_of, columns.values())).encode()).hexdigest()
     with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
-        _write_table(file, table, index.recipe, engine, features_sha256, columns)
-
-
-def _write_table(
-    file: h5py.File,
-    table: Table,
-    recipe: Recipe,
-    engine: str,
-    features_sha256: str,
-    more: dict[str, NDArray[np.int64] | Texts],
-) -> None:
-    """Write all but the features, with `more` columns, and what binds it to them."""
-    hdf5.write_attribute(file, "format", _FORMAT)
-    hdf5.write_attribute(file, "created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
-    hdf5.write_provenance(file, recipe, engine)
-    hdf5.write_keys(file, table.key)
-    hdf5.write_keys(file, table.bad_keys, "bad_keys")
-    for name in ("path", "label", "split"):
-        hdf5.write_text(file, name, getattr(table, name))
-    for name in ("size", "mtime_ns"):
-        hdf5.write_column(file, name, getattr(table, name))
-    for name, column in more.items():
-        if isinstance(column, Texts):
-            hdf5.write_text(file, name, column)
-        else:
-            hdf5.write_column(file, name, column)
-    hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
-    hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
-    about = {
-        "rows": len(table),
-        "bad": len(table.bad_keys),
-        "root": table.root,
-        "weights_path": table.weights_path,
-        "columns": {
-            **{name: digest_of(getattr(table, name)) for name in (*COLUMNS, "quarantine", "bad_keys")},
-            **{name: digest_of(column) for name, column in more.items()},
-        },
-    }
-    text = json.dumps(about, sort_keys=True)
-    hdf5.write_attribute(file, "about", text)
-    hdf5.write_attribute(file, "features_sha256", features_sha256)
-    hdf5.write_attribute(file, "table_sha256", _bound(text, recipe, features_sha256))
+        write_table(file, table, index.recipe, engine, features_sha256, columns)
 
 
 def verify(path: Path) -> Iterator[str]:
