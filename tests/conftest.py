@@ -147,11 +147,12 @@ def random_recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def random_engine(random_recipe: Recipe):
-    """The real Keras engine with random weights, opened once for the whole session."""
+    """The real Keras engine with random weights, for photos of 96 pixels; opened once for the whole session."""
     from breeds.engines.choose import open_engine
     from breeds.engines.weights import get_weights
 
-    engine = open_engine(random_recipe, lambda: get_weights("random", XCEPTION), "keras")
+    small = replace(random_recipe, size=96)
+    engine = open_engine(small, lambda: get_weights("random", XCEPTION), "keras")
     gc.collect()
     gc.freeze()  # what stays need not be looked at after every test
     return engine
@@ -159,7 +160,7 @@ def random_engine(random_recipe: Recipe):
 
 @pytest.fixture
 def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
-    """Let `extract` and `predict` called in this process use the session's engine."""
+    """Let `extract` and `predict` called in this process use the session's engine, with ``size=96``."""
     opened: list[str] = []
 
     def reuse(*_: object, **__: object) -> object:
