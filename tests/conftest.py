@@ -147,7 +147,7 @@ def random_recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def random_engine(random_recipe: Recipe):
-    """The real Keras engine with random weights, for photos of 96 pixels; opened once for the whole session."""
+    """The real Keras engine with random weights, for 96 pixels, opened once for the whole session."""
     from breeds.engines.choose import open_engine
     from breeds.engines.weights import get_weights
 

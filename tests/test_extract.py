@@ -9,8 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import h5py
 import conftest
+import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, run_script
