@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import openvino
 import pytest
 from conftest import (
     ROOT,
-    SHARED,
     SHARED_WEIGHTS,
     assert_refused,
+    converted_in_this_process,
     copy_some,
     needs_shared,
     run_script,
@@ -46,7 +47,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ imp
 
 @pytest.fixture(scope="module")
 def pixels(drawn_photos: Path) -> list[np.ndarray]:
-    return [decode(path.read_bytes(), 299) for path in sorted(drawn_photos.rglob("*.jpg"))[::12]]
+    return [decode(path.read_bytes(), 96) for path in sorted(drawn_photos.rglob("*.jpg"))[::12]]
+
+
+@pytest.fixture(scope="module")
+def small(random_recipe: Recipe) -> Recipe:
+    """The recipe of random weights and photos of 96 pixels."""
+    return replace(random_recipe, size=96)
 
 
 def random_weights() -> Weights:
@@ -58,9 +65,9 @@ def never() -> Weights:
 
 
 @pytest.fixture
-def converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks are converted in this process: TensorFlow is here, and another start takes longer."""
-    monkeypatch.setattr(convert, "_in_own_process", lambda maker, *arguments: maker(*arguments))
+def converted_here() -> Iterator[None]:
+    with converted_in_this_process():
+        yield
 
 
 def features(recipe: Recipe, weights, pixels, **options) -> np.ndarray:
@@ -76,14 +83,14 @@ def assert_within_tolerance(found: np.ndarray, wanted: np.ndarray) -> None:
 
 
 def test_openvino_equals_keras_and_converts_once(
-    random_recipe, random_engine, pixels, session_cache, tmp_path, monkeypatch
+    small, random_engine, pixels, session_cache, tmp_path, monkeypatch
 ) -> None:
     wanted = np.stack(list(random_engine.stream(pixels)))
-    assert_within_tolerance(features(random_recipe, random_weights, pixels), wanted)
-    (entry,) = session_cache.glob(f"xception-{random_recipe.weights_sha256[:16]}-fp32-*")
-    again = features(random_recipe, never, pixels)
-    assert np.array_equal(again, features(random_recipe, never, pixels[::-1])[::-1])
-    assert_within_tolerance(features(random_recipe, never, pixels[:1], single=True), wanted[:1])
+    assert_within_tolerance(features(small, random_weights, pixels), wanted)
+    (entry,) = session_cache.glob(f"xception-{small.weights_sha256[:16]}-fp32-*")
+    again = features(small, never, pixels)
+    assert np.array_equal(again, features(small, never, pixels[::-1])[::-1])
+    assert_within_tolerance(features(small, never, pixels[:1], single=True), wanted[:1])
 
     cache = tmp_path / "cache"
     monkeypatch.setenv("BREEDS_CACHE", str(cache))
@@ -91,23 +98,23 @@ def test_openvino_equals_keras_and_converts_once(
     damaged = bytearray(network.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     network.write_bytes(damaged)
-    assert np.array_equal(features(random_recipe, random_weights, pixels), again)
+    with converted_in_this_process():
+        assert np.array_equal(features(small, random_weights, pixels), again)
     assert [path.name for path in cache.iterdir()] == [entry.name]
 
 
-@tensorflow
 @needs_shared
-def test_openvino_equals_keras_on_real_photos_and_at_another_size(converted_here) -> None:
+def test_openvino_equals_keras_on_real_photos_and_at_another_size(genuine, converted_here) -> None:
+    paths, recipe, wanted = genuine
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    recipe = Recipe("xception", weights.name, weights.sha256, 299, "stretch")
-    paths = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::20]]
-    paths += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::160]
-    assert len(paths) >= 12
-    for size, some in ((299, paths), (128, paths[::3])):
-        here = replace(recipe, size=size)
-        photos = [decode(read(str(path)), size) for path in some]
-        wanted = np.stack(list(open_engine(here, lambda: weights, "keras").stream(photos)))
-        assert_within_tolerance(features(here, lambda: weights, photos), wanted)
+
+    def pixels(size: int) -> list[np.ndarray]:
+        return [decode(read(str(path)), size) for path in paths]
+
+    assert_within_tolerance(features(recipe, lambda: weights, pixels(299)), wanted)
+    other = replace(recipe, size=128)
+    wanted = np.stack(list(open_engine(other, lambda: weights, "keras").stream(pixels(128))))
+    assert_within_tolerance(features(other, lambda: weights, pixels(128)), wanted)
 
 
 # int8
@@ -343,7 +350,7 @@ def test_without_openvino_keras_does_the_work_and_the_store_goes_on_with_openvin
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "openvino.py").write_text("raise ImportError('no such instruction')\n")
     poisoned = {"PYTHONPATH": f"{tmp_path / 'poison'}:{ROOT}"}
-    options = ("--weights", "random", "--size", "71", "--store", "s.h5")
+    options = ("--weights", "random", "--size", "96", "--store", "s.h5")
     _, *rest = sorted(photos.iterdir())
     for folder in rest:
         folder.rename(tmp_path / folder.name)
@@ -366,22 +373,19 @@ def test_without_openvino_keras_does_the_work_and_the_store_goes_on_with_openvin
 
 
 @tensorflow
-def test_where_openvino_loads_and_then_fails_keras_does_the_work(
-    random_recipe, pixels, monkeypatch, said
-) -> None:
+def test_where_openvino_loads_and_then_fails_keras_does_the_work(small, monkeypatch, said) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no executor for this instruction set")
 
     monkeypatch.setattr("breeds.engines.openvino._compile", broken)
-    small = replace(random_recipe, size=71)
     assert open_engine(small, random_weights).name == "keras"
     assert said.text.count("using the slower Keras engine") == 1
     with pytest.raises(BreedsError, match=r"no executor.*--engine keras"):
         open_engine(small, random_weights, "openvino")
 
 
-def test_bf16_where_the_cpu_has_it_and_one_sentence_where_not(random_recipe, pixels, random_engine) -> None:
-    recipe = replace(random_recipe, precision="bf16")
+def test_bf16_where_the_cpu_has_it_and_one_sentence_where_not(small, pixels, random_engine) -> None:
+    recipe = replace(small, precision="bf16")
     try:
         open_engine(recipe, random_weights)
     except BreedsError as error:  # OpenVINO knows best what this processor can
@@ -424,15 +428,15 @@ def take_network(folder: Path, recipe: Recipe, weights: Weights) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_said_once(
-    random_recipe, pixels, session_cache, tmp_path, monkeypatch, said
+    small, pixels, session_cache, tmp_path, monkeypatch, said
 ) -> None:
-    wanted = features(random_recipe, random_weights, pixels[:1])
+    wanted = features(small, random_weights, pixels[:1])
     (tmp_path / "file").touch()
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("MADE", str(session_cache))
     monkeypatch.setattr("breeds.engines.convert._convert", take_network)
     for _ in range(2):
-        assert np.array_equal(features(random_recipe, random_weights, pixels[:1]), wanted)
+        assert np.array_equal(features(small, random_weights, pixels[:1]), wanted)
     assert said.text.count("cannot be written") == 1
 
 
