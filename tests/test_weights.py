@@ -267,7 +267,7 @@ def nothing(file: h5py.File) -> None:
 def test_a_strangers_file_is_refused_in_one_sentence(
     change: Callable[..., None], weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weightfile, "_MOST_MEMBERS", 1000)  # of 60,000: so many take ten seconds
+    monkeypatch.setattr(weightfile, "_MOST_ARRAYS", 2500)  # 20,000 take seconds
     with h5py.File(weights, "r+") as file:
         change(file)
     with pytest.raises(BreedsError, match=r"w\.weights\.h5 does not fit xception"):
