@@ -12,7 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ import forked
 import hypothesis
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from breeds.engines.backbones import XCEPTION
 from breeds.recipe import Recipe
@@ -147,19 +148,43 @@ def random_recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def random_engine(random_recipe: Recipe):
-    """The real Keras engine with random weights, opened once for the whole session."""
+    """The real Keras engine with random weights, for 96 pixels, opened once for the whole session."""
     from breeds.engines.choose import open_engine
     from breeds.engines.weights import get_weights
 
-    engine = open_engine(random_recipe, lambda: get_weights("random", XCEPTION), "keras")
+    small = replace(random_recipe, size=96)
+    engine = open_engine(small, lambda: get_weights("random", XCEPTION), "keras")
     gc.collect()
     gc.freeze()  # what stays need not be looked at after every test
     return engine
 
 
+@pytest.fixture(scope="session")
+def genuine() -> tuple[list[Path], Recipe, NDArray[np.float32]]:
+    """A few real photos, the recipe of the genuine weights, and what the Keras engine gives for them."""
+    from breeds.engines.choose import open_engine
+    from breeds.engines.weights import get_weights
+    from breeds.photos import decode, read
+
+    photos = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::60]]
+    photos += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::400]
+    weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
+    recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    engine = open_engine(recipe, lambda: weights, "keras")
+    return photos, recipe, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
+
+
+@contextmanager
+def converted_in_this_process() -> Iterator[None]:
+    """Convert networks in this process, where TensorFlow is already: another start of it takes longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("breeds.engines.convert._in_own_process", lambda maker, *arguments: maker(*arguments))
+        yield
+
+
 @pytest.fixture
 def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
-    """Let `extract` and `predict` called in this process use the session's engine."""
+    """Let `extract` and `predict` called in this process use the session's engine, with ``size=96``."""
     opened: list[str] = []
 
     def reuse(*_: object, **__: object) -> object:
@@ -281,10 +306,10 @@ def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
 
 
 #: Whatever asks for one of these runs a network or the scripts over photos, or loads TensorFlow.
-SLOW_FIXTURES = {"random_engine", "workplace", "load_img", "browser", "app_place"}
+SLOW_FIXTURES = {"random_engine", "genuine", "workplace", "load_img", "browser", "app_place"}
 #: Where pytest-xdist runs the tests in several processes, those of a group share one: what is costly
 #: is made once for all of them, and only one process carries TensorFlow.
-GROUPS = {"random_engine": "tensorflow", "load_img": "tensorflow"} | {
+GROUPS = {"random_engine": "tensorflow", "genuine": "tensorflow", "load_img": "tensorflow"} | {
     name: name for name in ("workplace", "int8", "kaggle", "browser", "app_place")
 }
 

@@ -29,8 +29,10 @@ from typing import NoReturn
 #: Where the one process is, for all that share the tests.
 ADDRESS = "BREEDS_TESTS_FORKED"
 #: What a command may set in its environment and still be forked: other names may decide how libraries load.
-#: Folders of Python's path are looked into for whatever is not loaded yet.
-HARMLESS = {"BREEDS_CACHE", "KERAS_HOME", "PYTHONPATH"}
+#: Folders of Python's path are looked into for whatever is not loaded yet, and proxies when one is asked.
+HARMLESS = {"BREEDS_CACHE", "KERAS_HOME", "PYTHONPATH"} | {
+    name for proxy in ("https_proxy", "all_proxy", "no_proxy") for name in (proxy, proxy.upper())
+}
 _LOADED = (
     "numpy", "h5py", "PIL.Image", "safetensors.numpy", "scipy.linalg", "scipy.optimize",
     "sklearn.linear_model", "matplotlib.figure", "jinja2", "joblib", "threadpoolctl", "tqdm", "httpcore",

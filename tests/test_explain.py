@@ -14,6 +14,7 @@ from conftest import (
     SHARED,
     SHARED_WEIGHTS,
     assert_refused,
+    converted_in_this_process,
     copy_some,
     extract_photos,
     needs_shared,
@@ -53,10 +54,11 @@ def adds_up_to(model: Model, feature: np.ndarray, evidence: np.ndarray) -> float
 
 @pytest.fixture(scope="module")
 def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Real dogs, four of each of four breeds, with the features that the genuine weights give."""
+    """Real dogs, three of each of four breeds, with the features that the genuine weights give."""
     folder = tmp_path_factory.mktemp("dogs")
-    copy_some(SHARED / "data/dogs10", folder / "dogs", breeds=4)
-    extract_photos(folder / "dogs", folder / "dogs.h5", weights=str(SHARED_WEIGHTS))
+    copy_some(SHARED / "data/dogs10", folder / "dogs", breeds=4, each=3)
+    with converted_in_this_process():
+        extract_photos(folder / "dogs", folder / "dogs.h5", weights=str(SHARED_WEIGHTS))
     return Store.open(folder / "dogs.h5")
 
 

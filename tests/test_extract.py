@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import conftest
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, assert_refused, extract_photos, run_script
+from conftest import ROOT, assert_refused, run_script
 from stores import as_first_format
 
 import breeds.extraction
@@ -20,7 +22,8 @@ from breeds.extraction import Summary
 from breeds.photos import key_of
 from breeds.store import Store, shard_folder
 
-RANDOM = ("--weights", "random")
+RANDOM = ("--weights", "random", "--size", "96")
+extract_photos = functools.partial(conftest.extract_photos, size=96)
 
 
 class StandIn:

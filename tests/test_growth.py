@@ -69,7 +69,7 @@ def test_cross_validation_and_heads_side_by_side(make_store, monkeypatch) -> Non
     assert numbers["photos"] == 120
     assert numbers["accuracy"] > 0.9
     assert numbers["log_loss"] < 0.5
-    table = compare_heads(store, folds=3)
+    table = compare_heads(store, folds=2)
     assert table[0]["head"] == "logistic regression"
     assert len(table) == 5
     for row in table:

@@ -29,7 +29,6 @@ EXTRACT = r"""
 import json, re, resource, sys
 from pathlib import Path
 import numpy as np
-import pytest
 import breeds.extraction
 from breeds.extraction import Asked, Selection, extract
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import openvino
 import pytest
 from conftest import (
     ROOT,
-    SHARED,
     SHARED_WEIGHTS,
     assert_refused,
+    converted_in_this_process,
     copy_some,
     needs_shared,
     run_script,
@@ -26,6 +27,7 @@ from conftest import (
     tensorflow,
 )
 from safetensors import safe_open
+from taken import take_network
 
 from breeds.engines import convert
 from breeds.engines.backbones import BACKBONES, XCEPTION
@@ -46,7 +48,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ imp
 
 @pytest.fixture(scope="module")
 def pixels(drawn_photos: Path) -> list[np.ndarray]:
-    return [decode(path.read_bytes(), 299) for path in sorted(drawn_photos.rglob("*.jpg"))[::12]]
+    return [decode(path.read_bytes(), 96) for path in sorted(drawn_photos.rglob("*.jpg"))[::12]]
+
+
+@pytest.fixture(scope="module")
+def small(random_recipe: Recipe) -> Recipe:
+    """The recipe of random weights and photos of 96 pixels."""
+    return replace(random_recipe, size=96)
 
 
 def random_weights() -> Weights:
@@ -58,9 +66,9 @@ def never() -> Weights:
 
 
 @pytest.fixture
-def converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks are converted in this process: TensorFlow is here, and another start takes longer."""
-    monkeypatch.setattr(convert, "_in_own_process", lambda maker, *arguments: maker(*arguments))
+def converted_here() -> Iterator[None]:
+    with converted_in_this_process():
+        yield
 
 
 def features(recipe: Recipe, weights, pixels, **options) -> np.ndarray:
@@ -75,15 +83,15 @@ def assert_within_tolerance(found: np.ndarray, wanted: np.ndarray) -> None:
     assert (1 - cosine).max() < 1e-4
 
 
-def test_openvino_equals_keras_and_converts_once(
-    random_recipe, random_engine, pixels, session_cache, tmp_path, monkeypatch
+def test_openvino_equals_keras_at_another_size_and_converts_once(
+    small, random_engine, pixels, session_cache, tmp_path, monkeypatch
 ) -> None:
     wanted = np.stack(list(random_engine.stream(pixels)))
-    assert_within_tolerance(features(random_recipe, random_weights, pixels), wanted)
-    (entry,) = session_cache.glob(f"xception-{random_recipe.weights_sha256[:16]}-fp32-*")
-    again = features(random_recipe, never, pixels)
-    assert np.array_equal(again, features(random_recipe, never, pixels[::-1])[::-1])
-    assert_within_tolerance(features(random_recipe, never, pixels[:1], single=True), wanted[:1])
+    assert_within_tolerance(features(small, random_weights, pixels), wanted)
+    (entry,) = session_cache.glob(f"xception-{small.weights_sha256[:16]}-fp32-*")
+    again = features(small, never, pixels)
+    assert np.array_equal(again, features(small, never, pixels[::-1])[::-1])
+    assert_within_tolerance(features(small, never, pixels[:1], single=True), wanted[:1])
 
     cache = tmp_path / "cache"
     monkeypatch.setenv("BREEDS_CACHE", str(cache))
@@ -91,23 +99,17 @@ def test_openvino_equals_keras_and_converts_once(
     damaged = bytearray(network.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     network.write_bytes(damaged)
-    assert np.array_equal(features(random_recipe, random_weights, pixels), again)
+    assert np.array_equal(features(small, random_weights, pixels), again)
     assert [path.name for path in cache.iterdir()] == [entry.name]
 
 
-@tensorflow
 @needs_shared
-def test_openvino_equals_keras_on_real_photos_and_at_another_size(converted_here) -> None:
+def test_openvino_equals_keras_on_real_photos(genuine, converted_here) -> None:
+    paths, recipe, wanted = genuine
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    recipe = Recipe("xception", weights.name, weights.sha256, 299, "stretch")
-    paths = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::20]]
-    paths += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::160]
-    assert len(paths) >= 12
-    for size, some in ((299, paths), (128, paths[::3])):
-        here = replace(recipe, size=size)
-        photos = [decode(read(str(path)), size) for path in some]
-        wanted = np.stack(list(open_engine(here, lambda: weights, "keras").stream(photos)))
-        assert_within_tolerance(features(here, lambda: weights, photos), wanted)
+
+    pixels = [decode(read(str(path)), recipe.size) for path in paths]
+    assert_within_tolerance(features(recipe, lambda: weights, pixels), wanted)
 
 
 # int8
@@ -138,17 +140,26 @@ def digest_of(folder: Path, store: str = "i") -> str:
     return Store.open(folder / "features" / f"{store}.h5").recipe.calibration
 
 
-def test_int8_is_a_recipe_of_its_own_near_fp32(copied) -> None:
+@pytest.fixture(scope="module")
+def exact(int8: Path) -> np.ndarray:
+    """The features of the same photos in fp32, in the order of the int8 store."""
+    result = run_script("extract_features.py", "photos", *INT8[:4], "--store", "exact.h5", cwd=int8)
+    assert result.returncode == 0, result.stderr
+    store = Store.open(int8 / "exact.h5")
+    assert list(store.table.key) == list(Store.open(int8 / "features/i.h5").table.key)
+    return store.features()
+
+
+def test_int8_is_a_recipe_of_its_own_near_fp32(copied, exact) -> None:
     command = ("extract_features.py", "photos", *INT8, "--store")
     again = run_script(*command, "features/i.h5", cwd=copied)
     assert "(0 new, 12 reused)" in again.stdout
     assert f"int8, network {digest_of(copied)[:12]}" in again.stdout
     fp32 = (*command[:-2], "fp32", "--store")
     assert_refused(run_script(*fp32, "features/i.h5", cwd=copied), "int8", "fp32")
-    assert run_script(*fp32, "features/f.h5", cwd=copied).returncode == 0
-    found, wanted = (Store.open(copied / f"features/{name}.h5").features() for name in "if")
-    cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
-    assert cosine.min() > 0.95 and np.abs(found - wanted).max() > 1e-4
+    found = Store.open(copied / "features/i.h5").features()
+    cosine = (found * exact).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(exact, axis=1)
+    assert cosine.min() > 0.95 and np.abs(found - exact).max() > 1e-4
 
 
 def test_the_same_photos_give_the_same_network_and_it_identifies_the_recipe(
@@ -233,21 +244,18 @@ np.save(sys.argv[2], list(engine.stream(np.load(sys.argv[3]))))
 """
 
 
-def test_an_int8_network_gives_the_same_on_processors_without_int8_products(int8, tmp_path) -> None:
-    """As far as OpenVINO can be told to be on one."""
-    photos = [decode(path.read_bytes(), 96) for path in sorted(int8.glob("photos/*/*.jpg"))]
+def test_an_int8_network_gives_the_same_on_processors_without_int8_products(int8, exact, tmp_path) -> None:
+    """As far as OpenVINO can be told to be on one; the store's features are what it gives here."""
+    store = Store.open(int8 / "features/i.h5")
+    photos = [decode((int8 / "photos" / path).read_bytes(), 96) for path in store.table.path]
     np.save(tmp_path / "photos.npy", photos)
-    found = []
-    for number, limit in enumerate(("DEFAULT", "AVX2", "SSE41")):
-        path = tmp_path / f"{number}.npy"
+    found = [store.features()]
+    for limit in ("AVX2", "SSE41"):
+        path = tmp_path / f"{limit}.npy"
         env = {**os.environ, "PYTHONPATH": str(ROOT), "ONEDNN_MAX_CPU_ISA": limit}
         command = [sys.executable, "-c", LESSER, int8 / "models/i.safetensors", path, tmp_path / "photos.npy"]
         subprocess.run(command, env=env, check=True, timeout=300)
         found.append(np.load(path))
-    store = tmp_path / "fp32.h5"
-    result = run_script("extract_features.py", "photos", *INT8[:4], "--store", str(store), cwd=int8)
-    assert result.returncode == 0, result.stderr
-    exact = Store.open(store).features()
 
     def apart(one, other):
         return np.linalg.norm(one - other, axis=1) / np.linalg.norm(exact, axis=1)
@@ -343,7 +351,7 @@ def test_without_openvino_keras_does_the_work_and_the_store_goes_on_with_openvin
     (tmp_path / "poison").mkdir()
     (tmp_path / "poison" / "openvino.py").write_text("raise ImportError('no such instruction')\n")
     poisoned = {"PYTHONPATH": f"{tmp_path / 'poison'}:{ROOT}"}
-    options = ("--weights", "random", "--size", "71", "--store", "s.h5")
+    options = ("--weights", "random", "--size", "96", "--store", "s.h5")
     _, *rest = sorted(photos.iterdir())
     for folder in rest:
         folder.rename(tmp_path / folder.name)
@@ -366,22 +374,19 @@ def test_without_openvino_keras_does_the_work_and_the_store_goes_on_with_openvin
 
 
 @tensorflow
-def test_where_openvino_loads_and_then_fails_keras_does_the_work(
-    random_recipe, pixels, monkeypatch, said
-) -> None:
+def test_where_openvino_loads_and_then_fails_keras_does_the_work(small, monkeypatch, said) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no executor for this instruction set")
 
     monkeypatch.setattr("breeds.engines.openvino._compile", broken)
-    small = replace(random_recipe, size=71)
     assert open_engine(small, random_weights).name == "keras"
     assert said.text.count("using the slower Keras engine") == 1
     with pytest.raises(BreedsError, match=r"no executor.*--engine keras"):
         open_engine(small, random_weights, "openvino")
 
 
-def test_bf16_where_the_cpu_has_it_and_one_sentence_where_not(random_recipe, pixels, random_engine) -> None:
-    recipe = replace(random_recipe, precision="bf16")
+def test_bf16_where_the_cpu_has_it_and_one_sentence_where_not(small, pixels, random_engine) -> None:
+    recipe = replace(small, precision="bf16")
     try:
         open_engine(recipe, random_weights)
     except BreedsError as error:  # OpenVINO knows best what this processor can
@@ -417,22 +422,16 @@ def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
     assert sorted(path.name for path in entry.iterdir()) == ["network.bin", "network.xml"]
 
 
-def take_network(folder: Path, recipe: Recipe, weights: Weights) -> None:
-    """Stands in for a conversion, in its process: takes what it has made before."""
-    (made,) = Path(os.environ["MADE"]).glob(f"xception-{weights.sha256[:16]}-fp32-*")
-    shutil.copytree(made, folder, dirs_exist_ok=True)
-
-
 def test_a_cache_that_cannot_be_written_is_said_once(
-    random_recipe, pixels, session_cache, tmp_path, monkeypatch, said
+    small, pixels, session_cache, tmp_path, monkeypatch, said
 ) -> None:
-    wanted = features(random_recipe, random_weights, pixels[:1])
+    wanted = features(small, random_weights, pixels[:1])
     (tmp_path / "file").touch()
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("MADE", str(session_cache))
     monkeypatch.setattr("breeds.engines.convert._convert", take_network)
     for _ in range(2):
-        assert np.array_equal(features(random_recipe, random_weights, pixels[:1]), wanted)
+        assert np.array_equal(features(small, random_weights, pixels[:1]), wanted)
     assert said.text.count("cannot be written") == 1
 
 
@@ -444,7 +443,7 @@ SECOND = "mobilenetv3large"
 @pytest.mark.parametrize(
     "name",
     [
-        "inceptionv3",
+        pytest.param("inceptionv3", marks=pytest.mark.thorough),
         pytest.param("resnet50v2", marks=pytest.mark.thorough),
         pytest.param("efficientnetv2s", marks=pytest.mark.thorough),
         pytest.param("convnexttiny", marks=pytest.mark.thorough),

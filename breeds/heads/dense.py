@@ -67,6 +67,7 @@ def fit(
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
         metrics=[keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True)],
     )
+    model.optimizer.build(model.trainable_variables)  # else the first step makes it, and is traced twice
     stop = keras.callbacks.EarlyStopping(
         "val_log_loss", mode="min", patience=PATIENCE, restore_best_weights=True
     )
