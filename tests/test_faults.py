@@ -19,7 +19,7 @@ import brought
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, copy_some, extract_photos, run_script
-from killed import COUNTED
+from killed import BEFORE_FORKS, COUNTED
 from PIL import Image
 
 from breeds.store import Store, shard_folder, verify
@@ -38,7 +38,7 @@ SCRIPT = (
 import json, os, resource, signal, sys, time
 import numpy as np
 import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # which each fork would load else
-import breeds.extraction, breeds.store.hdf5, breeds.store.shards, extract_features
+import breeds.extraction, breeds.store.shards, extract_features
 from breeds import cli
 
 class StandIn:
@@ -108,7 +108,9 @@ def fork(arguments, env):
 if len(sys.argv) > 1:
     run()
 import openvino
-breeds.store.hdf5.versions()  # is looked for once
+"""
+    + BEFORE_FORKS
+    + """
 for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's to set up
     print(json.dumps(fork(**json.loads(line))), flush=True)
 """
