@@ -332,11 +332,11 @@ def test_views_are_trained_on_in_batches_too(make_store) -> None:
 
 @pytest.mark.slow
 def test_what_does_not_fit_the_dense_head_is_refused(make_store, tmp_path: Path) -> None:
-    make_store({"a": 90, "b": 90}, width=512)
-    done = run_script("train_head.py", "--head", "dense", "--memory", "1MB", cwd=tmp_path)
+    make_store({"a": 900, "b": 900}, width=512)
+    done = run_script("train_head.py", "--head", "dense", "--memory", "10MB", cwd=tmp_path)
     assert_refused(done, "The dense head takes all features into memory", "--head logistic")
     assert not list(tmp_path.glob("models/*"))
-    done = run_script("train_head.py", "--memory", "1MB", "--C", "0.01", cwd=tmp_path)
+    done = run_script("train_head.py", "--memory", "10MB", "--C", "0.01", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "in batches" in done.stdout
 
