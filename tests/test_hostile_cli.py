@@ -270,7 +270,7 @@ def test_a_class_called_unknown_is_refused(name: str, make_store, tmp_path: Path
 @pytest.mark.parametrize("option", ["", "--export joblib"])
 def test_a_disk_that_is_full_while_a_model_is_saved(option: str, place: Path) -> None:
     before = contents(place)
-    full = "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))"
+    full = "sys.dont_write_bytecode = True; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))"
     result = after(full, f"train_head.py --C 0.01 --model m.safetensors {option}", place)
     assert_refused(result, "m.safetensors", "File too large")
     assert contents(place) == before
