@@ -114,7 +114,10 @@ def many_members(tar: tarfile.TarFile) -> None:
     ("fill", "words"),
     [(nine_breeds, "ten breeds"), (many_members, "members"), (lambda tar: None, "ten breeds")],
 )
-def test_an_archive_of_something_else_is_refused(fill, words: str, serve, tmp_path: Path) -> None:
+def test_an_archive_of_something_else_is_refused(
+    fill, words: str, serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dogs, "MOST_MEMBERS", 1000)
     refused(serve(fill), tmp_path, words)
 
 
