@@ -14,13 +14,13 @@ import sys
 import tomllib
 import venv
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import brought
 import httpx
 import pytest
-from conftest import ROOT, assert_refused, copy_some, starts_tensorflow, tensorflow
+from conftest import ROOT, assert_refused, copy_some, starts_tensorflow
 from packaging.requirements import Requirement
 
 import breeds
@@ -29,6 +29,8 @@ from breeds.commands import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+# One after the other with those that do start it, so that what is installed is installed once.
+slow = starts_tensorflow
 #: Which modules an extra brings, with what it needs itself.
 BROUGHT = {
     "tensorflow": ("tensorflow", "keras"),
@@ -38,11 +40,6 @@ BROUGHT = {
     "ray": ("ray",),
     "app": ("fastapi", "starlette", "uvicorn", "python_multipart"),
 }
-
-
-def slow(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test as slow, and have it where the others are: what is installed is installed once."""
-    return pytest.mark.slow(tensorflow(test))
 
 
 def parsed(lines: Iterable[str]) -> dict[str, Requirement]:
