@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ class Recipe:
         """Return a feature, float32, as it is kept."""
         return feature if self.dtype == DTYPES[0] else feature.astype(self.dtype).astype(np.float32)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the recipe without the weights' name, which is not what decides."""
         deciding = {key: value for key, value in self._values().items() if key != "weights"}

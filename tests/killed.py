@@ -11,3 +11,13 @@ def counted(step):
         return step(*arguments, **options)
     return call
 """
+
+#: Before the forks of a process: what each would look for else, and what is in memory is not gone through.
+BEFORE_FORKS = """
+import gc
+import breeds.store.hdf5
+breeds.store.hdf5.versions()
+gc.freeze()
+"""
+#: Sums so small are not worth threads, which each fork would start anew.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

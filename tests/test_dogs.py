@@ -114,7 +114,10 @@ def many_members(tar: tarfile.TarFile) -> None:
     ("fill", "words"),
     [(nine_breeds, "ten breeds"), (many_members, "members"), (lambda tar: None, "ten breeds")],
 )
-def test_an_archive_of_something_else_is_refused(fill, words: str, serve, tmp_path: Path) -> None:
+def test_an_archive_of_something_else_is_refused(
+    fill, words: str, serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dogs, "MOST_MEMBERS", 1000)
     refused(serve(fill), tmp_path, words)
 
 
@@ -154,8 +157,9 @@ def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
     """The whole command, on drawn dogs in the archive's clothes."""
 
     def dressed(tar: tarfile.TarFile) -> None:
+        first = next(iter(BREEDS))
         for wnid, breed in zip(BREEDS, sorted(drawn_photos.iterdir()), strict=True):
-            for i, photo in enumerate(sorted(breed.iterdir())[:3]):
+            for i, photo in enumerate(sorted(breed.iterdir())[: 3 if wnid == first else 2]):
                 part = "train" if i < 2 else "val"
                 add(tar, f"imagewoof2-160/{part}/{wnid}/{wnid}_{i}.JPEG", photo.read_bytes())
 
@@ -165,7 +169,7 @@ def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
     result = run_script("-m breeds.sample.dogs", "--url", serve(dressed), cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
     assert "ImageNet photos" in result.stdout and "optimistic" in result.stdout
-    assert len((tmp_path / "dogs/photos-random.csv").read_text().splitlines()) == 11
+    assert len((tmp_path / "dogs/photos-random.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

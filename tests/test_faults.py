@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext as nothing
@@ -20,8 +18,9 @@ from pathlib import Path
 import brought
 import numpy as np
 import pytest
-from conftest import ROOT, assert_refused, extract_photos, run_script
-from killed import COUNTED
+from conftest import ROOT, assert_refused, copy_some, extract_photos, run_script
+from killed import BEFORE_FORKS, COUNTED
+from PIL import Image
 
 from breeds.store import Store, shard_folder, verify
 from breeds.store.shards import list_shards
@@ -31,14 +30,14 @@ pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and
 # extract_features.py with shards of four rows. STAND_IN puts in the network's place an engine that
 # takes that many seconds for a photo, and with HOLD makes that file before the seventh and waits for
 # a signal; OPENING is a file to make before the engine is opened; WAIT_FOR one before which nothing is
-# decoded; DIE_AT kills the process before so many steps of writing.
+# decoded; DIE_AT kills the process before so many steps of writing; LIMIT is the most bytes of a file.
 # Without arguments it reads runs to make, one on each line, and forks for each: that saves the start.
-# It answers with the process's number, and then with how that ended.
+# It answers with the process's number, and then with how that ended and what it said.
 SCRIPT = (
     """
-import json, os, signal, sys, time
+import json, os, resource, signal, sys, time
 import numpy as np
-import numpy.ma, tqdm  # which each forked one would load else
+import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # which each fork would load else
 import breeds.extraction, breeds.store.shards, extract_features
 from breeds import cli
 
@@ -79,17 +78,26 @@ def run():
     left = int(os.environ.get("DIE_AT", 0))
     for name in ("fsync", "replace", "unlink", "truncate", "ftruncate"):
         setattr(os, name, counted(getattr(os, name)))
+    if "LIMIT" in os.environ:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT"]),) * 2)
+        sys.dont_write_bytecode = True
     cli.run(extract_features.main)
 
-def fork(arguments, env, out, err):
+def fork(arguments, env):
+    ends, theirs = zip(*(os.pipe() for _ in range(2)))
     child = os.fork()
     if child:
         print(child, flush=True)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for end in theirs:
+            os.close(end)
+        said = [open(end).read() for end in ends]
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), *said
     os.environ.update(env)
     sys.argv[1:] = arguments
-    for number, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    for number, end in enumerate(theirs, 1):
+        os.dup2(end, number)
+        os.close(end)
     try:
         run()
     except SystemExit as end:
@@ -99,8 +107,12 @@ def fork(arguments, env, out, err):
 
 if len(sys.argv) > 1:
     run()
+import openvino
+"""
+    + BEFORE_FORKS
+    + """
 for line in open(0, "rb", closefd=False):  # not sys.stdin: that is the front's to set up
-    print(fork(**json.loads(line)), flush=True)
+    print(json.dumps(fork(**json.loads(line))), flush=True)
 """
 )
 
@@ -131,18 +143,21 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+def wait_for(process: int, happened: Callable[[], bool]) -> None:
     """Wait until something has happened that a run does before it ends."""
     while not happened():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+        os.kill(process, 0)
+        time.sleep(0.005)
 
 
-def start_and_hold(photos: Path, store: Path, hold: Path) -> subprocess.Popen[str]:
-    """Start a run that has committed one shard, is in the next, and stays there until it is stopped."""
-    process = start(photos, store, STAND_IN=0, HOLD=hold)
-    wait_for(process, hold.exists)
-    return process
+@pytest.fixture
+def photos(drawn_photos: Path, tmp_path: Path) -> Path:
+    """Three breeds of small photos, four of each: how large they are does not matter here."""
+    folder = copy_some(drawn_photos, tmp_path / "photos")
+    for photo in folder.rglob("*.jpg"):
+        with Image.open(photo) as opened:
+            opened.resize((40, 30)).save(photo)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +166,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its photos are large, so that a run is amid them for some time.
     """
-    return brought.network(tmp_path_factory.mktemp("network") / "small.onnx", dims=("n", 3, 800, 800))
+    return brought.network(tmp_path_factory.mktemp("network") / "small.onnx", dims=("n", 3, 400, 400))
 
 
 Finish = Callable[..., tuple[int, str, str]]
@@ -159,9 +174,11 @@ Quick = Callable[[Path, Path], str]
 
 
 @pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
-    """Make a run as `finish(start(...))` does, in a process forked from one that has started already."""
-    folder = tmp_path_factory.mktemp("forked")
+def forked(session_cache: Path) -> Iterator[Finish]:
+    """Make a run as `finish(start(...))` does, in a process forked from one that has started already.
+
+    `meanwhile` is called with its number.
+    """
     parent = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -177,18 +194,22 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
         meanwhile: Callable[[int], None] = lambda process: None,
         **env: object,
     ) -> tuple[int, str, str]:
-        paths = [Path(tempfile.mkdtemp(dir=folder), name) for name in ("out", "err")]
         request = {
             "arguments": arguments(photos, store, network),
             "env": {name: str(value) for name, value in env.items()},
-            "out": str(paths[0]),
-            "err": str(paths[1]),
         }
         parent.stdin.write(json.dumps(request) + "\n")
         parent.stdin.flush()
-        meanwhile(int(parent.stdout.readline()))
-        code = int(parent.stdout.readline())
-        return code, *(path.read_text() for path in paths)
+        process = int(parent.stdout.readline())
+        try:
+            meanwhile(process)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            raise
+        finally:
+            code, out, err = json.loads(parent.stdout.readline())
+        return code, out, err
 
     yield make
     parent.stdin.close()
@@ -275,9 +296,7 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
 def kill_when(process: int, happened: Callable[[], bool]) -> None:
     """Kill a process that the forked one waits for, if it has not ended before."""
     with suppress(ProcessLookupError):
-        while not happened():
-            os.kill(process, 0)
-            time.sleep(0.005)
+        wait_for(process, happened)
         os.kill(process, signal.SIGKILL)
 
 
@@ -349,17 +368,21 @@ def test_kills_before_a_shard_is_full_do_not_stop_progress(
     assert_whole(store, like)
 
 
-def test_a_photo_removed_in_mid_run_has_its_twins_feature(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_removed_in_mid_run_has_its_twins_feature(
+    photos: Path, tmp_path: Path, forked: Finish
+) -> None:
     first = min(photos.rglob("*.jpg"))
     twin = first.with_name("zz twin.jpg")
     shutil.copyfile(first, twin)
     store = tmp_path / "features" / "s.h5"
     os.mkfifo(photos / "pipe.jpg")
-    process = start(photos, store, STAND_IN=0, WAIT_FOR=tmp_path / "go")
-    wait_for(process, store.with_name(".s.lock").exists)  # by now every photo has its key
-    first.unlink()
-    (tmp_path / "go").touch()
-    code, out, err = finish(process)
+
+    def remove(process: int) -> None:
+        wait_for(process, store.with_name(".s.lock").exists)  # by now every photo has its key
+        first.unlink()
+        (tmp_path / "go").touch()
+
+    code, out, err = forked(photos, store, None, remove, STAND_IN=0, WAIT_FOR=tmp_path / "go")
     assert code == 1, err
     assert "14 photos = 13 features (12 new, 1 reused) + 1 quarantined" in out
     assert "quarantined pipe.jpg: not a regular file" in err
@@ -370,12 +393,15 @@ def test_a_photo_removed_in_mid_run_has_its_twins_feature(photos: Path, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_keeps_what_it_computed(
-    photos: Path, tmp_path: Path, quick: Quick, number: signal.Signals
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick, number: signal.Signals
 ) -> None:
     like, store = tmp_path / "like" / "s.h5", tmp_path / "stopped" / "s.h5"
-    process = start_and_hold(photos, store, tmp_path / "held")
-    process.send_signal(number)
-    code, out, err = finish(process)
+
+    def stop(process: int) -> None:
+        wait_for(process, (tmp_path / "held").exists)
+        os.kill(process, number)
+
+    code, out, err = forked(photos, store, None, stop, STAND_IN=0, HOLD=tmp_path / "held")
     assert code == 130
     assert out == ""
     assert "Traceback" not in err
@@ -402,11 +428,13 @@ def test_the_real_engine_can_be_stopped(
 ) -> None:
     store = tmp_path / "features" / "s.h5"
     opening = tmp_path / "opening"
-    process = start(drawn_photos, store, network, OPENING=opening)
-    wait_for(process, opening.exists)
-    wait_for(process, lambda: len(list_shards(shard_folder(store))) >= shards)
-    process.send_signal(number)
-    code, _, err = finish(process)
+
+    def stop(process: int) -> None:
+        wait_for(process, opening.exists)
+        wait_for(process, lambda: len(list_shards(shard_folder(store))) >= shards)
+        os.kill(process, number)
+
+    code, _, err = forked(drawn_photos, store, network, stop, OPENING=opening)
     assert code == 130, err
     assert "Traceback" not in err
     assert len(committed(store)) >= shards
@@ -442,34 +470,42 @@ def test_a_run_that_breaks_keeps_what_it_computed(
 
 
 def test_the_second_of_two_extractions_is_told_of_the_first(
-    photos: Path, tmp_path: Path, quick: Quick
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick
 ) -> None:
     store = tmp_path / "features" / "s.h5"
-    first = start_and_hold(photos, store, tmp_path / "held")
-    before = committed(store)
-    assert len(before) == 1
-    second = run_script("extract_features.py", *arguments(photos, store), cwd=tmp_path)
-    assert_refused(second, f"{store} is being written by process {first.pid} on ")
-    assert before.items() <= committed(store).items()
-    first.send_signal(signal.SIGINT)
-    assert finish(first)[0] == 130
+
+    def another(first: int) -> None:
+        wait_for(first, (tmp_path / "held").exists)
+        before = committed(store)
+        assert len(before) == 1
+        second = run_script("extract_features.py", *arguments(photos, store), cwd=tmp_path)
+        assert_refused(second, f"{store} is being written by process {first} on ")
+        assert before.items() <= committed(store).items()
+        os.kill(first, signal.SIGINT)
+
+    assert forked(photos, store, None, another, STAND_IN=0, HOLD=tmp_path / "held")[0] == 130
     assert "12 features" in quick(photos, store)
 
 
-def test_a_store_reached_by_a_link_is_the_same_store(photos: Path, tmp_path: Path, quick: Quick) -> None:
+def test_a_store_reached_by_a_link_is_the_same_store(
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick
+) -> None:
     store, link = tmp_path / "features" / "s.h5", tmp_path / "elsewhere" / "link.h5"
     quick(photos, store)
     link.parent.mkdir()
     link.symlink_to(store)
     for photo in photos.rglob("*.jpg"):
         photo.write_bytes(photo.read_bytes() + b"0")  # other photos, to be computed anew
-    first = start_and_hold(photos, link, tmp_path / "held")
-    assert len(committed(store)) == 4
-    for name in (link, store):
-        second = run_script("extract_features.py", *arguments(photos, name), cwd=tmp_path)
-        assert_refused(second, f"{name} is being written by process {first.pid} on ")
-    first.send_signal(signal.SIGINT)
-    assert finish(first)[0] == 130
+
+    def others(first: int) -> None:
+        wait_for(first, (tmp_path / "held").exists)
+        assert len(committed(store)) == 4
+        for name in (link, store):
+            second = run_script("extract_features.py", *arguments(photos, name), cwd=tmp_path)
+            assert_refused(second, f"{name} is being written by process {first} on ")
+        os.kill(first, signal.SIGINT)
+
+    assert forked(photos, link, None, others, STAND_IN=0, HOLD=tmp_path / "held")[0] == 130
     assert "12 features" in quick(photos, link)
     assert link.is_symlink()
     assert os.listdir(link.parent) == ["link.h5"]
@@ -500,25 +536,16 @@ def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
-    photos: Path, tmp_path: Path, quick: Quick
+    photos: Path, tmp_path: Path, forked: Finish, quick: Quick
 ) -> None:
     """Files that cannot grow beyond a limit stand for the full disk; the store is about 20 kB."""
     like = tmp_path / "like" / "s.h5"
     quick(photos, like)
     for limit in (0, 100, 1000, 5000, 8000, 12_000, 16_000, 20_000):
         store = tmp_path / str(limit) / "s.h5"
-
-        def full(limit: int = limit) -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        command = [sys.executable, "-c", SCRIPT, *arguments(photos, store)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-        result = subprocess.run(
-            command, env=env, preexec_fn=full, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 2, (limit, result.returncode, result.stderr)
-        errors = [line for line in result.stderr.splitlines() if "extracting" not in line]
+        code, _, err = forked(photos, store, STAND_IN=0, LIMIT=limit)
+        assert code == 2, (limit, code, err)
+        errors = [line for line in err.splitlines() if "extracting" not in line]
         assert len(errors) == 1, (limit, errors)
         assert "File too large" in errors[0]
         assert not store.exists()

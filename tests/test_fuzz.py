@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import run_script
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("target", ["decode", "store", "model", "csv"])
 def test_seconds_of_fuzzing_find_nothing(target: str, seconds: int, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tests/fuzz.py"), target, str(seconds)]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False
-    )
+    done = run_script("tests/fuzz.py", target, seconds, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not list(tmp_path.glob("fuzz/*/crash-*"))

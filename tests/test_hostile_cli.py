@@ -89,6 +89,18 @@ def shell(command: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+def after(first: str, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a fork in which something is done first, as a shell does it before Python starts."""
+    front = cwd.parent / "front.py"
+    front.write_text(
+        f"import os, resource, runpy, sys\n{first}\nsys.argv.pop(0)\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    name, *arguments = command.split()
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return forked.run([str(front), str(ROOT / name), *arguments], cwd, env, None, 120)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of all files but the cache of features, which any prediction may write."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != "features.sqlite")
@@ -139,7 +151,8 @@ def test_nothing_is_replaced_but_a_file_of_its_own_kind(script, arguments, words
 
 
 def test_what_is_ours_or_empty_is_replaced(place: Path, tmp_path: Path) -> None:
-    for name in ("out.csv", "page.html", "other.safetensors", "r.json"):
+    """What evaluation writes is replaced in `test_the_plainest_locale`, as charts take long to draw."""
+    for name in ("out.csv", "page.html", "other.safetensors"):
         (place / name).touch()
     for form in ("csv", "json", "kaggle", "csv"):
         result = run_script("predict.py", "photos", "--out", "out.csv", "--format", form, cwd=place)
@@ -148,7 +161,6 @@ def test_what_is_ours_or_empty_is_replaced(place: Path, tmp_path: Path) -> None:
         for command in (
             "predict.py photos --out out.csv --html page.html",
             "train_head.py --C 0.01 --model other.safetensors --export joblib",
-            "evaluate.py --model other.safetensors --json r.json --figures figures",
         ):
             result = run_script(*command.split(), cwd=place)
             assert result.returncode == 0, result.stderr
@@ -258,7 +270,8 @@ def test_a_class_called_unknown_is_refused(name: str, make_store, tmp_path: Path
 @pytest.mark.parametrize("option", ["", "--export joblib"])
 def test_a_disk_that_is_full_while_a_model_is_saved(option: str, place: Path) -> None:
     before = contents(place)
-    result = shell(f'ulimit -f 8; py "$B/train_head.py" --C 0.01 --model m.safetensors {option}', place)
+    full = "sys.dont_write_bytecode = True; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))"
+    result = after(full, f"train_head.py --C 0.01 --model m.safetensors {option}", place)
     assert_refused(result, "m.safetensors", "File too large")
     assert contents(place) == before
 
@@ -270,12 +283,15 @@ def test_a_disk_that_is_full_while_a_model_is_saved(option: str, place: Path) ->
      "extract_features.py photos --weights random --store features/made.h5"],
 )  # fmt: skip
 def test_a_stdout_that_cannot_be_written(command: str, to: str, place: Path) -> None:
-    command = command if command.startswith("-m") else f"{ROOT}/{command}"
-    if to == ">&-":
-        result = shell(f"py {command} --no-html >&-" if "evaluate" in command else f"py {command} >&-", place)
-    else:
+    where = command if command.startswith("-m") else f"{ROOT}/{command}"
+    if to == "> /dev/full":
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        result = forked.run(command.split(), place, env, None, 120, stdout="/dev/full")
+        result = forked.run(where.split(), place, env, None, 120, stdout="/dev/full")
+    elif command.startswith(("train", "evaluate")):  # these load much
+        more = " --no-html" if "evaluate" in command else ""
+        result = after("os.close(1); sys.stdout = sys.__stdout__ = None", command + more, place)
+    else:
+        result = shell(f"py {where} >&-", place)
     assert_refused(result, "standard output", "what was written to files is there")
     if "evaluate" in command:
         assert (place / "reports/made.json").is_file()
@@ -458,7 +474,12 @@ def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
 
 
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
-    """Python begins in it once, and does for each command what it does for all."""
+    """Python begins in it once, and does for each command what it does for all.
+
+    What evaluation has written there, or found empty, it replaces.
+    """
+    (place / "reports").mkdir()
+    (place / "reports/made.json").touch()
     large = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + large + struct.pack(">I", zlib.crc32(large))
     (place / "photos/a/×.png").write_bytes(data)
@@ -471,6 +492,7 @@ def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
             (["extract_features.py", "photos", "--preview"], (1,)),
             (["extract_features.py", "photos", "--weights", "random", "--store", "features/made.h5"], (1,)),
             (["train_head.py"], (0,)),
+            (["evaluate.py", "--figures", "figures"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
             (["-m breeds.store", "info", "features/made.h5"], (0,)),
         ):
@@ -509,9 +531,10 @@ cli.run(train_head.main)
 def test_ctrl_c_ends_the_search_for_c(make_store: MakeStore, tmp_path: Path) -> None:
     """Each fit of this store takes seconds."""
     store = make_store({f"class {number}": 25 for number in range(60)}, spread=0.01)
-    command = [sys.executable, "-c", STOPPED_IN_SEARCH, str(ROOT), "--store", str(store)]
+    (tmp_path / "stopped.py").write_text(STOPPED_IN_SEARCH)
+    command = [str(tmp_path / "stopped.py"), str(ROOT), "--store", str(store)]
     started = time.monotonic()
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = forked.run(command, tmp_path, dict(os.environ), None, 120)
     assert result.returncode == 130, result.stderr
     assert "stopped" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "models").exists()

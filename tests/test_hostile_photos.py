@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import brought
@@ -320,7 +321,7 @@ def half_clear() -> Image.Image:
 
 
 _PEAKS = """
-import sys
+import os, sys
 from PIL import Image
 from breeds.photos import decode, memory
 def kilobytes(what):
@@ -328,24 +329,43 @@ def kilobytes(what):
 needed, wanted = memory.bytes_needed, []
 memory.bytes_needed = lambda *asked: wanted.append(needed(*asked)) or wanted[-1]
 decode(open(sys.argv[1], "rb").read(), 8)
-data = open(sys.argv[2], "rb").read()
-before = kilobytes("VmRSS:")
-decode(data, 299)
-print(wanted[-1], (kilobytes("VmHWM:") - before) * 1024)
+for line in sys.stdin:
+    if os.fork():
+        os.wait()
+        continue
+    data = open(line.strip(), "rb").read()
+    before = kilobytes("VmRSS:")
+    decode(data, 299)
+    print(wanted[-1], (kilobytes("VmHWM:") - before) * 1024, flush=True)
+    os._exit(0)
 """
+
+
+@pytest.fixture(scope="module")
+def measuring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process that is told photos, and says of each what is held for it and what a fork takes."""
+    small = tmp_path_factory.mktemp("measuring") / "small"
+    small.write_bytes(encoded(NOISE, "JPEG", progressive=True))
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", _PEAKS, str(small)]
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 @pytest.mark.parametrize("name", PEAKS)
-def test_no_photo_takes_more_memory_than_is_held_for_it(name: str, tmp_path: Path) -> None:
-    data = PEAKS[name]()
-    (tmp_path / "photo").write_bytes(data)
-    (tmp_path / "small").write_bytes(encoded(NOISE, "JPEG", progressive=True))
-    command = [sys.executable, "-c", _PEAKS, str(tmp_path / "small"), str(tmp_path / "photo")]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    held, took = map(int, done.stdout.split())
+def test_no_photo_takes_more_memory_than_is_held_for_it(
+    name: str, measuring: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photo").write_bytes(PEAKS[name]())
+    assert measuring.stdin and measuring.stdout
+    print(tmp_path / "photo", file=measuring.stdin, flush=True)
+    held, took = map(int, measuring.stdout.readline().split())
     assert took < held
 
 

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import brought
 import httpx
 import pytest
 from conftest import ROOT, assert_refused, copy_some, starts_tensorflow
@@ -28,6 +29,8 @@ from breeds.commands import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+# One after the other with those that do start it, so that what is installed is installed once.
+slow = starts_tensorflow
 #: Which modules an extra brings, with what it needs itself.
 BROUGHT = {
     "tensorflow": ("tensorflow", "keras"),
@@ -101,7 +104,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("breeds-*.whl"))
 
 
-@pytest.mark.slow
+@slow
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
@@ -167,18 +170,25 @@ def run(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 @pytest.fixture(scope="module")
 def place(run: Installed, drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another folder, where the four commands have been run with nothing but defaults, as far as can be."""
+    """Another folder, where the four commands have been run with nothing but defaults, as far as can be.
+
+    The network is a small one, as the demo runs a large one.
+    """
     folder = tmp_path_factory.mktemp("place")
-    photos = copy_some(drawn_photos, folder / "photos")
+    brought.network(folder / "small.onnx")
+    photos = copy_some(drawn_photos, folder / "photos", breeds=2)
     shutil.copy(max(photos.iterdir()) / "01.jpg", folder / "new.jpg")
     with open(folder / "new.jpg", "ab") as file:
         file.write(b"!")  # after the end of the JPEG: a photo that no store knows
     says = (
-        (("extract", "photos", "--weights", "random", "--size", 96), "next: breeds train\n"),
+        (
+            ("extract", "photos", "--backbone", "small.onnx", "--mean", 0.5, "--std", 0.5),
+            "next: breeds train\n",
+        ),
         (("train", "--C", "0.01"), "next: breeds evaluate\n"),
         (("evaluate", "--no-html"), "next: breeds predict PHOTOS\n"),
         (("predict", "new.jpg", "--out", "breeds.csv", "--html", "breeds.html"), ""),
-        (("store", "info", "features/photos.h5"), "12 photos of"),
+        (("store", "info", "features/photos.h5"), "8 photos of"),
         (("store", "verify", "features/photos.h5"), "match their checksums"),
     )
     for arguments, words in says:
@@ -188,7 +198,7 @@ def place(run: Installed, drawn_photos: Path, tmp_path_factory: pytest.TempPathF
     return folder
 
 
-@starts_tensorflow
+@slow
 def test_the_commands_from_another_folder(place: Path) -> None:
     made = {"features/photos.h5", "models/photos.safetensors", "reports/photos.json", "breeds.csv"}
     assert {path for path in made if (place / path).is_file()} == made
@@ -197,19 +207,25 @@ def test_the_commands_from_another_folder(place: Path) -> None:
     assert (place / "breeds.html").is_file()
 
 
-@starts_tensorflow
-def test_the_demo_from_another_folder(run: Installed, place: Path) -> None:
+@pytest.fixture(scope="module")
+def demo(run: Installed, place: Path) -> str:
+    """What the demo says that has been run there too."""
     done = run("demo", "--data", "photos", "--weights", "random", cwd=place)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@starts_tensorflow
+def test_the_demo_from_another_folder(demo: str, place: Path) -> None:
     for shown in ("$ breeds extract photos", "$ breeds train", "$ breeds evaluate", "$ breeds predict"):
-        assert shown in done.stdout
-    assert "python" not in done.stdout and "make" not in done.stdout
+        assert shown in demo
+    assert "python" not in demo and "make" not in demo
     assert (place / "demo/photos-random.csv").is_file()
     page = (place / "reports/photos-random.html").read_text(encoding="utf-8")
     assert "breeds extract " in page and "breeds train " in page and "python " not in page
 
 
-@pytest.mark.slow
+@slow
 def test_what_is_no_command(run: Installed, tmp_path: Path) -> None:
     assert run("--version", cwd=tmp_path).stdout == f"breeds {breeds.__version__}\n"
     alone = run(cwd=tmp_path)
@@ -222,7 +238,7 @@ def test_what_is_no_command(run: Installed, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_of_the_command(run: Installed, name: str, tmp_path: Path) -> None:
     done = run(name, "--help", cwd=tmp_path)
@@ -232,13 +248,16 @@ def test_help_is_of_the_command(run: Installed, name: str, tmp_path: Path) -> No
 
 
 @starts_tensorflow
+@pytest.mark.usefixtures("demo")
 def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
     """What is converted predicts, trains and is judged; the rest says what to install."""
-    run = Installed(wheel, tmp_path, without=[module for brought in BROUGHT.values() for module in brought])
+    run = Installed(wheel, tmp_path, without=[module for modules in BROUGHT.values() for module in modules])
     for file in ("new.jpg", "features", "photos"):
         (tmp_path / file).symlink_to(place / file)
+    xception = place / "models/photos-random.safetensors"
     works = (
-        ("train", "--C", 0.01, "--export", "openvino"), ("evaluate", "--no-html"), ("predict", "new.jpg")
+        ("train", "--store", "features/photos.h5", "--C", 0.01, "--export", "openvino"),
+        ("evaluate", "--no-html"), ("predict", "new.jpg"), ("predict", "new.jpg", "--model", xception),
     )  # fmt: skip
     for command in works:
         done = run(*command, cwd=tmp_path)
@@ -253,16 +272,16 @@ def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
     ):
         assert_refused(run(*command, cwd=tmp_path), "is not installed", how)
     assert not (tmp_path / "other.h5").exists()
-    for extra, command in (("tensorflow", ("export", "--format", "keras")), ("onnx", ("export",))):
-        refused = run(*command, cwd=tmp_path)
+    for extra, command in (("tensorflow", ("--format", "keras")), ("onnx", ())):
+        refused = run("export", xception, *command, cwd=tmp_path)
         assert_refused(refused, "is not installed", how.replace("[tensorflow]", f"[{extra}]"))
     how = how.replace("[tensorflow]", "[app]")
     assert_refused(run("app", "--port", 0, cwd=tmp_path), "is not installed", how)
 
 
-@starts_tensorflow
+@slow
 def test_the_application_is_whole(run: Installed, place: Path) -> None:
-    with run.start("app", "--port", 0, cwd=place) as process:
+    with run.start("app", "--port", 0, "--model", "models/photos.safetensors", cwd=place) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

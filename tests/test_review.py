@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from conftest import ROOT, MakeStore
-from killed import COUNTED
+from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from scipy.stats import binomtest
 
 from breeds.errors import BreedsError
@@ -535,6 +535,7 @@ from breeds.store.corrections import Correction, Corrections
 
 """
     + COUNTED
+    + BEFORE_FORKS
     + """
 for name in ("fsync", "replace", "unlink", "open"):
     setattr(os, name, counted(getattr(os, name)))
@@ -559,8 +560,9 @@ def test_killed_at_every_step_the_model_is_the_old_or_the_new(make_store: MakeSt
     old, outcomes = path.read_bytes(), set()
     out = [key for key in store.table.key if key in load_model(path).seen_keys()][:5]
     parent = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(ROOT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", KILLED, str(ROOT)], env={**os.environ, **ONE_THREAD},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     for step in itertools.count(1):
         path.write_bytes(old)
         parent.stdin.write(json.dumps([str(path), str(store.path), out, step]) + "\n")

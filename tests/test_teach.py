@@ -18,7 +18,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from conftest import ROOT, extract_photos
-from killed import COUNTED
+from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from PIL import Image
 
 from breeds.cli import view_store
@@ -421,13 +421,15 @@ KILLED = (
 import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:]
-import breeds.extraction, numpy.ma, sklearn.linear_model, tqdm  # once, and not in each child
+import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # once, and not in each child
+import breeds.extraction
 from breeds.review import teach
 from breeds.store import Store
 from test_teach import StandIn
 
 """
     + COUNTED
+    + BEFORE_FORKS
     + """
 for name in ("fsync", "replace", "unlink", "link", "mkdir"):
     setattr(os, name, counted(getattr(os, name)))
@@ -456,7 +458,7 @@ def test_killed_at_every_step_a_photo_is_whole_or_not_there(dogs: DOGS, tmp_path
     saved = tmp_path / "saved"
     shutil.copytree(path.parent, saved)
     parent = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests")],
+        [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests")], env={**os.environ, **ONE_THREAD},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     seen = set()

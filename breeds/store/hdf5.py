@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -474,8 +475,15 @@ def versions() -> dict[str, str]:
         "h5py",
         "scikit-learn",
     ):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        if (of := _version(package)) is not None:
+            found[package] = of
     return found
+
+
+@cache
+def _version(package: str) -> str | None:
+    """Return a package's version; it is read from a file, which takes longer than to write a small shard."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
