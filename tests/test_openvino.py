@@ -196,6 +196,17 @@ def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> N
     assert not list(tmp_path.glob("cache/*int8*"))
 
 
+def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
+    """Again and again: where threads shared a photo, some of these differed."""
+    model = load_model(int8 / "models/i.safetensors")
+    (network,) = model.networks.values()
+    photos = [decode(path.read_bytes(), 96) for path in sorted(int8.glob("photos/*/*.jpg"))[:4]]
+    many, alone = (open_engine(model.recipe, None, network=lambda: network, single=single) for single in (0, 1))
+    among_others = np.stack(list(many.stream(photos)))
+    for _ in range(8):
+        assert np.array_equal(np.stack([next(alone.stream([photo])) for photo in photos]), among_others)
+
+
 def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
     done = run_script("-m breeds.commands.export", "models/i.safetensors", "--format", "openvino", cwd=copied)
     assert done.returncode == 0, done.stderr
