@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from breeds.errors import BreedsError
 from breeds.started import commanded
@@ -111,6 +111,18 @@ def as_bytes(text: str) -> bytes:
         return os.fsencode(text)
     except UnicodeEncodeError:
         return text.encode("utf-8", "surrogateescape")
+
+
+def as_here(value: Any) -> Any:
+    """Return what was kept as JSON with its texts as this process names files.
+
+    In another locale names of files, and what comes of them, are other texts.
+    """
+    if isinstance(value, str):
+        return os.fsdecode(as_bytes(value))
+    if isinstance(value, dict):
+        return {as_here(name): as_here(inner) for name, inner in value.items()}
+    return [as_here(inner) for inner in value] if isinstance(value, list) else value
 
 
 def printable(text: str) -> str:

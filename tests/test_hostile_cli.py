@@ -476,13 +476,14 @@ def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
     """Python begins in it once, and does for each command what it does for all.
 
-    What evaluation has written there, or found empty, it replaces.
+    What evaluation has written there, or found empty, it replaces. What was written there is whole in others.
     """
+    (place / "photos/a").rename(place / "photos/Größe")
     (place / "reports").mkdir()
     (place / "reports/made.json").touch()
     large = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + large + struct.pack(">I", zlib.crc32(large))
-    (place / "photos/a/×.png").write_bytes(data)
+    (place / "photos/Größe/×.png").write_bytes(data)
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     with forked.serving(tmp_path, **plain):
         for command, codes in (
@@ -499,6 +500,10 @@ def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
             result = run_script(*command, cwd=place)
             assert result.returncode in codes, result.stderr
             assert "Traceback" not in result.stderr
+    for script, *arguments in (("-m breeds.store", "verify", "features/made.h5"), ("evaluate.py",)):
+        result = run_script(script, *arguments, cwd=place)
+        assert result.returncode == 0, result.stderr
+    assert "Größe" in load_model(place / "models/made.safetensors").classes
 
 
 def test_a_folder_that_is_called_as_a_view_is(random_recipe: Recipe, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from breeds.heads.unknown import Detector
 from breeds.labels import means_unknown
 from breeds.recipe import Recipe
 from breeds.started import command
+from breeds.text import as_here
 
 _FORMAT = "breeds model 1"
 _DETECTOR = ("means", "directions", "weights", "typical")
@@ -194,7 +195,7 @@ def load_model(path: Path) -> Model:
         arrays, metadata = read_safetensors(path)
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
-        model = _model(json.loads(metadata["breeds"]), arrays)
+        model = _model(as_here(json.loads(metadata["breeds"])), arrays)
         _check(model)
         return model
     except FileNotFoundError:

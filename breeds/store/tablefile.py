@@ -20,6 +20,7 @@ from breeds.store import hdf5
 from breeds.store.columns import Keys, Names, Texts
 from breeds.store.shards import replaced
 from breeds.store.table import COLUMNS, Table, Unread, digest_of
+from breeds.text import as_here
 
 #: Stores of the first format have one checksum for all features, and one for the table.
 FORMATS = FIRST, FORMAT = ("breeds store 1", "breeds store 2")
@@ -115,7 +116,7 @@ def read_about(file: h5py.File, recipe: Recipe, features_sha256: str) -> dict[st
     if hdf5.read_attribute(file, "table_sha256") != _bound(text, recipe, features_sha256):
         raise hdf5.DamagedError("the table does not match its checksum")
     try:
-        about: dict[str, Any] = json.loads(text)
+        about: dict[str, Any] = as_here(json.loads(text))
         wanted = {"rows": int, "bad": int, "root": str, "weights_path": str, "columns": dict}
         if any(type(about[name]) is not kind for name, kind in wanted.items()) or about["rows"] < 0:
             raise ValueError
