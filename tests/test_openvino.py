@@ -201,7 +201,9 @@ def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
     model = load_model(int8 / "models/i.safetensors")
     (network,) = model.networks.values()
     photos = [decode(path.read_bytes(), 96) for path in sorted(int8.glob("photos/*/*.jpg"))[:4]]
-    many, alone = (open_engine(model.recipe, None, network=lambda: network, single=single) for single in (0, 1))
+    many, alone = (
+        open_engine(model.recipe, None, network=lambda: network, single=single) for single in (0, 1)
+    )
     among_others = np.stack(list(many.stream(photos)))
     for _ in range(8):
         assert np.array_equal(np.stack([next(alone.stream([photo])) for photo in photos]), among_others)
