@@ -335,6 +335,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         key=lambda item: (
             memory.mark not in item.iter_markers("xdist_group"),
             item.get_closest_marker("starts_tensorflow") is None,
+            "int8" not in getattr(item, "fixturenames", ()),
             item.get_closest_marker("slow") is None,
         )
     )
