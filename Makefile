@@ -3,7 +3,7 @@
 # make app    sets up, then serves the newest model in the browser, on this machine (Ctrl-C ends it)
 # make test   sets up, then ruff, mypy and the test suite: twelve minutes on two Zen 3 cores
 # make thorough  the same on more of Keras's networks, and a Ray cluster whose nodes are killed: on a quiet machine
-# make check  ruff, mypy and the fast tests, in a minute and a half: what to run while working
+# make check  ruff, mypy and the fast tests, in a good minute: what to run while working
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
 #             then kills extraction a hundred times at random moments
 # make screenshots  the demo, then the README's pictures of its pages

@@ -119,6 +119,7 @@ def write_page(model: Model, paths: list[str], page: Path = Path("page.html")) -
 # what it says
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_csv_says(place: Path) -> None:
     Path("empty.jpg").touch()
     Path("text.jpg").write_text("text")
@@ -168,6 +169,7 @@ def test_it_stands_beside_every_format(place: Path, form: str) -> None:
     assert [unquote(card.address) for card in cards_of(Path("page.html"))] == [photo, "copy.jpg", photo]
 
 
+@pytest.mark.slow
 def test_it_says_that_a_breed_is_always_named_where_it_is(place: Path) -> None:
     script("stranger.jpg", "--no-unknown", "--html=page.html")
     (card,) = cards_of(Path("page.html"))
@@ -338,6 +340,7 @@ def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
     assert Path("page.html").read_text() == old
 
 
+@pytest.mark.slow
 def test_ctrl_c_among_the_answers_leaves_no_page(place: Path) -> None:
     photo = min(Path("photos").rglob("*.jpg"))
     command = [sys.executable, f"{ROOT}/predict.py", "-", "--html", "page.html"]
@@ -356,6 +359,7 @@ def test_ctrl_c_among_the_answers_leaves_no_page(place: Path) -> None:
     assert not list(Path().glob("*page*"))
 
 
+@pytest.mark.slow
 def test_an_answer_costs_the_page_some_hundred_bytes(tmp_path: Path) -> None:
     """The 120 probabilities of an answer are a kilobyte: they are not kept."""
     page = AnswersPage(tmp_path / "page.html")

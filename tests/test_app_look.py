@@ -112,6 +112,7 @@ def test_the_numbers_are_those_of_evaluate(here: Served, made: Path, tmp_path: P
     assert [float(value) for value in shown] == wanted
 
 
+@pytest.mark.slow
 def test_everything_that_can_be_pressed_leads_to_its_photos(here: Served, tested: Tested) -> None:
     truth, answer = tested.truth, tested.probabilities.argmax(axis=1)
     everything = np.ones(len(truth), dtype=bool)
@@ -140,6 +141,7 @@ def test_everything_that_can_be_pressed_leads_to_its_photos(here: Served, tested
         assert none.status_code == 200 and "<h1>0 refused photos of " in none.text
 
 
+@pytest.mark.slow
 def test_a_point_leads_to_its_photo(here: Served, tested: Tested) -> None:
     with here.client() as client:
         points = [link for link in addresses(client.get("/look").text) if "photo=" in link]
@@ -200,6 +202,7 @@ def test_more_photos_than_a_page_takes_are_on_the_next(
     assert len(found) == len(tested.truth) and set(found) == keys_of(tested, np.ones(len(found), bool))
 
 
+@pytest.mark.slow
 def test_photos_that_are_gone_or_changed_say_so(made: Path, tmp_path: Path) -> None:
     # The model's store is found by its path, so the photos of a copy are moved under it.
     place = tmp_path / "place"
@@ -335,6 +338,7 @@ def test_corrections_count_as_soon_as_they_are_made(
         assert "as corrected" not in client.get("/look").text
 
 
+@pytest.mark.slow
 def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
     fresh: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

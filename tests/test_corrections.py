@@ -66,6 +66,7 @@ def test_the_last_word_on_a_photo_counts(file: Path) -> None:
     assert len(file.read_text().splitlines()) == 4, "nothing that was said is rewritten"
 
 
+@pytest.mark.slow
 @hypothesis.given(st.text(min_size=1), st.text())
 @hypothesis.example("=1+1", "'=1+1")
 @hypothesis.example("'=1+1", "''@x")
@@ -257,6 +258,7 @@ for die_at in range(1, 200):
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [b"", HANDMADE["no line break at the end"]], ids=["none", "handmade"])
 def test_killed_before_every_step_it_is_the_old_file_or_the_new(file: Path, before: bytes) -> None:
     if before:
@@ -475,6 +477,7 @@ def test_all_that_judges_a_head_gives_both_numbers(noisy: Store) -> None:
     assert find_near_duplicates(store) == find_near_duplicates(same)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_counts_as_it_came_and_is_trained_on_nowhere(noisy: Store) -> None:
     words = dict.fromkeys(range(0, 90, 9), "")
     store, model = corrected(noisy, words), train(noisy, C=0.01)

@@ -62,6 +62,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
+@pytest.mark.slow
 def test_eighty_photos_of_each_breed_are_kept_and_some_are_left_to_predict(serve, tmp_path: Path) -> None:
     fetch_dogs(serve(add_dogs), tmp_path / "dogs")
     found = files(tmp_path / "dogs")
@@ -89,6 +90,7 @@ def hostile(tar: tarfile.TarFile) -> None:
     add_dogs(tar)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_hostile_archive_lands_outside_or_is_anything_but_a_photo(serve, tmp_path: Path) -> None:
     fetch_dogs(serve(hostile), tmp_path / "dogs")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dogs", "served"]

@@ -39,6 +39,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @parametrize_with_checks([breeds.BreedsClassifier()])
 def test_scikit_learn_checks(estimator: BaseEstimator, check) -> None:
     check(estimator)
@@ -109,6 +110,7 @@ def test_wrong_parameters_are_refused_by_fit(made, wrong: dict[str, object]) -> 
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.slow
 def test_a_search_in_processes_and_a_table_with_names(made) -> None:
     features, labels = made
     table = pandas.DataFrame(features).add_prefix("feature_")

@@ -100,6 +100,7 @@ def test_heads_are_compared_on_the_command_line_from_three_photos_a_class(
     assert_refused(run_script("train_head.py", "--compare", cwd=tmp_path), "3 photos of every class; a has 2")
 
 
+@pytest.mark.slow
 def test_cross_validation_keeps_what_the_user_decided(make_store) -> None:
     store = Store.open(make_store({"a": 40, "b": 6}, noise=3.0))
     plain, balanced, weak = (

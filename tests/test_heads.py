@@ -84,6 +84,7 @@ def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) ->
 # --- training --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [16, 200], ids=["more photos than features", "more features than photos"])
 @pytest.mark.parametrize("counts", [TWO, THREE], ids=["two classes", "three classes"])
 @pytest.mark.parametrize("C", [None, 0.01, 1.0])
@@ -194,6 +195,7 @@ def test_the_record_and_the_run_say_whether_C_lies_at_the_edge(
     assert ("at the edge of the grid" in done.stdout) == record["C_at_edge"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
 def test_the_number_of_cores_changes_nothing(open_store: Callable[..., Store]) -> None:
     store, cores = open_store(width=200), os.sched_getaffinity(0)
@@ -217,6 +219,7 @@ def test_small_classes_get_fewer_folds_or_the_default(
     assert model.record["few"] == {"few": few - 1}, "one photo of the class is for testing"
 
 
+@pytest.mark.slow
 def test_the_same_seed_repeats_every_bit_and_another_splits_anew(open_store: Callable[..., Store]) -> None:
     store = open_store()
     one, two, other = (train(store, seed=seed) for seed in (4, 4, 5))
@@ -228,6 +231,7 @@ def test_the_same_seed_repeats_every_bit_and_another_splits_anew(open_store: Cal
     assert one.seen_keys() == two.seen_keys() != other.seen_keys()
 
 
+@pytest.mark.slow
 def test_the_order_of_the_store_does_not_matter(open_store: Callable[..., Store], tmp_path: Path) -> None:
     store = open_store()
     order = np.random.default_rng(0).permutation(len(store.table)).tolist()

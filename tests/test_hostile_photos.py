@@ -168,6 +168,7 @@ def inner_directory() -> bytes:
     return tiff((34665, 4, 1, len(plain)), tail=inner + bytes(4 * 10**6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["decode", "picture"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_photo_that_asks_for_too_much_is_refused_at_once(name: str, way: str) -> None:

@@ -76,6 +76,7 @@ def test_what_is_missing_beside_the_scripts_is_what_the_advice_installs(monkeypa
             assert f"-m pip install -e {shlex.quote(f'{ROOT}[{extra}]')}`" in said
 
 
+@pytest.mark.slow
 def test_dependencies_are_what_the_package_imports() -> None:
     imported: set[str] = set()
     for path in (ROOT / "breeds").rglob("*.py"):

@@ -59,6 +59,7 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 # features in shards
 
 
+@pytest.mark.slow
 def test_features_in_shards_are_those_of_a_store_put_together(photos: Path, tmp_path: Path) -> None:
     store, whole = scattered(photos, tmp_path), tmp_path / "features" / "whole.h5"
     extract_photos(photos, whole)
@@ -75,6 +76,7 @@ def test_features_in_shards_are_those_of_a_store_put_together(photos: Path, tmp_
     assert store.stat().st_size < whole.stat().st_size / 4
 
 
+@pytest.mark.slow
 def test_new_photos_are_added_without_writing_or_reading_the_rest(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +97,7 @@ def test_new_photos_are_added_without_writing_or_reading_the_rest(
     assert extract_photos(photos, store).changed is False
 
 
+@pytest.mark.slow
 def test_a_store_changes_its_form_and_loses_nothing(photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "features" / "s.h5"
     extract_photos(photos, store)
@@ -110,6 +113,7 @@ def test_a_store_changes_its_form_and_loses_nothing(photos: Path, tmp_path: Path
         assert {name: file[name][:].tobytes() for name in file} == plain
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_named_and_moved_aside_it_is_computed_again(photos: Path, tmp_path: Path) -> None:
     store = scattered(photos, tmp_path)
     expected = Store.open(store).features()
@@ -164,6 +168,7 @@ def test_the_scripts_take_a_store_that_leaves_its_features_in_shards(app_place: 
 # half precision
 
 
+@pytest.mark.slow
 def test_features_in_half_precision_are_a_recipe_of_their_own(photos: Path, tmp_path: Path) -> None:
     store, whole = tmp_path / "features" / "half.h5", tmp_path / "features" / "whole.h5"
     extract_photos(photos, store, dtype="float16")
@@ -221,6 +226,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_large_table_is_read_when_it_is_asked_for(large: Path) -> None:
     table = Store.open(large).table
     assert all(isinstance(vars(table)[name], Unread) for name in COLUMNS)
@@ -231,6 +237,7 @@ def test_a_large_table_is_read_when_it_is_asked_for(large: Path) -> None:
     assert isinstance(vars(table)["key"], Unread) and not isinstance(vars(table)["path"], Unread)
 
 
+@pytest.mark.slow
 def test_a_thousand_features_by_key_out_of_many(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from breeds.store import hdf5
 
@@ -250,6 +257,7 @@ def test_a_thousand_features_by_key_out_of_many(large: Path, monkeypatch: pytest
     assert 1000 < read < 17_000
 
 
+@pytest.mark.slow
 def test_damage_is_noticed_where_it_is_read(large: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(large, tmp_path))
     with h5py.File(path, "r+") as file:  # so HDF5's own checksums fit
@@ -312,6 +320,7 @@ def test_c_chosen_on_a_sample_is_as_good_as_on_all(make_store, monkeypatch: pyte
     assert other < 1.02 * one
 
 
+@pytest.mark.slow
 def test_views_are_trained_on_in_batches_too(make_store) -> None:
     plain = Store.open(make_store({"a": 90, "b": 60, "c": 60}, width=32))
     flipped = replace(plain.recipe, view="flip")

@@ -360,6 +360,7 @@ def test_what_happens_by_the_way_is_in_the_log(place: Path, said: pytest.LogCapt
     assert "features of this run are not kept" in said.text
 
 
+@pytest.mark.slow
 def test_loading_openvino_leaves_no_module_blocked() -> None:
     code = (
         "import sys; from breeds.engines.loading import import_openvino; import_openvino()\n"
@@ -372,6 +373,7 @@ def test_loading_openvino_leaves_no_module_blocked() -> None:
     assert loading.import_openvino() is sys.modules["openvino"]
 
 
+@pytest.mark.slow
 def test_fits_side_by_side_leave_the_threads_as_they_were() -> None:
     def threads() -> list[int]:
         return [library["num_threads"] for library in threadpool_info()]

@@ -103,6 +103,7 @@ def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tm
     assert both - table < 50 * 5000
 
 
+@pytest.mark.slow
 def test_a_photo_that_is_decoded_is_let_go_at_once() -> None:
     """Its bytes must not wait for Python to look for circles, which it rarely does."""
     rng = np.random.default_rng(0)

@@ -53,6 +53,7 @@ def run(place: Path, command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_training_writes_it_evaluation_fills_it_in_and_training_begins_anew(place: Path) -> None:
     model, card = place / "models/made.safetensors", place / "models/made.md"
     assert "wrote models/made.safetensors and its card" in run(place, "train_head.py --C 0.01")
@@ -136,6 +137,7 @@ def saved(place: Path, C: float = 0.01, report: dict | None = None) -> str:
     return write_card(model, path, save_model(model, path), report)
 
 
+@pytest.mark.slow
 def test_what_a_person_wrote_is_kept_and_that_is_said(place: Path) -> None:
     card = place / "models/made.md"
     card.write_text("# My dogs\n")
@@ -154,6 +156,7 @@ def test_what_a_person_wrote_is_kept_and_that_is_said(place: Path) -> None:
         assert "card" not in written and ".md" not in written
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_said_and_stops_nothing(place: Path) -> None:
     card = place / "models/made.md"
     os.mkfifo(card)

@@ -113,6 +113,7 @@ def test_decoders_never_hold_more_than_the_budget_together(kind: str, tmp_path: 
         list(pool.map(alone, [str(tmp_path / "held")] * 4))
 
 
+@pytest.mark.slow
 def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:
     photos = []
     for number in range(200):
@@ -138,6 +139,7 @@ def slow_bitmap(number: int, side: int = 4000) -> bytes:
     return b"BM" + start + header + bytes(range(256)) * 4 + body + bytes([number])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outruns", [False, True], ids=["threads", "processes"])
 def test_who_leaves_does_not_wait_for_what_is_being_decoded(outruns: bool, tmp_path: Path) -> None:
     photos = []
@@ -163,6 +165,7 @@ with process_pool(2) as pool:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["stdin", "file"])
 def test_processes_start_from_a_script_on_stdin_or_without_a_guard(way: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"

@@ -208,6 +208,7 @@ def test_nothing_but_bad_photos_opens_no_engine(place: Path) -> None:
         assert reason in line
 
 
+@pytest.mark.slow
 def test_a_list_on_stdin_is_answered_as_it_comes(place: Path) -> None:
     """One line, one answer, while the list is still open; then many at once, and a line without an end."""
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
@@ -306,6 +307,7 @@ def test_memory_does_not_grow_with_the_number_of_photos(place: Path) -> None:
     assert peaks[1] - peaks[0] < 6000
 
 
+@pytest.mark.slow
 def test_odd_metadata_are_no_news(place: Path, model: Model) -> None:
     """Pillow warns of them; the photo decodes well, and nobody can act on it."""
     odd = Path("odd.jpg")
@@ -665,6 +667,7 @@ def test_odd_names_neither_stop_the_run_nor_become_formulas(place: Path) -> None
     assert sorted(read_csv("../out.csv").path) == ["'=1+1.jpg", "new\nline.jpg", "�.jpg", '😀,".jpg']
 
 
+@pytest.mark.slow
 def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -705,6 +708,7 @@ def test_an_output_is_whole_or_as_it_was(place: Path) -> None:
     assert not [name for name in os.listdir() if name.endswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(place: Path) -> None:
     Path("list.txt").write_text(f"{min(Path('photos').rglob('*.jpg'))}\n" * 3000)
     command = f"{sys.executable} {ROOT}/predict.py - < list.txt | head -1; echo ${{PIPESTATUS[0]}}"
@@ -714,6 +718,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(place: Path) -> None:
     assert "Exception" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_gone_before_the_first_row_is_no_error(place: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -725,6 +730,7 @@ def test_a_reader_that_is_gone_before_the_first_row_is_no_error(place: Path) -> 
     assert "Exception" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
     model, random_recipe, quick_engine
 ) -> None:
@@ -744,6 +750,7 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
     assert quick_engine
 
 
+@pytest.mark.slow
 def test_names_on_stdin_need_not_be_utf8(place: Path) -> None:
     photo = min(Path("photos").rglob("*.jpg"))
     os.rename(photo, b"photos/\xff.jpg")

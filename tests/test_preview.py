@@ -127,6 +127,7 @@ def test_numbers_are_those_of_the_folder_and_nothing_but_the_page_is_made(
     assert "Looked for and not found" in page.below["few"]
 
 
+@pytest.mark.slow
 def test_every_wrong_photo_is_listed_with_the_reason_that_extraction_gives(troubled: Path) -> None:
     code, line, *_ = (troubled / "said.txt").read_text().splitlines()
     assert code == "1"
@@ -151,6 +152,7 @@ def test_every_wrong_photo_is_listed_with_the_reason_that_extraction_gives(troub
     assert "From 0 (ghost) to 17 (pug)" in page.below["classes"]
 
 
+@pytest.mark.slow
 def test_what_the_page_says_will_be_refused_is_refused(troubled: Path, tmp_path: Path) -> None:
     page = PageText(troubled / "reports" / "photos-preview.html")
     assert "Extraction will refuse these photos" in page.below["top"]
@@ -183,6 +185,7 @@ def test_it_shows_what_would_be_extracted(photos: Path, tmp_path: Path) -> None:
     assert "no views were asked for" in PageText(tmp_path / "top.html").below["network"]
 
 
+@pytest.mark.slow
 def test_labels_and_parts_come_from_a_table(photos: Path, tmp_path: Path) -> None:
     paths = sorted(path.relative_to(photos) for path in files_of(photos))
     lines = [f'{path},"{"odd, even"[:3] if i % 2 else "even"}",{"test" if i < 4 else "train"}'
@@ -295,6 +298,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / f"{NAMES[2]}.html"
 
 
+@pytest.mark.slow
 def test_names_are_text_and_links_lead_to_the_photos(hostile: Path) -> None:
     page = PageText(hostile)
     kinds = {tag for tag, _ in page.tags}

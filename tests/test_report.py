@@ -72,6 +72,7 @@ def test_evaluate_writes_the_page_beside_the_json(made: Path, tmp_path: Path) ->
         assert not [path for path in (tmp_path / folder).iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_no_html_writes_no_page_and_loads_nothing_for_it(made: Path, tmp_path: Path) -> None:
     done = run_script(
         "evaluate.py", "--model", made / "models" / "made.safetensors", "--no-html", cwd=tmp_path
@@ -97,6 +98,7 @@ def test_a_page_that_cannot_be_written_is_found_before_any_work(made: Path, tmp_
     assert not (tmp_path / "y.json").exists()
 
 
+@pytest.mark.slow
 def test_every_tested_photo_is_in_its_cell(made: Path, page: Path) -> None:
     store, model = Store.open(made / "features" / "made.h5"), load_model(made / "models" / "made.safetensors")
     tested = answer_test_photos(store, model)
@@ -131,6 +133,7 @@ def test_photos_that_are_gone_or_changed_are_grey_tiles_with_their_names(made: P
     assert f">{changed.name}<br>changed since its features were computed" in text
 
 
+@pytest.mark.slow
 def test_names_are_text_and_nothing_else(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("<script") == 1
@@ -233,6 +236,7 @@ def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path
     assert "several stores" in text and "2 networks" in text
 
 
+@pytest.mark.slow
 def test_charts_say_in_words_what_they_show(made: Path) -> None:
     from breeds.evaluation.figures import draw_charts
 

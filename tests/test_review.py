@@ -118,6 +118,7 @@ def answers_of(store: Store, model: Model) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_mistakes_then_the_least_certain_by_what_has_not_seen_them(
     planted: tuple[Store, Model, list[str]],
 ) -> None:
@@ -143,6 +144,7 @@ def test_mistakes_then_the_least_certain_by_what_has_not_seen_them(
     assert len(unsure) == len(answers) - len(doubted) - len(mistakes)
 
 
+@pytest.mark.slow
 def test_who_was_answered_or_skipped_is_not_asked_again(planted: tuple[Store, Model, list[str]]) -> None:
     store, model, _ = planted
     first, second, third = queue(store, model, NONE)[:3]
@@ -407,6 +409,7 @@ def test_before_and_after_are_of_untouched_test_photos(
     assert f"{len(keys)} test photos that nobody touched" in again.in_words
 
 
+@pytest.mark.slow
 def test_taught_photos_are_never_compared(
     make_store: MakeStore, tmp_path: Path, random_recipe: Recipe
 ) -> None:
@@ -451,6 +454,7 @@ def test_keys_of_test_photos_that_are_none_are_refused(
         load_model(model_path)
 
 
+@pytest.mark.slow
 def test_a_class_that_is_gone_is_said(planted: tuple[Store, Model, list[str]], model_path: Path) -> None:
     store, _, _ = planted
     came = zip(store.table.key, store.table.label, strict=True)

@@ -33,6 +33,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "sample"
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_bytes(elsewhere: Path, drawn_photos: Path, tmp_path: Path) -> None:
     here = digests(drawn_photos)
     assert digests(elsewhere / "photos") == {name: here[name] for name in here if name.endswith("/01.jpg")}
@@ -50,6 +51,7 @@ def test_the_sample_is_a_folder_for_each_of_ten_breeds(drawn_photos: Path) -> No
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (400, 300))
 
 
+@pytest.mark.slow
 def test_every_photo_differs_and_the_holiday_is_new(elsewhere: Path, drawn_photos: Path) -> None:
     training, holiday = digests(drawn_photos), digests(elsewhere / "holiday")
     assert sorted(holiday) == [f"holiday_{k:02d}.jpg" for k in range(1, 13)]
@@ -58,6 +60,7 @@ def test_every_photo_differs_and_the_holiday_is_new(elsewhere: Path, drawn_photo
     assert {photo.label for photo in find_photos(elsewhere / "holiday").photos} == {""}
 
 
+@pytest.mark.slow
 def test_what_is_there_is_kept_and_only_the_rest_drawn(elsewhere: Path, tmp_path: Path) -> None:
     before = digests(elsewhere / "photos")
     kept = tmp_path / BREEDS[0].name / "01.jpg"
@@ -69,6 +72,7 @@ def test_what_is_there_is_kept_and_only_the_rest_drawn(elsewhere: Path, tmp_path
     assert digests(tmp_path) == before, "the others are the usual ones, and nothing else is left behind"
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_photos(elsewhere: Path, tmp_path: Path) -> None:
     write_holiday(tmp_path, count=2, seed=1)
     assert not set(digests(tmp_path).values()) & set(digests(elsewhere / "holiday").values())

@@ -352,6 +352,7 @@ def test_a_tar_cut_anywhere_keeps_what_came_before(tmp_path: Path) -> None:
     assert [one.key for one in inside(joined)] == [*photos, sha(b"other")]
 
 
+@pytest.mark.slow
 def test_any_bytes_end_with_a_reason_and_little_memory(tmp_path: Path) -> None:
     chance, tar = random.Random(13), tmp_path / "changed.tar"
     whole = tar_of(
@@ -482,6 +483,7 @@ def once_each(kind: str) -> Callable[[str, str], str]:
     return fault
 
 
+@pytest.mark.slow
 @in_bucket
 @pytest.mark.parametrize("kind", ["500", "cut", "slow"])
 def test_what_fails_in_passing_is_tried_again(kind: str, bucket: Storage) -> None:
@@ -493,6 +495,7 @@ def test_what_fails_in_passing_is_tried_again(kind: str, bucket: Storage) -> Non
     assert set(table.label) == {"pug"} and not table.quarantine
 
 
+@pytest.mark.slow
 @in_bucket
 def test_a_tar_is_read_on_where_it_was_cut(
     bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -507,6 +510,7 @@ def test_a_tar_is_read_on_where_it_was_cut(
     assert sorted(look("s3://dogs/cut.tar").key) == sorted(sha(data) for _, data in members)
 
 
+@pytest.mark.slow
 @in_bucket
 def test_what_is_not_there_or_not_allowed_is_one_sentence(
     bucket: Storage, monkeypatch: pytest.MonkeyPatch
@@ -554,6 +558,7 @@ def test_a_run_that_the_network_ends_keeps_what_it_has(
     assert 10 <= summary.new < 30
 
 
+@pytest.mark.slow
 @in_bucket
 def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storage) -> None:
     bucket.put("unnamed/a.jpg", b"x")
@@ -570,6 +575,7 @@ def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storag
     assert (stem_of("s3://b/x/train-{00..09}.parquet"), stem_of("s3://dogs")) == ("train", "dogs")
 
 
+@pytest.mark.slow
 @in_bucket
 def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_read(bucket: Storage) -> None:
     for number in range(5):
@@ -596,6 +602,7 @@ def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_
         streamed("s3://dogs/changing")
 
 
+@pytest.mark.slow
 @in_bucket
 def test_a_listing_is_each_object_once_whatever_its_name(bucket: Storage) -> None:
     for name in (

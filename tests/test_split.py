@@ -93,6 +93,7 @@ def test_the_split_is_the_same_on_every_machine_and_in_every_version() -> None:
     assert (test, val) == ({4, 6, 14}, {0, 5, 14})
 
 
+@pytest.mark.slow
 @relaxed
 @given(class_counts(4), seeds, st.data())
 def test_what_a_manifest_decided_stays(counts: dict[str, int], seed: int, data: st.DataObject) -> None:
@@ -106,6 +107,7 @@ def test_what_a_manifest_decided_stays(counts: dict[str, int], seed: int, data: 
     assert all(got == said for got, said in zip(part, decided, strict=True) if said)
 
 
+@pytest.mark.slow
 @relaxed
 @given(class_counts(4), seeds, st.sampled_from([0.0, 0.25]), st.data())
 def test_where_a_manifest_names_test_photos_no_other_becomes_one(

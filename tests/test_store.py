@@ -95,6 +95,7 @@ def test_the_recipe_and_the_versions_are_attributes(store: Path, random_recipe: 
         assert f.attrs["features_sha256"].decode() == hashlib.sha256(digests).hexdigest()
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_block_come_back_as_they_were(tmp_path: Path) -> None:
     features = made_up(2100)
     index = write_shards(shard_folder(tmp_path / "s.h5"), features)
@@ -141,6 +142,7 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex
     return Store.open(path), index, features
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows=st.lists(st.integers(0, 59), min_size=1, max_size=80))
 def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -> None:
@@ -155,6 +157,7 @@ def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -
 ODD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5) | st.just("\udcff")
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(
         st.tuples(st.binary(min_size=32, max_size=32), ODD, st.sampled_from(["", "a", "é"])), max_size=20
@@ -194,6 +197,7 @@ def test_columns_are_as_lists_are(rows: list[tuple[bytes, str, str]], data) -> N
     assert (part.key, part.size.tolist()) == ([lists[0][row] for row in chosen], chosen)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(blocks=st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=12))
 def test_the_index_knows_the_first_place_of_every_key(blocks: list[list[int]]) -> None:

@@ -41,6 +41,7 @@ def place(make_store: MakeStore, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
     done = run_script(*EXPORT, "made.parquet", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -59,6 +60,7 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
     assert Recipe.from_json(json.dumps(about["recipe"])) == store.recipe
 
 
+@pytest.mark.slow
 def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
     store, model = Store.open(place / "features/made.h5"), load_model(place / "models/made.safetensors")
     assert model.unknown is not None
@@ -85,6 +87,7 @@ def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
     } == model.tested_keys()
 
 
+@pytest.mark.slow
 def test_labels_are_as_corrected_unless_they_are_to_be_as_they_came(place: Path) -> None:
     store = Store.open(place / "features/made.h5")
     rows = [f"{store.table.key[0]},c c", f"{store.table.key[1]},"]
@@ -137,6 +140,7 @@ def test_odd_names_are_text_and_what_is_no_unicode_is_marked(random_recipe: Reci
     assert os.fsencode(about["root"]) == b"ro\xe9t"
 
 
+@pytest.mark.slow
 def test_only_a_table_of_breeds_is_replaced_and_a_failure_leaves_the_old_one(place: Path) -> None:
     export_features(Store.open(place / "features/made.h5"), place / "made.parquet")
     mine = parquet.read_table(place / "made.parquet")
@@ -167,6 +171,7 @@ def test_a_model_of_another_recipe_is_refused(
     assert not (place / "x.parquet").exists()
 
 
+@pytest.mark.slow
 def test_without_pyarrow_it_says_what_to_install(place: Path) -> None:
     """As another program would run it: `breeds` tells pip's command."""
     (place / "hidden").mkdir()
@@ -286,6 +291,7 @@ def test_the_recipe_for_polars(written: Store) -> None:
     assert 0 < len(wrong) == names["wrong"]["photos"].sum()
 
 
+@pytest.mark.slow
 def test_the_recipes_for_duckdb(written: Store) -> None:
     names: dict[str, object] = {}
     first, second = RECIPES["DuckDB"]
@@ -309,6 +315,7 @@ def test_the_recipes_for_duckdb(written: Store) -> None:
     assert by_class.photos.sum() == len(tested)
 
 
+@pytest.mark.slow
 def test_the_recipe_for_cleanlab_but_for_cleanlab(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not installed here: what it is given is right, and what its documentation says that it gives."""
     given: dict[str, object] = {}

