@@ -51,13 +51,13 @@ def open_regular(path: str | Path, most: int) -> BufferedReader:
         If it is not there, or cannot be opened.
     """
     _check_regular(os.stat(path), most)  # opening some devices does something already
-    handle = os.open(path, os.O_RDONLY | _AT_ONCE)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))  # noqa: SIM115
     try:
-        _check_regular(os.fstat(handle), most)
-        return open(handle, "rb")
+        _check_regular(os.fstat(file.fileno()), most)
     except BaseException:
-        os.close(handle)
+        file.close()
         raise
+    return file
 
 
 def read_regular(path: str | Path, most: int) -> bytes:

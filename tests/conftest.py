@@ -99,6 +99,10 @@ def extract_photos(
     return extract(found, store, asked, workers, trust_mtime, in_one=in_one)  # type: ignore[arg-type]
 
 
+#: How many heaps glibc keeps for threads, in a process that begins with it.
+ARENAS = "MALLOC_ARENA_MAX"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Have one process that all who share the tests fork commands from.
 
@@ -111,6 +115,10 @@ def pytest_configure(config: pytest.Config) -> None:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(forked.serving(folder))
         config.add_cleanup(stack.close)
+        if config.getoption("numprocesses", None):
+            os.environ[ARENAS] = "2"  # the processes that share the tests keep less of what they have freed
+    elif hasattr(config, "workerinput"):
+        os.environ.pop(ARENAS, None)  # what they start has as many as with users
 
 
 @pytest.fixture
@@ -352,5 +360,5 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
         if "keras" in sys.modules:
             sys.modules["keras"].backend.clear_session()
         gc.collect()
-        if sys.platform == "linux":  # glibc keeps what was freed
-            ctypes.CDLL(None).malloc_trim(0)
+    if item.get_closest_marker("slow") and sys.platform == "linux":  # glibc keeps what was freed
+        ctypes.CDLL(None).malloc_trim(0)

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from breeds.errors import BreedsError
-from breeds.files import check_writable, hold, write_aside
+from breeds.files import check_writable, hold, open_regular, write_aside
 
 HOLD = """
 import sys
@@ -346,3 +346,18 @@ def test_a_lock_on_a_full_disk_is_one_sentence(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(BreedsError, match="No space left"):
         hold(tmp_path / ".lock", "it").__enter__()
+
+
+def test_ctrl_c_while_a_file_is_opened_is_ctrl_c(tmp_path: Path) -> None:
+    """And no file that has been closed already is closed again: its number may be another's by then."""
+    (tmp_path / "file").write_bytes(b"data")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(400):
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.0005)
+                while True:
+                    open_regular(tmp_path / "file", 100).close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
