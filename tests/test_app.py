@@ -20,6 +20,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -756,7 +757,7 @@ def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
 ) -> None:
     model = load_model(app_place / MODEL)
     broken = load_model(app_place / MODEL)
-    broken.recipe = type(model.recipe)(**{**vars(model.recipe), "weights_sha256": "0" * 64})
+    broken.recipe = replace(model.recipe, weights_sha256="0" * 64)
     desk = Desk(broken)
     desk.start()
     until(lambda: desk.failure)

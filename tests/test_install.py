@@ -30,7 +30,7 @@ from breeds.commands import COMMANDS
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # One after the other with those that do start it, so that what is installed is installed once.
-slow = starts_tensorflow
+in_turn = starts_tensorflow
 #: Which modules an extra brings, with what it needs itself.
 BROUGHT = {
     "tensorflow": ("tensorflow", "keras"),
@@ -105,7 +105,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("breeds-*.whl"))
 
 
-@slow
+@in_turn
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()
@@ -199,7 +199,7 @@ def place(run: Installed, drawn_photos: Path, tmp_path_factory: pytest.TempPathF
     return folder
 
 
-@slow
+@in_turn
 def test_the_commands_from_another_folder(place: Path) -> None:
     made = {"features/photos.h5", "models/photos.safetensors", "reports/photos.json", "breeds.csv"}
     assert {path for path in made if (place / path).is_file()} == made
@@ -226,7 +226,7 @@ def test_the_demo_from_another_folder(demo: str, place: Path) -> None:
     assert "breeds extract " in page and "breeds train " in page and "python " not in page
 
 
-@slow
+@in_turn
 def test_what_is_no_command(run: Installed, tmp_path: Path) -> None:
     assert run("--version", cwd=tmp_path).stdout == f"breeds {breeds.__version__}\n"
     alone = run(cwd=tmp_path)
@@ -239,7 +239,7 @@ def test_what_is_no_command(run: Installed, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@slow
+@in_turn
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_of_the_command(run: Installed, name: str, tmp_path: Path) -> None:
     done = run(name, "--help", cwd=tmp_path)
@@ -280,7 +280,7 @@ def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
     assert_refused(run("app", "--port", 0, cwd=tmp_path), "is not installed", how)
 
 
-@slow
+@in_turn
 def test_the_application_is_whole(run: Installed, place: Path) -> None:
     with run.start("app", "--port", 0, "--model", "models/photos.safetensors", cwd=place) as process:
         try:

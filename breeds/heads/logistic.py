@@ -158,7 +158,7 @@ def search_C(
     judged
         Which photos count for the loss and the temperature, shape (n,); None for all.
     """
-    with limited(1):
+    with limited(1):  # threads that wait for each other take longer
         space = Span(features, _SEARCH_RANK)
     counted = slice(None) if judged is None else judged
     paths = [
@@ -227,14 +227,14 @@ class _Fold:
         self.inside, self.outside = coordinates[~held_out], coordinates[held_out]
         self.targets = targets[~held_out]
         self.solver = _solver("lbfgs", SEARCH_TOLERANCE, balanced)
-        self.path: list[tuple[float, NDArray[Any]]] = []
+        self.last_two: list[tuple[float, NDArray[Any]]] = []
 
     def solve(self, C: float) -> tuple[Logits, NDArray[Any], NDArray[Any]]:
         """Return the held-out photos' logits, the weights and the bias."""
         solver = self.solver
         solver.C = C
-        if len(self.path) > 1:  # start where the last two solutions point to
-            (before, older), (last, newer) = self.path[-2:]
+        if len(self.last_two) == 2:  # start where these solutions point to
+            (before, older), (last, newer) = self.last_two
             solver.coef_ = newer + (newer - older) * np.float32(math.log(C / last) / math.log(last / before))
         solver.fit(self.inside, self.targets)
         while solver.n_iter_[0] == 0 and solver.tol > 1e-6:  # the last solution was close: look closer
@@ -243,8 +243,9 @@ class _Fold:
         logits = (self.outside @ solver.coef_.T + solver.intercept_).astype(np.float64)
         if logits.shape[1] == 1:
             logits = np.hstack([-logits / 2, logits / 2])
-        self.path.append((C, solver.coef_.copy()))
-        return logits, solver.coef_.copy(), solver.intercept_.copy()
+        weights = solver.coef_.copy()
+        self.last_two = [*self.last_two[-1:], (C, weights)]
+        return logits, weights, solver.intercept_.copy()
 
 
 def _judge(

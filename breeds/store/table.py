@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from breeds.store.columns import Column, Keys, Names, Texts
-from breeds.text import as_bytes
+from breeds.text import as_everywhere
 
 #: What a row has.
 COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
@@ -158,14 +158,7 @@ def digest_of(values: Any) -> str:
 
 def _bytes_of(values: Any) -> Iterator[bytes]:
     for part in values._arrays() if isinstance(values, Column) else (values,):
-        yield part.tobytes() if isinstance(part, np.ndarray) else json.dumps(_texts(part)).encode()
-
-
-def _texts(part: Any) -> Any:
-    """Return texts, in sequences too, the same in every locale."""
-    if isinstance(part, str):
-        return as_bytes(part).decode("utf-8", "surrogateescape")
-    return [_texts(inner) for inner in part] if isinstance(part, list | tuple) else part
+        yield part.tobytes() if isinstance(part, np.ndarray) else json.dumps(as_everywhere(part)).encode()
 
 
 def _length(column: Any) -> int:
