@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How good a model is: the script in front of `breeds.commands.evaluate`."""
+"""How good a model is: the script in front of `breeds.cli.evaluate`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and pytho
 
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
-from breeds import cli
-from breeds.commands.evaluate import main, parser
+from breeds.cli import common
+from breeds.cli.evaluate import main, parser
 
 __all__ = ["main", "parser"]
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What breed it is: the script in front of `breeds.commands.predict`."""
+"""What breed it is: the script in front of `breeds.cli.predict`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and pytho
 
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
-from breeds import cli
-from breeds.commands.predict import main, parser
+from breeds.cli import common
+from breeds.cli.predict import main, parser
 
 __all__ = ["main", "parser"]
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

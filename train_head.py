@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Features to a model: the script in front of `breeds.commands.train`."""
+"""Features to a model: the script in front of `breeds.cli.train`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and pytho
 
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 
-from breeds import cli
-from breeds.commands.train import compare, main, parser
+from breeds.cli import common
+from breeds.cli.train import compare, main, parser
 
 __all__ = ["compare", "main", "parser"]
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

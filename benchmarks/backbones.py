@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 def at_hand(weights: str | None, onnx: list[str]) -> dict[str, list[str]]:
     """Return the options of ``extract_features.py`` for every network whose weights are on this machine."""
-    from breeds.engines.backbones import BACKBONES
-    from breeds.engines.weights import find_weights
+    from breeds.backbones.registry import BACKBONES
+    from breeds.backbones.weights import find_weights
 
     found = {}
     for name, backbone in BACKBONES.items():
@@ -44,23 +44,23 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
 
     The second says something on a busy machine too.
     """
-    from breeds.engines.choose import open_engine
+    from breeds.backbones.choose import open_engine
+    from breeds.features import Store
+    from breeds.features.calibration import networks_of
     from breeds.heads.backbone import found_weights
     from breeds.photos import decode, read
-    from breeds.store import Store
-    from breeds.store.calibration import networks_of
 
     ready = {}
     for name, path in stores.items():
         store = Store.open(path)
-        ((recipe, where),) = store.parts()
-        spec = where if Path(where).is_file() else recipe.weights
+        ((config, where),) = store.parts()
+        spec = where if Path(where).is_file() else config.weights
         engine = open_engine(
-            recipe, partial(found_weights, recipe, spec), "openvino",
-            partial(networks_of(store).get, recipe.calibration),
+            config, partial(found_weights, config, spec), "openvino",
+            partial(networks_of(store).get, config.calibration),
         )  # fmt: skip
         files = [f"{store.table.root}/{path}" for path in list(store.table.path)[:photos]]
-        pixels = [decode(read(file), recipe.size, recipe.resize) for file in files]
+        pixels = [decode(read(file), config.size, config.resize) for file in files]
         list(engine.stream(pixels[:4]))  # warms up
         ready[name] = engine, pixels
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
@@ -80,7 +80,7 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
 def judged(paths: list[Path], repeats: int) -> dict[str, object]:
     """Cross-validate logistic regression on stores beside each other, C and temperature chosen inside."""
     from breeds.evaluation.crossval import cross_validate
-    from breeds.store import Store
+    from breeds.features import Store
     from breeds.training import train
 
     store = Store.open_beside(paths)

@@ -48,9 +48,9 @@ def asked_for(weights: str, backbone: str, size: str, precision: str) -> Any:
 
 def run(photos: str, nodes: str, cores: str, *what: str) -> None:
     """Extract into a new store, on so many nodes (0: in this process), with a clock at every feature."""
-    from breeds.engines.cluster.connect import connected
+    from breeds.backbones.cluster.connect import connected
     from breeds.extraction import Selection, extract
-    from breeds.store import ShardWriter
+    from breeds.features import ShardWriter
 
     stamps: list[float] = []
     add = ShardWriter.add
@@ -75,18 +75,18 @@ def run(photos: str, nodes: str, cores: str, *what: str) -> None:
 
 def kill(photos: str, victim: str, times: str, cores: str, *what: str) -> None:
     """Kill actors, or a node that is started again, while photos are extracted; report what came of it."""
-    from breeds.engines.cluster.connect import connected
-    from breeds.engines.cluster.features import ClusterPipeline
+    from breeds.backbones.cluster.connect import connected
+    from breeds.backbones.cluster.features import ClusterPipeline
     from breeds.extraction import Selection, extract
 
     left, given = int(times), ClusterPipeline.features
     with raylets(2, int(cores)) as cluster, tempfile.TemporaryDirectory() as folder:
         nodes = [cluster.list_all_nodes()[-1]]
 
-        def features(self: Any, listed: Any, recipe: Any) -> Iterator[Any]:
+        def features(self: Any, listed: Any, config: Any) -> Iterator[Any]:
             nonlocal left
             every = max(1, total // (int(times) + 1))
-            for count, found in enumerate(given(self, listed, recipe), 1):
+            for count, found in enumerate(given(self, listed, config), 1):
                 yield found
                 if left and count % every == 0:
                     left -= 1
@@ -110,7 +110,7 @@ def kill(photos: str, victim: str, times: str, cores: str, *what: str) -> None:
 
 def kill_driver(photos: str, times: int, cores: int, what: list[str]) -> dict[str, float]:
     """Kill the command itself at random moments, run it again until it ends, and count what there is."""
-    from breeds.store import Store
+    from breeds.features import Store
 
     weights, backbone, size, precision = what
     options = ["--weights", weights, "--backbone", backbone, "--precision", precision]

@@ -48,7 +48,7 @@ def keras_loop(paths: list[str], weights: str) -> np.ndarray:
 
 def kills(photos: str, weights: str, engine: str, times: int, cwd: str) -> None:
     """Kill an extraction at random moments, finish it, and compare with an uninterrupted one."""
-    from breeds.store import Store
+    from breeds.features import Store
 
     command = [
         sys.executable, str(ROOT / "extract_features.py"), photos, "--weights", weights,
@@ -87,7 +87,7 @@ def main() -> None:
         run("evaluate.py", cwd=folder)
         run("predict.py", arguments.photos, "--out", "breeds.csv", cwd=folder)
 
-        from breeds.store import Store
+        from breeds.features import Store
 
         store = Store.open(Path(folder, "features/dogs10.h5"))
         found = store.features()

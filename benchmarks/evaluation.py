@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from breeds.config import FeatureConfig
 from breeds.evaluation import evaluate
+from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.heads.model import Model, pack_keys
 from breeds.heads.unknown import fit_detector
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 
 WIDTH = 2048
-RECIPE = Recipe("xception", "made up", "0" * 64, 299, "stretch")
+RECIPE = FeatureConfig("xception", "made up", "0" * 64, 299, "stretch")
 
 
 def make(folder: Path, photos: int, classes: int) -> tuple[Store, Model]:

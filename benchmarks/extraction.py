@@ -75,7 +75,7 @@ def run_keras(photos: str, weights: str, batch: str = "32") -> None:
 def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
     from breeds.extraction import Asked, Selection, extract
-    from breeds.store import ShardWriter
+    from breeds.features import ShardWriter
 
     stamps: list[float] = []
     add = ShardWriter.add
@@ -98,33 +98,33 @@ def steady(stamps: list[float]) -> float:
     return (len(stamps) - 1 - quarter) / (stamps[-1] - stamps[quarter])
 
 
-def recipe_of(photos: str, weights: str, precision: str, size: str):
-    """Return the recipe that extraction would use, what finds its int8 network, and the weights."""
-    from breeds.engines.backbones import XCEPTION
-    from breeds.engines.weights import find_weights
+def config_of(photos: str, weights: str, precision: str, size: str):
+    """Return the config that extraction would use, what finds its int8 network, and the weights."""
+    from breeds.backbones.registry import XCEPTION
+    from breeds.backbones.weights import find_weights
+    from breeds.config import FeatureConfig
     from breeds.extraction.table import identify
+    from breeds.features.calibration import calibrated
     from breeds.photos import find_photos
-    from breeds.recipe import Recipe
-    from breeds.store.calibration import calibrated
 
     found = find_weights(weights, XCEPTION)
-    recipe = Recipe("xception", found.name, found.sha256, int(size), "stretch", precision)
+    config = FeatureConfig("xception", found.name, found.sha256, int(size), "stretch", precision)
     if precision != "int8":
-        return recipe, lambda: None, found
+        return config, lambda: None, found
     listing = find_photos(Path(photos))
     with tempfile.TemporaryDirectory() as folder:
         table = identify(listing, None, 2)
-        return *calibrated(recipe, Path(folder, "store.h5"), None, None, table, lambda: found), found
+        return *calibrated(config, Path(folder, "store.h5"), None, None, table, lambda: found), found
 
 
 def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
     """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
-    from breeds.engines.choose import open_engine
+    from breeds.backbones.choose import open_engine
     from breeds.photos import decode, read
 
-    recipe, network, found = recipe_of(photos, weights, precision, size)
-    pixels = [decode(read(path), recipe.size) for path in photo_paths(photos)]
-    engine = open_engine(recipe, lambda: found, "openvino", network)
+    config, network, found = config_of(photos, weights, precision, size)
+    pixels = [decode(read(path), config.size) for path in photo_paths(photos)]
+    engine = open_engine(config, lambda: found, "openvino", network)
     report(steady=steady([time.perf_counter() for _ in engine.stream(pixels)]))
 
 
@@ -134,12 +134,12 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
     from breeds.prediction import _CHUNK, predict
     from breeds.prediction.inputs import list_inputs
 
-    recipe, network, _ = recipe_of(photos, weights, precision, "299")
+    config, network, _ = config_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)
     layer = (rng.normal(size=(2048, 10)).astype("f4"), np.zeros(10, "f4"))
-    model = Model("logistic", list("abcdefghij"), recipe, weights, np.zeros(2048, "f4"), np.ones(2048, "f4"),
+    model = Model("logistic", list("abcdefghij"), config, weights, np.zeros(2048, "f4"), np.ones(2048, "f4"),
                   [layer], np.zeros((0, 32), "u1"),
-                  networks={recipe.calibration: kept} if (kept := network()) else {})  # fmt: skip
+                  networks={config.calibration: kept} if (kept := network()) else {})  # fmt: skip
     answers = predict(model, list_inputs([photos], []), weights, None)
     stamps = [time.perf_counter() for _ in answers]
     report(steady=(len(stamps) - _CHUNK) / (stamps[-1] - stamps[_CHUNK - 1]))  # they come in chunks
@@ -147,7 +147,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
 
 def run_limit(precision: str) -> None:
     """Multiply matrices of the middle flow's shape through OpenVINO, and convert to photos a second."""
-    from breeds.engines.loading import import_openvino
+    from breeds.backbones.loading import import_openvino
 
     ov = import_openvino()
     from openvino import opset8 as ops

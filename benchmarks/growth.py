@@ -38,9 +38,9 @@ class StandIn:
 
 def write_store(path: Path, photos: int, in_one: bool = True) -> None:
     """Write a store of made-up features in half precision: a cloud for each of the classes."""
-    from breeds.recipe import Recipe
-    from breeds.store import FeatureIndex, Table, assemble
-    from breeds.store.columns import PACKED, Keys, Names, Texts
+    from breeds.config import FeatureConfig
+    from breeds.features import FeatureIndex, Table, assemble
+    from breeds.features.columns import PACKED, Keys, Names, Texts
 
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH)).astype(np.float32) * SPREAD
@@ -55,7 +55,7 @@ def write_store(path: Path, photos: int, in_one: bool = True) -> None:
             written += len(keys) if len(keys) > 1 else 0
             return rng.standard_normal((len(keys), WIDTH), dtype=np.float32) + centres[here]
 
-    recipe = Recipe("xception", "random", "a" * 64, 299, "stretch", dtype="float16")
+    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch", dtype="float16")
     table = Table(
         "made up",
         "",
@@ -66,7 +66,7 @@ def write_store(path: Path, photos: int, in_one: bool = True) -> None:
         np.full(photos, 1000),
         np.full(photos, 10**18),
     )
-    assemble(path, table, Made(recipe), "made up")
+    assemble(path, table, Made(config), "made up")
 
 
 def timed(work: Callable[[], object]) -> None:
@@ -88,7 +88,7 @@ def run_extract(folder: str) -> None:
 
 def run_open(path: str) -> None:
     """Open a store."""
-    from breeds.store import Store
+    from breeds.features import Store
 
     timed(lambda: Store.open(Path(path)))
 
@@ -96,7 +96,7 @@ def run_open(path: str) -> None:
 def run_info(path: str) -> None:
     """Have the command say what a store is, from its start to its exit."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "breeds.store", "info", path], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "breeds.features", "info", path], check=True, cwd=ROOT)
     seconds = time.perf_counter() - started
     print()
     report(seconds=seconds, command_mb=peak_of_programs())
@@ -104,7 +104,7 @@ def run_info(path: str) -> None:
 
 def run_rows(path: str) -> None:
     """Read a thousand features by key."""
-    from breeds.store import Store
+    from breeds.features import Store
 
     store = Store.open(Path(path))
     rows = np.random.default_rng(1).integers(0, len(store.table), ASKED)
@@ -114,7 +114,7 @@ def run_rows(path: str) -> None:
 
 def run_verify(path: str) -> None:
     """Compare everything with its checksum."""
-    from breeds.store import verify
+    from breeds.features import verify
 
     timed(lambda: [print(problem) for problem in verify(Path(path))])
 
@@ -122,10 +122,10 @@ def run_verify(path: str) -> None:
 def run_split(path: str) -> None:
     """Leave the features of a store in shards."""
     from breeds.extraction import move_into_shards
-    from breeds.store import FeatureIndex, Store, refer, shard_folder
+    from breeds.features import FeatureIndex, Store, refer, shard_folder
 
     store = Store.open(Path(path))
-    index, target = FeatureIndex(store.recipe), Path(path).with_name("split.h5")
+    index, target = FeatureIndex(store.config), Path(path).with_name("split.h5")
     shard_folder(target).mkdir(exist_ok=True)
 
     def split() -> None:
@@ -137,18 +137,18 @@ def run_split(path: str) -> None:
 
 def run_add(path: str) -> None:
     """Add a thousand features to a store that leaves them in shards, as extraction does once it has them."""
-    from breeds.store import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
-    from breeds.store.columns import Keys, Names, Texts
+    from breeds.features import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
+    from breeds.features.columns import Keys, Names, Texts
 
     target = Path(path).with_name("split.h5")
     rng = np.random.default_rng(2)
 
     def add() -> None:
         store = Store.open(target)
-        index = FeatureIndex(store.recipe)
+        index = FeatureIndex(store.config)
         store.count_in(index)
         old, keys = store.table, [rng.bytes(32).hex() for _ in range(ASKED)]
-        writer = ShardWriter(shard_folder(target), store.recipe, index)
+        writer = ShardWriter(shard_folder(target), store.config, index)
         for key in keys:
             writer.add(key, "new", rng.standard_normal(WIDTH, dtype=np.float32), "made up")
         writer.commit("made up")
@@ -170,29 +170,29 @@ def run_add(path: str) -> None:
 
 def run_one_more(photos: str) -> None:
     """Put one more photo into a predict cache that holds so many."""
+    from breeds.config import FeatureConfig
     from breeds.prediction.cache import FeatureCache
-    from breeds.recipe import Recipe
 
-    recipe = Recipe("xception", "random", "a" * 64, 299, "stretch")
+    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         with FeatureCache(Path(folder), 10**10) as cache:
             for _ in range(int(photos)):
-                cache.add(recipe, rng.bytes(32).hex(), rng.standard_normal(WIDTH, dtype=np.float32))
+                cache.add(config, rng.bytes(32).hex(), rng.standard_normal(WIDTH, dtype=np.float32))
 
         def one_more() -> None:
             key = rng.bytes(32).hex()
             with FeatureCache(Path(folder), 10**10) as cache:
-                assert not cache.get(recipe, [key])
-                cache.add(recipe, key, rng.standard_normal(WIDTH, dtype=np.float32))
+                assert not cache.get(config, [key])
+                cache.add(config, key, rng.standard_normal(WIDTH, dtype=np.float32))
 
         timed(one_more)
 
 
 def run_train(path: str, memory: str) -> None:
     """Train a head without a search, as `train_head.py --C 0.001 --memory` does."""
+    from breeds.features import Store
     from breeds.heads.model import save_model
-    from breeds.store import Store
     from breeds.training import train
 
     store = Store.open(Path(path))
@@ -203,8 +203,8 @@ def run_train(path: str, memory: str) -> None:
 def run_evaluate(path: str) -> None:
     """Measure the head on the test photos."""
     from breeds.evaluation import evaluate
+    from breeds.features import Store
     from breeds.heads.model import load_model
-    from breeds.store import Store
 
     store, model = Store.open(Path(path)), load_model(Path(path).with_suffix(".safetensors"))
     timed(lambda: evaluate(store, model))

@@ -33,8 +33,8 @@ class StandIn:
 
 def write_store(path: Path, photos: int) -> None:
     """Write a store of made-up photos, paths of 30 letters, 120 labels."""
-    from breeds.recipe import Recipe
-    from breeds.store import FeatureIndex, Table, assemble
+    from breeds.config import FeatureConfig
+    from breeds.features import FeatureIndex, Table, assemble
 
     rng = np.random.default_rng(0)
     keys = [rng.bytes(32).hex() for _ in range(photos)]
@@ -46,13 +46,13 @@ def write_store(path: Path, photos: int) -> None:
             return np.zeros((len(keys), WIDTH), dtype=np.float32)
 
     table = Table("made up", "", keys, paths, labels, [""] * photos, [1000] * photos, [10**18] * photos)
-    assemble(path, table, Made(Recipe("xception", "random", "a" * 64, 299, "stretch")), "made up")
+    assemble(path, table, Made(FeatureConfig("xception", "random", "a" * 64, 299, "stretch")), "made up")
 
 
 def run_store(photos: str) -> None:
     """Print bytes a photo of a store's table, its peak while opening, and of an index of its features."""
-    from breeds.store import FeatureIndex, Store
-    from breeds.store.table import COLUMNS
+    from breeds.features import FeatureIndex, Store
+    from breeds.features.table import COLUMNS
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.h5")
@@ -62,7 +62,7 @@ def run_store(photos: str) -> None:
         for name in COLUMNS:  # of a large store they are read when they are asked for
             getattr(store.table, name)
         table, peak = tracemalloc.get_traced_memory()
-        index = FeatureIndex(store.recipe)
+        index = FeatureIndex(store.config)
         index.add_file(path, store.table.key, store.features_sha256)
         both = tracemalloc.get_traced_memory()[0]
     each = [number / len(store.table) for number in (table, peak, both - table)]

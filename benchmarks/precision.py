@@ -1,4 +1,4 @@
-"""What a faster recipe costs: accuracy and log loss of heads trained and tested on its features."""
+"""What a faster config costs: accuracy and log loss of heads trained and tested on its features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECIPES = {
 def cross_validated(store_path: Path) -> tuple[float, float]:
     """Return mean accuracy and log loss over 5 folds and 3 repeats, C and temperature chosen inside."""
     from breeds.evaluation.crossval import cross_validate
-    from breeds.store import Store
+    from breeds.features import Store
     from breeds.training import train
 
     store = Store.open(store_path)
@@ -34,7 +34,7 @@ def cross_validated(store_path: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Extract with every recipe, cross-validate, and print the table."""
+    """Extract with every config, cross-validate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="labelled photos")
     parser.add_argument("--weights", required=True, help="Xception's .h5 file")

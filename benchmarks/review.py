@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
+from breeds.features import Store  # noqa: E402
+from breeds.features.columns import Names  # noqa: E402
+from breeds.features.corrections import Correction, Corrections  # noqa: E402
 from breeds.heads.model import Model, save_model  # noqa: E402
 from breeds.review import label_next, queue, train_again  # noqa: E402
-from breeds.store import Store  # noqa: E402
-from breeds.store.columns import Names  # noqa: E402
-from breeds.store.corrections import Correction, Corrections  # noqa: E402
 from breeds.training import train  # noqa: E402
 
 

@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 def run_alone(model_path: str, count: str, *photos: str) -> None:
     """Print photos/s of the engine and its decoding threads, as the application opens it, without any HTTP."""
-    from breeds.engines.pipeline import Pipeline
-    from breeds.engines.processes import cores
+    from breeds.backbones.pipeline import Pipeline
+    from breeds.backbones.processes import cores
     from breeds.heads.backbone import open_network
     from breeds.heads.model import load_model
     from breeds.photos import key_of, read
@@ -35,10 +35,10 @@ def run_alone(model_path: str, count: str, *photos: str) -> None:
     keyed = [(key_of(read(path)), path) for path in photos]
     opener = partial(open_network, model, model.parts[0], None, "auto", cores() <= 4)
     with Pipeline(opener, max(2, os.cpu_count() or 2)) as pipeline:
-        list(pipeline.features(keyed[:4], model.recipe))
+        list(pipeline.features(keyed[:4], model.config))
         started = time.perf_counter()
         asked = list(islice(cycle(keyed), int(count)))
-        assert len(list(pipeline.features(asked, model.recipe))) == int(count)
+        assert len(list(pipeline.features(asked, model.config))) == int(count)
         report(rate=int(count) / (time.perf_counter() - started))
 
 
@@ -111,9 +111,9 @@ def resident(process: subprocess.Popen[str]) -> float:
 def small_model(folder: Path) -> tuple[Path, list[Path]]:
     """Make a model of drawn photos on random weights at 96 pixels, where the network costs little."""
     from breeds.extraction import Asked, Selection, extract
+    from breeds.features import Store
     from breeds.heads.model import save_model
     from breeds.sample import write_samples
-    from breeds.store import Store
     from breeds.training import train
 
     write_samples(folder / "photos", per_breed=6)

@@ -24,11 +24,11 @@ sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
 from breeds.extraction import Asked, Selection, extract  # noqa: E402
+from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.unknown import fit_detector  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
-from breeds.store import Store  # noqa: E402
 
 HELD_OUT = (0, 1)
 FOLDS = 5
@@ -106,8 +106,8 @@ def make_views(store: Path, views: Path, weights: str) -> None:
             pairs |= dict(zip(same, [*same[1:], same[0]], strict=True))
     with tempfile.TemporaryDirectory() as folder:
         distorted.write({key: paths[key] for key in pairs}, pairs, Path(folder) / "views")
-        recipe = known.recipe
-        asked = Asked(weights, backbone=recipe.backbone, resize=recipe.resize, size=recipe.size)
+        config = known.config
+        asked = Asked(weights, backbone=config.backbone, resize=config.resize, size=config.size)
         done = extract(Selection(Path(folder) / "views"), views, asked)
     print(f"{done.features} views of {len(pairs)} photos, {done.seconds:.0f} s\n")
 

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import BACKBONES
-from breeds.engines.openvino import read_network
+from breeds.backbones.openvino import read_network
+from breeds.backbones.registry import BACKBONES
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.evaluation import check_stores
+from breeds.features import Store
 from breeds.files import check_writable, write_aside
 from breeds.heads.backbone import weights_of
 from breeds.heads.export import Answers, as_texts
@@ -23,9 +25,7 @@ from breeds.heads.model import Model
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
 from breeds.photos import decode, key_of, read
 from breeds.prediction import predict
-from breeds.recipe import Recipe
 from breeds.started import command, need
-from breeds.store import Store
 
 #: The largest difference of a probability or a score from the answers here, or nothing is written.
 TOLERANCE = 1e-4
@@ -76,7 +76,7 @@ class Exported:
 
 
 def plan(
-    forms: Sequence[str], model_path: Path, parts: Sequence[tuple[Recipe, str]], head: str
+    forms: Sequence[str], model_path: Path, parts: Sequence[tuple[FeatureConfig, str]], head: str
 ) -> dict[str, Path]:
     """Make sure, before any work, that a model can be exported, and return the file of each format.
 
@@ -87,7 +87,7 @@ def plan(
     model_path
         The model, beside which the files are.
     parts
-        Its recipes, as `Model.parts` or `Store.parts` gives them.
+        Its configs, as `Model.parts` or `Store.parts` gives them.
     head
         Its kind.
 
@@ -98,7 +98,7 @@ def plan(
     """
     paths = {form: model_path.with_suffix(FORMATS[form].suffix) for form in forms}
     for form, path in paths.items():
-        _check_fits(form, [recipe for recipe, _ in parts], head)
+        _check_fits(form, [config for config, _ in parts], head)
         need(*FORMATS[form].packages)
         check_apart({"--model": model_path, "--export": path})
         check_output(path, FORMATS[form].kind)
@@ -107,8 +107,8 @@ def plan(
     return paths
 
 
-def _check_fits(form: str, recipes: list[Recipe], head: str) -> None:
-    """Refuse a format that models of these recipes and this head cannot have."""
+def _check_fits(form: str, configs: list[FeatureConfig], head: str) -> None:
+    """Refuse a format that models of these configs and this head cannot have."""
     if form == "joblib":
         if head != "logistic":
             raise BreedsError(
@@ -116,22 +116,22 @@ def _check_fits(form: str, recipes: list[Recipe], head: str) -> None:
                 "as onnx, openvino or keras."
             )
         return
-    for recipe in recipes:
-        if recipe.precision not in ("fp32", "int8"):
+    for config in configs:
+        if config.precision not in ("fp32", "int8"):
             raise BreedsError(
-                f"Features of the precision {recipe.precision} are rounded while they are computed, which no "
+                f"Features of the precision {config.precision} are rounded while they are computed, which no "
                 f"file can ask for; extract with --precision fp32 to export as {form}."
             )
-        if recipe.precision == "int8" and form != "openvino":
+        if config.precision == "int8" and form != "openvino":
             raise BreedsError(
                 f"An int8 network is OpenVINO's own, and {FORMATS[form].runner} would round it elsewhere; "
                 f"export it as openvino, or extract with --precision fp32."
             )
-        if form == "keras" and recipe.backbone not in BACKBONES:
-            name = "An ONNX network" if recipe.reading else recipe.backbone
+        if form == "keras" and config.backbone not in BACKBONES:
+            name = "An ONNX network" if config.reading else config.backbone
             raise BreedsError(f"{name} is no network of Keras; export it as onnx or openvino.")
-    if len({(recipe.size, recipe.resize, recipe.decode_rule) for recipe in recipes}) > 1:
-        shapes = " and ".join(f"{recipe.size}×{recipe.size} {recipe.resize}" for recipe in recipes)
+    if len({(config.size, config.resize, config.decode_rule) for config in configs}) > 1:
+        shapes = " and ".join(f"{config.size}×{config.size} {config.resize}" for config in configs)
         raise BreedsError(
             f"The model rests on networks that take photos of different shapes ({shapes}), and a file takes "
             f"one; extract with the same --size and --resize to export them as {form}."
@@ -171,7 +171,7 @@ def export(
     Raises
     ------
     BreedsError
-        If the store is of another recipe, its photos are gone, the network cannot be had, or a file cannot be
+        If the store is of another config, its photos are gone, the network cannot be had, or a file cannot be
         written, or its answers differ by more than `TOLERANCE`.
     """
     check_stores(store, model)
@@ -231,7 +231,7 @@ def _sample(model: Model, store: Store, weights: str | None) -> Sample:
             data = read(file)
             if key_of(data) != store.table.key[row]:
                 continue
-            pixels.append(decode(data, model.recipe.size, model.recipe.resize))
+            pixels.append(decode(data, model.config.size, model.config.resize))
         except PhotoError:
             continue
         rows.append(row)
@@ -265,8 +265,8 @@ def _spread(total: int) -> list[int]:
 
 
 def _networks(model: Model, weights: str | None) -> list[Any]:
-    """Read the network of each of a model's recipes."""
-    from breeds.engines.loading import import_openvino
+    """Read the network of each of a model's configs."""
+    from breeds.backbones.loading import import_openvino
 
     core = import_openvino().Core()
     return [

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from breeds import __version__
-from breeds.engines.network import MOST_BYTES
+from breeds.backbones.network import MOST_BYTES
 from breeds.errors import BreedsError
 from breeds.files import open_regular, read_regular, write_aside
 from breeds.heads.export import about
@@ -137,7 +137,7 @@ def _use(model: Model, model_path: Path) -> Iterator[str]:
     yield from ("```python", "import breeds", "")
     yield f'table = breeds.load({json.dumps(name)}).predict(["photo.jpg"])'
     yield from ("```", "")
-    if any(recipe.weights not in ("imagenet", "random") for recipe, _ in model.parts):
+    if any(config.weights not in ("imagenet", "random") for config, _ in model.parts):
         yield "The weights of the network are a file of its own, which `--weights` names where it has moved."
     else:
         yield "The network and its weights are fetched, or made, when they are needed first."
@@ -152,10 +152,10 @@ def _table(rows: Mapping[str, str]) -> Iterator[str]:
 def _is(model: Model, model_path: Path, digest: str) -> dict[str, str]:
     """Say what the model is; keys and values are Markdown."""
     rows = {"file": escape(model_path.name), "SHA-256 of the file": f"`{digest}`"}
-    for number, (recipe, _) in enumerate(model.parts, start=1):
+    for number, (config, _) in enumerate(model.parts, start=1):
         which = f" {number}" if model.also else ""
-        rows[f"network{which}"] = escape(str(recipe))
-        rows[f"SHA-256 of its weights{which}"] = escape(recipe.weights_sha256)
+        rows[f"network{which}"] = escape(str(config))
+        rows[f"SHA-256 of its weights{which}"] = escape(config.weights_sha256)
     rows["head"] = escape(f"{model.kind}, temperature {model.temperature:.3g}")
     if "C" in model.record:
         chosen_by = model.record.get("C_chosen_by")

@@ -20,9 +20,9 @@ SCRIPTS = {
     "train": "train_head.py",
     "evaluate": "evaluate.py",
     "predict": "predict.py",
-    "export": "-m breeds.commands.export",
+    "export": "-m breeds.cli.export",
     "app": "-m breeds.app",
-    "store": "-m breeds.store",
+    "store": "-m breeds.features",
     "demo": "-m breeds.sample.demo",
 }
 # Packages that an extra of Breeds installs.

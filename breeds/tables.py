@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.evaluation import check_stores
+from breeds.features import Store
+from breeds.features.columns import PACKED, locate
 from breeds.heads.model import Model
 from breeds.labels import UNKNOWN
 from breeds.outputs import FEATURES_PARQUET
 from breeds.parquet import Column, written
-from breeds.store import Store
-from breeds.store.columns import PACKED, locate
 
 #: Bytes of features in a row group, and rows at most.
 GROUP_BYTES, GROUP_ROWS = 2**24, 2**14
@@ -65,9 +65,9 @@ def _shares(model: Model) -> list[str]:
 
 
 def _about(store: Store, model: Model | None) -> dict[str, Any]:
-    """Return what the file says of itself: where paths start, recipes, and what the model's numbers mean."""
-    recipe, *also = [json.loads(recipe.to_json()) for recipe, _ in store.parts()]
-    about = {"root": store.table.root, "recipe": recipe, "also": also}
+    """Return what the file says of itself: where paths start, configs, and what the model's numbers mean."""
+    config, *also = [json.loads(config.to_json()) for config, _ in store.parts()]
+    about = {"root": store.table.root, "recipe": config, "also": also}
     if model is not None:
         threshold = model.unknown.threshold if model.unknown else None
         about |= {"classes": model.classes, "unknown_threshold": threshold}

@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import XCEPTION
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+from breeds.backbones.registry import XCEPTION
+from breeds.config import FeatureConfig
+from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -146,21 +146,21 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def random_recipe() -> Recipe:
-    """The recipe of random weights."""
-    from breeds.engines.weights import get_weights
+def random_config() -> FeatureConfig:
+    """The config of random weights."""
+    from breeds.backbones.weights import get_weights
 
     weights = get_weights("random", XCEPTION)
-    return Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    return FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
 
 
 @pytest.fixture(scope="session")
-def random_engine(random_recipe: Recipe):
+def random_engine(random_config: FeatureConfig):
     """The real Keras engine with random weights, for 96 pixels, opened once for the whole session."""
-    from breeds.engines.choose import open_engine
-    from breeds.engines.weights import get_weights
+    from breeds.backbones.choose import open_engine
+    from breeds.backbones.weights import get_weights
 
-    small = replace(random_recipe, size=96)
+    small = replace(random_config, size=96)
     engine = open_engine(small, lambda: get_weights("random", XCEPTION), "keras")
     gc.collect()
     gc.freeze()  # what stays need not be looked at after every test
@@ -168,25 +168,25 @@ def random_engine(random_recipe: Recipe):
 
 
 @pytest.fixture(scope="session")
-def genuine() -> tuple[list[Path], Recipe, NDArray[np.float32]]:
-    """A few real photos, the recipe of the genuine weights, and what the Keras engine gives for them."""
-    from breeds.engines.choose import open_engine
-    from breeds.engines.weights import get_weights
+def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
+    """A few real photos, the config of the genuine weights, and what the Keras engine gives for them."""
+    from breeds.backbones.choose import open_engine
+    from breeds.backbones.weights import get_weights
     from breeds.photos import decode, read
 
     photos = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::60]]
     photos += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::400]
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
-    engine = open_engine(recipe, lambda: weights, "keras")
-    return photos, recipe, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
+    config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    engine = open_engine(config, lambda: weights, "keras")
+    return photos, config, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
 
 
 @contextmanager
 def converted_in_this_process() -> Iterator[None]:
     """Convert networks in this process, where TensorFlow is already: another start of it takes longer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("breeds.engines.convert._in_own_process", lambda maker, *arguments: maker(*arguments))
+        patch.setattr("breeds.backbones.convert._in_own_process", lambda maker, *arguments: maker(*arguments))
         yield
 
 
@@ -251,8 +251,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with thirty drawn photos of five breeds, their store and a model, on small random networks."""
+    from breeds.features import Store
     from breeds.heads.model import save_model
-    from breeds.store import Store
     from breeds.training import train
 
     folder = tmp_path_factory.mktemp("app")
@@ -282,29 +282,29 @@ MakeStore = Callable[..., Path]
 
 
 @pytest.fixture
-def make_store(tmp_path: Path, random_recipe: Recipe) -> MakeStore:
+def make_store(tmp_path: Path, random_config: FeatureConfig) -> MakeStore:
     """A function that writes a real store of made-up features, clusters that a head can learn."""
 
     def make(
         counts: dict[str, int],
         name: str = "features/made.h5",
         seed: int = 0,
-        recipe: Recipe = random_recipe,
+        config: FeatureConfig = random_config,
         width: int = 2048,
         noise: float = 1.0,
         spread: float = 0.2,
         splits: Sequence[str] | None = None,
     ) -> Path:
         if width != XCEPTION.width:  # no network that Breeds knows gives so few
-            recipe = replace(recipe, backbone="made up")
+            config = replace(config, backbone="made up")
         rng = np.random.default_rng(seed)
         labels = [label for label, count in counts.items() for _ in range(count)]
         centres = {label: rng.normal(size=width) * spread for label in counts}
         keys = [rng.bytes(32).hex() for _ in labels]
         paths = [f"{label}/{i:04d}.jpg" for i, label in enumerate(labels)]
         store = tmp_path / name
-        index = FeatureIndex(recipe)
-        writer = ShardWriter(shard_folder(store), recipe, index)
+        index = FeatureIndex(config)
+        writer = ShardWriter(shard_folder(store), config, index)
         for key, label, path in zip(keys, labels, paths, strict=True):
             feature = centres[label] + noise * rng.normal(size=width) + 3
             writer.add(key, path, feature.astype(np.float32), "made up")

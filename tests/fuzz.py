@@ -104,13 +104,13 @@ def small_store(folder: Path) -> Path:
     """A store of made-up features of nine photos."""
     import numpy as np
 
-    from breeds.recipe import Recipe
-    from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+    from breeds.config import FeatureConfig
+    from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
 
     rng, path = np.random.default_rng(0), folder / "seed.h5"
-    recipe = Recipe("xception", "random", "0" * 64, 299, "stretch")
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(shard_folder(path), recipe, index)
+    config = FeatureConfig("xception", "random", "0" * 64, 299, "stretch")
+    index = FeatureIndex(config)
+    writer = ShardWriter(shard_folder(path), config, index)
     keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(9)]
     for i, key in enumerate(keys):
         writer.add(key, f"{i}.jpg", rng.normal(i % 3, 1, 2048).astype(np.float32), "made up")
@@ -126,7 +126,7 @@ def small_store(folder: Path) -> Path:
 def store_target(folder: Path) -> Target:
     """A store, opened, read and verified."""
     from breeds.errors import BreedsError
-    from breeds.store import Store, verify
+    from breeds.features import Store, verify
 
     path = folder / "one.h5"
 
@@ -145,8 +145,8 @@ def model_target(folder: Path) -> Target:
     import numpy as np
 
     from breeds.errors import BreedsError
+    from breeds.features import Store
     from breeds.heads.model import load_model, save_model
-    from breeds.store import Store
     from breeds.training import train
 
     path, seeds = folder / "one.safetensors", []

@@ -15,8 +15,8 @@ def counted(step):
 #: Before the forks of a process: what each would look for else, and what is in memory is not gone through.
 BEFORE_FORKS = """
 import gc
-import breeds.store.hdf5
-breeds.store.hdf5.versions()
+import breeds.features.hdf5
+breeds.features.hdf5.versions()
 gc.freeze()
 """
 #: Sums so small are not worth threads, which each fork would start anew.

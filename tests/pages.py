@@ -13,10 +13,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from breeds.engines.backbones import XCEPTION
+from breeds.backbones.registry import XCEPTION
+from breeds.config import FeatureConfig
+from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
 from breeds.photos import key_of
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Table, assemble, shard_folder
 
 #: Runs if anything that a name smuggles into a page is taken for more than text.
 CANARY = "<script>document.title='canary'</script><img src=x onerror=document.title='canary'>"
@@ -32,17 +32,22 @@ def photo_bytes(rng: np.random.Generator, size: tuple[int, int] = (64, 48)) -> b
 
 
 def store_with_photos(
-    folder: Path, classes: Sequence[str], each: int, recipe: Recipe, width: int = 64, spread: float = 0.45
+    folder: Path,
+    classes: Sequence[str],
+    each: int,
+    config: FeatureConfig,
+    width: int = 64,
+    spread: float = 0.45,
 ) -> Path:
     """A store of made-up features whose photos lie in `folder`, named by their class's number."""
     if width != XCEPTION.width:  # no network that Breeds knows gives so few
-        recipe = replace(recipe, backbone="made up")
+        config = replace(config, backbone="made up")
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(classes), width)) * spread
     root, store = folder / "photos", folder / "features" / "made.h5"
     root.mkdir(parents=True)
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(shard_folder(store), recipe, index)
+    index = FeatureIndex(config)
+    writer = ShardWriter(shard_folder(store), config, index)
     columns: dict[str, list[str]] = {"key": [], "path": [], "label": []}
     for number, name in enumerate(classes):
         for i in range(each):

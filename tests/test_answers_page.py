@@ -25,13 +25,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from test_predict import made_up_store, read_csv, script
 
+from breeds.config import FeatureConfig
+from breeds.features import Store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
 from breeds.prediction.page import AnswersPage
-from breeds.recipe import Recipe
-from breeds.store import Store
 from breeds.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
@@ -49,17 +49,19 @@ HOSTILE_NAMES = [
 
 
 @pytest.fixture(scope="module")
-def trained(drawn_photos: Path, random_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(
+    drawn_photos: Path, random_config: FeatureConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder with photos, a stranger, and a model whose store and cache are all that answering needs."""
     folder = tmp_path_factory.mktemp("trained")
     copy_some(drawn_photos, folder / "photos")
-    store = made_up_store(folder / "photos", folder / "features/photos.h5", random_recipe)
+    store = made_up_store(folder / "photos", folder / "features/photos.h5", random_config)
     save_model(train(Store.open(store), C=1.0), folder / MODEL)
     stranger = folder / "stranger.jpg"
     stranger.write_bytes(min(folder.rglob("photos/*/*.jpg")).read_bytes() + b"!")
     with FeatureCache(folder / "models") as cache:
         far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
-        cache.add(random_recipe, key_of(stranger.read_bytes()), far)
+        cache.add(random_config, key_of(stranger.read_bytes()), far)
     return folder
 
 
@@ -315,7 +317,7 @@ def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path
 def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
     place: Path, few_are_many: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breeds.pages.thumbs import thumbnails
+    from breeds.report.thumbs import thumbnails
 
     def stopped(photos: Iterator[tuple[str, str]]) -> Iterator[object]:
         found = thumbnails(photos)

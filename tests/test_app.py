@@ -44,10 +44,10 @@ from served import (
 from breeds.app import connections, guard
 from breeds.app.desk import BusyError, Desk
 from breeds.app.turns import FullError, Turns
+from breeds.features import Store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.photos.web import fetch
-from breeds.store import Store
 from breeds.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
@@ -212,7 +212,7 @@ def test_model_and_health(served: Served, app_place: Path) -> None:
         model = load_model(app_place / MODEL)
         about = client.get("/api/model").json()
         assert about["classes"] == model.classes
-        assert (about["name"], about["recipe"]) == ("photos", str(model.recipe))
+        assert (about["name"], about["recipe"]) == ("photos", str(model.config))
 
 
 def test_openapi_describes_it_and_nothing_is_loaded_from_elsewhere(served: Served) -> None:
@@ -757,7 +757,7 @@ def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
 ) -> None:
     model = load_model(app_place / MODEL)
     broken = load_model(app_place / MODEL)
-    broken.recipe = replace(model.recipe, weights_sha256="0" * 64)
+    broken.config = replace(model.config, weights_sha256="0" * 64)
     desk = Desk(broken)
     desk.start()
     until(lambda: desk.failure)

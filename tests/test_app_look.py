@@ -26,11 +26,11 @@ from test_app_browser import opened
 
 from breeds.app import look, look_page
 from breeds.app.explained import Explained
+from breeds.config import FeatureConfig
 from breeds.evaluation import answer_test_photos, labels, measure
+from breeds.features import Store
+from breeds.features.corrections import Correction, add, corrections_path, undo
 from breeds.heads.model import load_model, save_model
-from breeds.recipe import Recipe
-from breeds.store import Store
-from breeds.store.corrections import Correction, add, corrections_path, undo
 from breeds.training import train
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: One process makes what these tests share, beside the other pages that a browser opens.
 pytestmark = pytest.mark.xdist_group("browser")
-RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
+RECIPE = FeatureConfig("xception", "random", "0" * 64, 299, "stretch")
 NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline #?+%41", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]
 KEY = re.compile(r'href="/review/([0-9a-f]{64})"')
 

@@ -25,12 +25,12 @@ from playwright.sync_api import Browser, Page, expect
 from served import MODEL, STORE, Served, files, jpeg, serving, serving_here
 
 from breeds.app.workshop import Workshop
+from breeds.config import FeatureConfig
+from breeds.features import Store
+from breeds.features.corrections import Correction, Corrections, add, corrections_path
 from breeds.heads.model import load_model, save_model
 from breeds.photos import key_of
-from breeds.recipe import Recipe
 from breeds.sample.drawing import BREEDS, draw
-from breeds.store import Store
-from breeds.store.corrections import Correction, Corrections, add, corrections_path
 from breeds.training import train
 
 pytestmark = [
@@ -473,8 +473,8 @@ def test_a_new_breed_from_eight_photos_is_recognised_at_once(
 
 def test_teaching_waits_for_nobody_and_loses_nothing(app: Served, place: Path) -> None:
     """Somebody else extracts: a sentence, and no file."""
+    from breeds.features import lock_file
     from breeds.files import hold
-    from breeds.store import lock_file
 
     breed = _breeds(place / "photos")[0]
     there = sorted((place / "photos").rglob("*"))
@@ -614,10 +614,10 @@ def test_without_script_every_button_works(app: Served, place: Path, browser: Br
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, random_recipe: Recipe) -> Iterator[Served]:
+def hostile(tmp_path_factory: pytest.TempPathFactory, random_config: FeatureConfig) -> Iterator[Served]:
     """Hostile names of classes, and photos without a label."""
     folder = tmp_path_factory.mktemp("hostile")
-    made = store_with_photos(folder, [*HOSTILE, ""], 8, random_recipe, spread=0.2)
+    made = store_with_photos(folder, [*HOSTILE, ""], 8, random_config, spread=0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save_model(train(Store.open(made), C=0.01), folder / MODEL)

@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import breeds
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.extraction import Asked
-from breeds.recipe import Recipe
 
 LITE0 = SHARED / "weights" / "efficientnet_lite0"
 GIVEN = {"mean": MEAN, "std": STD}
@@ -82,9 +82,9 @@ def test_what_onnx_runtime_gives(made, options, axes, files: list[Path], tmp_pat
     features = breeds.BottleneckFeatures(backbone=spec, **options)
     wanted = pooled(brought.onnx_runtime(file, squares, layout), axes)
     assert_equal(features.fit_transform(files), wanted)
-    assert features.recipe_.reading.width == brought.WIDTH
+    assert features.config_.reading.width == brought.WIDTH
     if "h" in made.get("dims", ()):
-        assert features.recipe_.resize == "crop40-bicubic"
+        assert features.config_.resize == "crop40-bicubic"
 
 
 @needs_shared
@@ -98,12 +98,12 @@ def test_a_published_network_gives_what_onnx_runtime_gives() -> None:
     )
     features = breeds.BottleneckFeatures(backbone=str(LITE0))
     assert_equal(features.fit_transform(files), wanted)
-    recipe = features.recipe_
-    assert (recipe.size, recipe.resize, recipe.reading.width) == (224, "stretch", 1280)
+    config = features.config_
+    assert (config.size, config.resize, config.reading.width) == (224, "stretch", 1280)
     named = breeds.BottleneckFeatures(
         backbone=LITE0 / "model.onnx", mean=config["image_mean"], std=config["image_std"]
     )
-    assert named.fit([]).recipe_.digest == recipe.digest, "the file with options is the folder"
+    assert named.fit([]).config_.digest == config.digest, "the file with options is the folder"
 
 
 def ran(script: str, *arguments: object, cwd: Path, **env: str) -> str:
@@ -150,14 +150,14 @@ def test_from_extraction_to_prediction(dogs: Path, tmp_path: Path) -> None:
     other = brought.folder(tmp_path / "other", dims=("n", 3, 224, 224))
     refused = run_script("predict.py", new, "--weights", other, cwd=dogs)
     assert_refused(refused, "was trained on the weights file:lite0")
-    keras = run_script("-m breeds.commands.export", "--format", "keras", cwd=dogs)
+    keras = run_script("-m breeds.cli.export", "--format", "keras", cwd=dogs)
     assert_refused(keras, "no network of Keras")
 
 
 @pytest.mark.slow
 def test_a_network_for_one_photo_is_not_exported_for_many(tmp_path: Path) -> None:
-    from breeds.engines.loading import import_openvino
-    from breeds.engines.openvino import read_network
+    from breeds.backbones.loading import import_openvino
+    from breeds.backbones.openvino import read_network
     from breeds.heads.export.openvino import classifier
     from breeds.heads.model import Model
 
@@ -166,10 +166,10 @@ def test_a_network_for_one_photo_is_not_exported_for_many(tmp_path: Path) -> Non
         helper.make_node("Reshape", ["made", "one"], ["flat"]),
     ]
     path = brought.network(tmp_path / "a.onnx", more=one, taken="flat", dims=(1, 3, 32, 32))
-    recipe, weights = Asked(backbone=str(path), **GIVEN).find()
-    network = read_network(import_openvino().Core(), recipe, lambda: weights, lambda: None)
+    config, weights = Asked(backbone=str(path), **GIVEN).find()
+    network = read_network(import_openvino().Core(), config, lambda: weights, lambda: None)
     numbers = np.ones(16, np.float32)
-    model = Model("logistic", ["a", "b"], recipe, "", numbers, numbers, [], np.zeros((0, 32), np.uint8))
+    model = Model("logistic", ["a", "b"], config, "", numbers, numbers, [], np.zeros((0, 32), np.uint8))
     with pytest.raises(BreedsError, match="takes one photo at a time"):
         classifier(model, [network])
 
@@ -177,7 +177,7 @@ def test_a_network_for_one_photo_is_not_exported_for_many(tmp_path: Path) -> Non
 @needs_shared
 @pytest.mark.slow
 @pytest.mark.xdist_group("brought")
-def test_in_int8_it_is_near_and_a_recipe_of_its_own(dogs: Path) -> None:
+def test_in_int8_it_is_near_and_a_config_of_its_own(dogs: Path) -> None:
     options = ("--backbone", "lite0", "--precision", "int8", "--store", "int8.h5")
     ran("extract_features.py", "photos", *options, cwd=dogs)
     stores = dogs / "features/photos.h5", dogs / "int8.h5"
@@ -206,35 +206,35 @@ def test_beside_xception(dogs: Path) -> None:
     assert np.allclose(table["probability"].to_numpy(dtype=float), wanted.max(axis=1), atol=1e-6)
 
 
-def test_recipes_are_what_they_were() -> None:
+def test_configs_are_what_they_were() -> None:
     """Stores and models that are there keep their identity; a network's file is known by content."""
-    old = Recipe("xception", "imagenet", "ab" * 32, 299, "stretch")
+    old = FeatureConfig("xception", "imagenet", "ab" * 32, 299, "stretch")
     assert old.digest == "b84e57c5663754a8af2440098408fc970ad0ea0c4bce00d923a3da1c8af12a05"
     assert json.loads(old.to_json()).keys() == {
         "backbone", "weights", "weights_sha256", "size", "resize", "precision", "calibration", "view",
         "decode_rule",
     }  # fmt: skip
-    assert Recipe.from_json(old.to_json()) == old
+    assert FeatureConfig.from_json(old.to_json()) == old
 
 
 @pytest.mark.slow
-def test_everything_that_decides_is_part_of_the_recipe(tmp_path: Path) -> None:
+def test_everything_that_decides_is_part_of_the_config(tmp_path: Path) -> None:
     first = brought.network(tmp_path / "a.onnx", axes=3, dims=("n", 3, "h", "w"))
     shutil.copyfile(first, tmp_path / "b.onnx")
     given: dict[str, Any] = {**GIVEN, "size": 32, "pool": "cls"}
-    recipe = Asked(backbone=str(first), **given).find()[0]
-    assert Recipe.from_json(recipe.to_json()) == recipe
-    assert Asked(backbone=str(tmp_path / "b.onnx"), **given).find()[0].digest == recipe.digest
+    config = Asked(backbone=str(first), **given).find()[0]
+    assert FeatureConfig.from_json(config.to_json()) == config
+    assert Asked(backbone=str(tmp_path / "b.onnx"), **given).find()[0].digest == config.digest
     for other in ({"pool": "avg"}, {"mean": (0.5, 0.5, 0.5)}, {"resize": "crop40"}):
-        assert Asked(backbone=str(first), **{**given, **other}).find()[0].digest != recipe.digest
+        assert Asked(backbone=str(first), **{**given, **other}).find()[0].digest != config.digest
     for key, wrong in (
         ("mean", [0, 0]), ("std", [1, 1, 0]), ("pool", "max"), ("width", 0), ("output", ""),
         ("mean", [1e99] * 3),
     ):  # fmt: skip
-        values = json.loads(recipe.to_json())
+        values = json.loads(config.to_json())
         values["reading"][key] = wrong
         with pytest.raises(ValueError, match="recipe"):
-            Recipe.from_json(json.dumps(values))
+            FeatureConfig.from_json(json.dumps(values))
 
 
 def refused(spec: object, **options: Any) -> str:
@@ -339,9 +339,9 @@ def test_what_is_unclear_or_wrong_is_refused(made, options, words: str, tmp_path
 @pytest.mark.slow
 def test_of_several_outputs_a_name_says_which(tmp_path: Path, files: list[Path]) -> None:
     path = brought.network(tmp_path / "a.onnx", outputs=("logits", "last_hidden_state", "pooler_output"))
-    recipe = Asked(backbone=str(path), **GIVEN).find()[0]
-    assert recipe.reading is not None
-    assert (recipe.reading.output, recipe.reading.pool) == ("pooler_output", "none")
+    config = Asked(backbone=str(path), **GIVEN).find()[0]
+    assert config.reading is not None
+    assert (config.reading.output, config.reading.pool) == ("pooler_output", "none")
     squares = [photo.resize((32, 32), Image.Resampling.BILINEAR) for photo in opened(files)]
     found = breeds.BottleneckFeatures(backbone=path, **GIVEN).fit_transform(files)
     assert_equal(found, 3 * brought.onnx_runtime(path, squares))
@@ -424,7 +424,7 @@ def test_numbers_beside_the_network_are_part_of_it(tmp_path: Path, files: list[P
     numbers[-1] ^= 1
     (tmp_path / "hub/numbers.bin").write_bytes(numbers)
     other = Asked(backbone=str(path), **GIVEN).find()[0]
-    assert other.weights_sha256 != features.recipe_.weights_sha256
+    assert other.weights_sha256 != features.config_.weights_sha256
 
 
 @pytest.mark.slow
@@ -457,16 +457,16 @@ def test_gigabytes_out_of_a_small_file_are_refused(operator, inputs, size, tmp_p
 
 @pytest.mark.slow
 def test_where_there_is_no_map_the_network_cannot_show_where_it_looked(tmp_path: Path, files) -> None:
-    from breeds.engines.choose import open_engine
+    from breeds.backbones.choose import open_engine
 
     for number, (made, options) in enumerate([({"axes": 3}, {"pool": "avg"}), ({"axes": 4}, {})]):
         path = brought.network(tmp_path / f"{number}.onnx", **made)
-        recipe, weights = Asked(backbone=str(path), **GIVEN, **options).find()
+        config, weights = Asked(backbone=str(path), **GIVEN, **options).find()
         if made["axes"] == 3:
             with pytest.raises(BreedsError, match="cannot be shown for this ONNX network"):
-                open_engine(recipe, lambda w=weights: w, maps=True)
+                open_engine(config, lambda w=weights: w, maps=True)
             continue
-        engine = open_engine(recipe, lambda w=weights: w, maps=True)
+        engine = open_engine(config, lambda w=weights: w, maps=True)
         pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
         ((feature, cells),) = engine.stream_maps([pixels])
         assert cells.shape[2] == brought.WIDTH
@@ -515,7 +515,7 @@ def test_a_folder_that_contradicts_itself_is_refused(text: Any, words: str, tmp_
 
 
 def test_pixels_are_scaled_as_a_folder_says(tmp_path: Path) -> None:
-    from breeds.engines.brought.folder import read_config
+    from breeds.backbones.brought.folder import read_config
 
     file = tmp_path / "preprocessor_config.json"
 

@@ -50,7 +50,7 @@ def test_four_scripts_in_order_with_defaults(workplace: Path) -> None:
     assert "random weights" in evaluation.stdout or "weights are random" in evaluation.stdout
     report = json.loads((workplace / "reports/photos.json").read_text())
     wanted = (
-        "accuracy accuracy_interval top3 log_loss n_train n_test classes confusion per_class weights recipe"
+        "accuracy accuracy_interval top3 log_loss n_train n_test classes confusion per_class weights config"
     )
     assert set(wanted.split()) <= report.keys()
     assert report["weights"]["name"] == "random"
@@ -153,7 +153,7 @@ def test_training_refuses_stores_that_cannot_be_split(counts, words, make_store,
 
 
 @pytest.mark.slow
-def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_path: Path) -> None:
+def test_evaluation_refuses_what_does_not_fit(make_store, random_config, tmp_path: Path) -> None:
     from dataclasses import replace
 
     make_store({"a": 9, "b": 9})
@@ -161,7 +161,7 @@ def test_evaluation_refuses_what_does_not_fit(make_store, random_recipe, tmp_pat
     make_store({"a": 9, "c": 9}, name="other.h5", seed=1)
     other = run_script("evaluate.py", "--store", "other.h5", cwd=tmp_path)
     assert_refused(other, "photos of c", "does not know")
-    make_store({"a": 9, "b": 9}, name="crop.h5", recipe=replace(random_recipe, resize="crop"))
+    make_store({"a": 9, "b": 9}, name="crop.h5", config=replace(random_config, resize="crop"))
     assert_refused(run_script("evaluate.py", "--store", "crop.h5", cwd=tmp_path), "crop", "stretch")
     make_store({"a": 9, "b": 9}, name="seen.h5", splits=["test"] * 18)
     assert_refused(run_script("evaluate.py", "--store", "seen.h5", cwd=tmp_path), "used to train")
@@ -185,9 +185,9 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
 @pytest.mark.parametrize(
     ("script", "option", "module", "names"),
     [
-        ("extract_features", "--engine", "breeds.engines.choose", "PLACES"),
-        ("extract_features", "--precision", "breeds.engines.choose", "PRECISIONS"),
-        ("predict", "--engine", "breeds.engines.choose", "ENGINES"),
+        ("extract_features", "--engine", "breeds.backbones.choose", "PLACES"),
+        ("extract_features", "--precision", "breeds.backbones.choose", "PRECISIONS"),
+        ("predict", "--engine", "breeds.backbones.choose", "ENGINES"),
         ("train_head", "--head", "breeds.training", "HEADS"),
     ],
 )
@@ -201,8 +201,8 @@ def test_choices_are_those_of_the_code(script: str, option: str, module: str, na
 
 
 def test_help_names_every_backbone() -> None:
-    from breeds.commands import extract
-    from breeds.engines.backbones import BACKBONES
+    from breeds.backbones.registry import BACKBONES
+    from breeds.cli import extract
 
     assert tuple(BACKBONES) == extract.BACKBONES
 

@@ -23,14 +23,14 @@ from deadly import deadly, full
 from storage import Storage, stored
 from test_sources import files_of, in_shards
 
-from breeds.engines.cluster import blocks, pool
-from breeds.engines.cluster.connect import connected
-from breeds.engines.cluster.features import ClusterPipeline
-from breeds.engines.cluster.pool import Actors
+from breeds.backbones.cluster import blocks, pool
+from breeds.backbones.cluster.connect import connected
+from breeds.backbones.cluster.features import ClusterPipeline
+from breeds.backbones.cluster.pool import Actors
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked, Selection, Summary, extract
+from breeds.features import Store, list_shards, shard_folder
 from breeds.photos import key_of
-from breeds.store import Store, list_shards, shard_folder
 
 # Nodes that die and join have to be waited for, which needs a machine that does nothing else.
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.xdist_group("cluster")]
@@ -117,7 +117,7 @@ def on_cluster(nodes: Nodes, source: Path | str, store: Path, asked: Asked, both
 def assert_same(store: Path, alone: Store) -> None:
     """The same photos in the same order, and features within the engine's tolerance."""
     made = Store.open(store)
-    assert made.table == alone.table and made.recipe == alone.recipe
+    assert made.table == alone.table and made.config == alone.config
     assert np.allclose(made.features(), alone.features(), rtol=1e-3, atol=1e-6)
     assert not made.damage()
 
@@ -331,9 +331,9 @@ def test_a_node_killed_and_another_that_joins(
 DRIVER = """
 import os, signal, sys
 import extract_features
-from breeds import cli
-from breeds.commands.extract import main
-from breeds.store import shards
+from breeds.cli import common
+from breeds.cli.extract import main
+from breeds.features import shards
 shards.SHARD_ROWS = 8
 number, left, commit = int(sys.argv.pop(1)), int(sys.argv.pop(1)), shards.commit
 
@@ -345,7 +345,7 @@ def counted(*arguments):
         os.kill(os.getpid(), number)
 
 shards.commit = counted
-cli.run(main)
+common.run(main)
 """
 
 

@@ -28,13 +28,8 @@ from breeds.evaluation import answer_test_photos, compare_models, crossval, eval
 from breeds.evaluation.crossval import compare_heads, cross_validate
 from breeds.evaluation.doubts import find_doubts, find_near_duplicates
 from breeds.evaluation.terminal import as_text, cross_validation_text
-from breeds.heads.model import load_model, save_model
-from breeds.heads.neighbours import Neighbours
-from breeds.labels import unfit
-from breeds.metrics import wilson_interval
-from breeds.split import fold_of
-from breeds.store import FeatureIndex, Store, assemble
-from breeds.store.corrections import (
+from breeds.features import FeatureIndex, Store, assemble
+from breeds.features.corrections import (
     MOST_BYTES,
     Correction,
     Corrections,
@@ -42,6 +37,11 @@ from breeds.store.corrections import (
     corrections_path,
     undo,
 )
+from breeds.heads.model import load_model, save_model
+from breeds.heads.neighbours import Neighbours
+from breeds.labels import unfit
+from breeds.metrics import wilson_interval
+from breeds.split import fold_of
 from breeds.text import is_formula
 from breeds.training import labelled, train
 
@@ -235,7 +235,7 @@ DIE = (
     """
 import os, signal, sys
 from pathlib import Path
-from breeds.store.corrections import Correction, add, undo
+from breeds.features.corrections import Correction, add, undo
 
 path, left = Path(sys.argv[1]), 0
 """
@@ -303,7 +303,7 @@ def corrected(store: Store, words: Words) -> Store:
 
 def like(store: Store, name: str, **columns: list[str]) -> Store:
     """A store of the same photos with other columns."""
-    index = FeatureIndex(store.recipe)
+    index = FeatureIndex(store.config)
     index.add_file(store.path, store.table.key, store.features_sha256)
     path = store.path.with_name(name)
     assemble(path, replace(store.table, **columns), index, "made up")
@@ -531,7 +531,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
     ]
     training = run_script("train_head.py", "--C", "0.01", cwd=tmp_path)
     evaluation = run_script("evaluate.py", cwd=tmp_path)
-    info = run_script("-m breeds.store", "info", noisy.path, cwd=tmp_path)
+    info = run_script("-m breeds.features", "info", noisy.path, cwd=tmp_path)
     for done in (training, evaluation, info):
         assert done.returncode == 0, done.stderr
         assert [line for line in done.stdout.splitlines() if "correction" in line][:3] == said

@@ -83,10 +83,10 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_every_name_of_the_code_in_contributing_exists() -> None:
     for module, name in (
-        ("breeds/engines/backbones.py", "BACKBONES"),
-        ("breeds/engines/keras.py", "KerasEngine"),
-        ("breeds/engines/choose.py", "ENGINES"),
-        ("breeds/engines/__init__.py", "Engine"),
+        ("breeds/backbones/registry.py", "BACKBONES"),
+        ("breeds/backbones/keras.py", "KerasEngine"),
+        ("breeds/backbones/choose.py", "ENGINES"),
+        ("breeds/backbones/__init__.py", "Engine"),
         ("breeds/training/__init__.py", "HEADS"),
         ("tests/test_rooms.py", "HEAVY"),
     ):

@@ -25,13 +25,13 @@ from conftest import (
     starts_tensorflow,
 )
 
-from breeds.engines import Engine
-from breeds.engines.backbones import BACKBONES, XCEPTION
-from breeds.engines.choose import open_engine
-from breeds.engines.weights import Weights, get_weights
+from breeds.backbones import Engine
+from breeds.backbones.choose import open_engine
+from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones.weights import Weights, get_weights
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.photos import decode
-from breeds.recipe import Recipe
 
 # Keras's own, on saving.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 def open_with(weights: Weights) -> Engine:
     """Open the Keras engine."""
-    recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
-    return open_engine(recipe, lambda: weights, "keras")
+    config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    return open_engine(config, lambda: weights, "keras")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def some(drawn_photos: Path) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def files(random_engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Callable]:
     """The random weights in Keras's two file layouts, and plain Keras's features from them."""
-    from breeds.engines.keras import keras
+    from breeds.backbones.keras import keras
 
     folder = tmp_path_factory.mktemp("weights")
     model = keras.applications.Xception(include_top=False, weights=None, pooling="avg")
@@ -75,7 +75,7 @@ def files(random_engine, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 @pytest.fixture(scope="module")
 def empty() -> Any:
     """Xception as Keras builds it, which takes longer than to load weights into it."""
-    from breeds.engines.keras import keras
+    from breeds.backbones.keras import keras
 
     return keras.applications.Xception(include_top=False, weights=None, pooling="avg")
 
@@ -88,7 +88,7 @@ def built_once(empty, monkeypatch: pytest.MonkeyPatch) -> None:
         empty.set_weights([np.zeros(weight.shape, weight.dtype) for weight in empty.weights])
         return empty
 
-    monkeypatch.setattr("breeds.engines.keras._architecture", again)
+    monkeypatch.setattr("breeds.backbones.keras._architecture", again)
 
 
 def save_legacy(path: Path, model: object) -> None:
@@ -104,7 +104,7 @@ def save_legacy(path: Path, model: object) -> None:
 
 @needs_shared
 def test_features_equal_a_plain_keras_loop_on_real_photos(genuine) -> None:
-    from breeds.engines.keras import keras
+    from breeds.backbones.keras import keras
 
     photos, _, ours = genuine
     model = keras.applications.Xception(
@@ -143,15 +143,15 @@ def test_a_feature_does_not_depend_on_its_place_or_its_neighbours(
 
 LESSER = """
 import numpy as np
-from breeds.engines.backbones import XCEPTION
-from breeds.engines.choose import open_engine
-from breeds.engines.weights import get_weights
-from breeds.recipe import Recipe
+from breeds.backbones.registry import XCEPTION
+from breeds.backbones.choose import open_engine
+from breeds.backbones.weights import get_weights
+from breeds.config import FeatureConfig
 
 weights = get_weights("random", XCEPTION)
-recipe = Recipe("xception", "random", weights.sha256, 96, "stretch")
+config = FeatureConfig("xception", "random", weights.sha256, 96, "stretch")
 photos = list(np.random.default_rng(0).integers(0, 256, (6, 96, 96, 3), dtype=np.uint8))
-engine = open_engine(recipe, lambda: weights, "keras")
+engine = open_engine(config, lambda: weights, "keras")
 together = list(engine.stream(photos))
 apart = [*engine.stream(photos[5:]), *engine.stream(photos[:5][::-1])][::-1]
 assert np.array_equal(together, apart)
@@ -190,9 +190,9 @@ def test_random_weights_are_not_degenerate(random_engine, some: list[np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def small_engine(random_recipe: Recipe) -> Engine:
+def small_engine(random_config: FeatureConfig) -> Engine:
     """The engine for photos of 71 pixels, with random weights."""
-    return open_engine(replace(random_recipe, size=71), lambda: get_weights("random", XCEPTION), "keras")
+    return open_engine(replace(random_config, size=71), lambda: get_weights("random", XCEPTION), "keras")
 
 
 def test_random_weights_are_the_same_at_every_build_and_size(random_engine, small_engine) -> None:
@@ -226,14 +226,14 @@ def test_a_store_begun_with_one_layout_goes_on_with_the_other(
         extract_photos(photos, tmp_path / "s.h5", weights=str(path), size=96) for path in files[:2]
     )
     assert (first.new, second.new, second.changed) == (4, 0, True)
-    assert first.recipe.digest == second.recipe.digest
+    assert first.config.digest == second.config.digest
 
 
 # weights that do not fit
 
 
 def small_network(path: Path) -> None:
-    from breeds.engines.keras import keras
+    from breeds.backbones.keras import keras
 
     layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="small")]
     model = keras.Sequential(layers)
@@ -339,7 +339,7 @@ def test_imagenet_behind_a_silent_network_ends_all_the_same(
 ) -> None:
     (tmp_path / "impatient.py").write_text(
         "import breeds.web; breeds.web.PROBE_SECONDS = 0.3\n"
-        "import extract_features; from breeds import cli; cli.run(extract_features.main)\n"
+        "import extract_features; from breeds.cli import common; common.run(extract_features.main)\n"
     )
     assert_says_how_to_get_imagenet(photos, tmp_path / "keras", silent_proxy, "-m impatient")
 
@@ -388,12 +388,12 @@ def test_weights_that_are_not_finite_are_refused_before_hours_of_work(
 
 
 @pytest.fixture(scope="module")
-def small(files) -> tuple[Recipe, Weights, list[np.ndarray]]:
-    """A recipe of 71×71 pixels on the random weights in a file, that file, and random pixels."""
+def small(files) -> tuple[FeatureConfig, Weights, list[np.ndarray]]:
+    """A config of 71×71 pixels on the random weights in a file, that file, and random pixels."""
     weights = get_weights(str(files[0]), XCEPTION)
-    recipe = Recipe(XCEPTION.name, weights.name, weights.sha256, 71, "stretch")
+    config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, 71, "stretch")
     rng = np.random.default_rng(0)
-    return recipe, weights, list(rng.integers(0, 256, (21, 71, 71, 3), dtype=np.uint8))
+    return config, weights, list(rng.integers(0, 256, (21, 71, 71, 3), dtype=np.uint8))
 
 
 def test_where_there_is_a_gpu_batches_grow_and_shrink_with_its_memory(
@@ -401,11 +401,11 @@ def test_where_there_is_a_gpu_batches_grow_and_shrink_with_its_memory(
 ) -> None:
     import tensorflow
 
-    recipe, weights, photos = small
-    monkeypatch.setattr("breeds.engines.keras.GPU_BATCH", 16)
+    config, weights, photos = small
+    monkeypatch.setattr("breeds.backbones.keras.GPU_BATCH", 16)
     expected = np.stack(list(small_engine.stream(photos)))
-    monkeypatch.setattr("breeds.engines.keras.gpus", lambda: 1)
-    engine = open_engine(recipe, lambda: weights, "keras")
+    monkeypatch.setattr("breeds.backbones.keras.gpus", lambda: 1)
+    engine = open_engine(config, lambda: weights, "keras")
     assert engine.outruns_threads
     assert not tensorflow.config.experimental.tensor_float_32_execution_enabled()
     compute, sizes = engine._model.predict_on_batch, []  # type: ignore[attr-defined]
@@ -451,17 +451,17 @@ def test_a_device_too_small_for_one_photo_is_one_sentence_and_other_errors_stay(
 def test_half_precision_is_near_the_reference_and_averages_in_float32(
     small, small_engine, backbone: str, precision: str, tmp_path: Path
 ) -> None:
-    recipe, weights, photos = small
+    config, weights, photos = small
     engine = small_engine
-    if backbone != recipe.backbone:
+    if backbone != config.backbone:
         weights = get_weights("random", BACKBONES[backbone])
-        recipe = replace(recipe, backbone=backbone, weights_sha256=weights.sha256)
-        engine = open_engine(recipe, lambda: weights, "keras")
+        config = replace(config, backbone=backbone, weights_sha256=weights.sha256)
+        engine = open_engine(config, lambda: weights, "keras")
         # To draw them once more would take longer.
         engine._model.save_weights(tmp_path / "w.weights.h5")  # type: ignore[attr-defined]
         weights = get_weights(str(tmp_path / "w.weights.h5"), BACKBONES[backbone])
     reference = np.stack(list(engine.stream(photos[:4])))
-    engine = open_engine(replace(recipe, precision=precision), lambda: weights)
+    engine = open_engine(replace(config, precision=precision), lambda: weights)
     found = np.stack(list(engine.stream(photos[:4])))
     assert engine._model.layers[-1].compute_dtype == "float32"  # type: ignore[attr-defined]
     assert found.dtype == np.float32
@@ -479,10 +479,10 @@ def test_extraction_decoding_in_processes_gives_the_same_store(
     args = [str(photos), "--weights", "random", "--size", "71", "--engine", "keras",
             "--store", "processes.h5", "--workers", "3"]  # fmt: skip
     (tmp_path / "processes.py").write_text(
-        f"import breeds.engines.keras as k, sys; sys.argv[1:] = {args!r}\n"
+        f"import breeds.backbones.keras as k, sys; sys.argv[1:] = {args!r}\n"
         "if __name__ == '__main__':\n"
         "    k.gpus = lambda: 1; k.GPU_BATCH = 8\n"
-        "    import extract_features; from breeds import cli; cli.run(extract_features.main)\n"
+        "    import extract_features; from breeds.cli import common; common.run(extract_features.main)\n"
     )
     result = run_script("-m processes", cwd=tmp_path)
     assert result.returncode == 1, result.stderr

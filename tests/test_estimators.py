@@ -20,8 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 import breeds
-from breeds.engines.pipeline import Pipeline
-from breeds.store import list_shards, shard_folder
+from breeds.backbones.pipeline import Pipeline
+from breeds.features import list_shards, shard_folder
 
 #: What scikit-learn's checks cannot see of a transformer of photos, as they transform rows of numbers, which
 #: it refuses; and which test here sees it on photos.
@@ -149,8 +149,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     keys: list[str] = []
     whole = Pipeline.features
 
-    def noted(self, photos, recipe):
-        for photo, found in whole(self, photos, recipe):
+    def noted(self, photos, config):
+        for photo, found in whole(self, photos, config):
             keys.append(photo[0])
             yield photo, found
 
@@ -244,13 +244,13 @@ def test_what_is_kept_is_not_computed_again(paths: list[str], computed: list[str
     assert computed == [], "and what extraction has computed is not computed again"
 
 
-def test_a_store_of_another_recipe_is_refused(paths: list[str]) -> None:
+def test_a_store_of_another_config_is_refused(paths: list[str]) -> None:
     other = breeds.BottleneckFeatures(weights="random", size=80, store="features/photos.h5")
-    with pytest.raises(breeds.BreedsError, match="another recipe"):
+    with pytest.raises(breeds.BreedsError, match="another config"):
         other.fit(paths)
     kept = breeds.BottleneckFeatures(weights="random", size=80, store="features/kept.h5")
     kept.fit_transform([Path(paths[0]).read_bytes()])
-    with pytest.raises(breeds.BreedsError, match="another recipe"):
+    with pytest.raises(breeds.BreedsError, match="another config"):
         clone(kept).set_params(size=96).fit_transform(paths[:1])
 
 

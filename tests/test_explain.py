@@ -23,19 +23,19 @@ from conftest import (
 )
 from PIL import Image, ImageFilter
 
-from breeds.engines.backbones import XCEPTION
-from breeds.engines.choose import open_engine
-from breeds.engines.weights import get_weights
+from breeds.backbones.choose import open_engine
+from breeds.backbones.registry import XCEPTION
+from breeds.backbones.weights import get_weights
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
+from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.neighbours import Neighbours
-from breeds.pages.card import card
-from breeds.pages.overlay import AGAINST, FOR, overlay
 from breeds.photos import decode, key_of, read
 from breeds.prediction.pictures import picture_name
-from breeds.recipe import Recipe
-from breeds.store import Store
+from breeds.report.card import card
+from breeds.report.overlay import AGAINST, FOR, overlay
 from breeds.training import train
 
 # Few photos of a class are few for scikit-learn's solver, and enough here.
@@ -96,7 +96,7 @@ def test_in_bf16_the_map_is_still_the_score(dogs: Store) -> None:
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
     photos = [decode(read(os.path.join(dogs.table.root, path)), 299) for path in dogs.table.path[:3]]
     try:
-        engine = open_engine(replace(model.recipe, precision="bf16"), lambda: weights, maps=True)
+        engine = open_engine(replace(model.config, precision="bf16"), lambda: weights, maps=True)
     except BreedsError as error:
         assert "no bfloat16 arithmetic" in str(error)
         return
@@ -115,7 +115,7 @@ def made_up(kind: str, seed: int = 0) -> tuple[Model, np.ndarray]:
     model = Model(
         kind=kind,
         classes=list("abcd"),
-        recipe=Recipe("xception", "random", "0" * 64, 96, "stretch"),
+        config=FeatureConfig("xception", "random", "0" * 64, 96, "stretch"),
         weights_path="",
         mean=drawn(16),
         scale=np.abs(drawn(16)) + 0.5,
@@ -189,7 +189,7 @@ def test_photos_are_explained_in_order_and_bad_ones_are_reasons(place: Path) -> 
 
 def test_a_model_on_several_stores_is_refused_before_any_work() -> None:
     model, _ = made_up("logistic")
-    model.also = [(model.recipe, "")]
+    model.also = [(model.config, "")]
     with pytest.raises(BreedsError, match="several stores"):
         next(explain(model, iter([("", "")])))
 

@@ -23,16 +23,16 @@ from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script
 from openvino import opset13 as ops
 from PIL import Image
 
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.exporting import FORMATS, export, plan
+from breeds.features import FeatureIndex, ShardWriter, Store, assemble, shard_folder
 from breeds.heads.export.onnx import translate
 from breeds.heads.export.openvino import written
 from breeds.heads.model import Model, load_model, save_model
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, assemble, shard_folder
 from breeds.training import train
 
-EXPORT = "-m breeds.commands.export"
+EXPORT = "-m breeds.cli.export"
 PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/exports.md").read_text("utf-8"), re.DOTALL)
 
 
@@ -87,7 +87,7 @@ def assert_said(folder: Path, about: dict[str, str], probabilities: np.ndarray, 
 def assert_described(about: dict[str, str], model: Model) -> None:
     assert json.loads(about["classes"]) == model.classes
     assert json.loads(about["unknown_threshold"]) == pytest.approx(model.unknown.threshold)
-    assert Recipe.from_json(about["recipe"]) == model.recipe
+    assert FeatureConfig.from_json(about["recipe"]) == model.config
     assert "(96, 96)" in about["resize"] and "BILINEAR" in about["resize"]
     assert "random" in about["caveat"]
 
@@ -300,14 +300,14 @@ def test_a_model_whose_weights_are_gone_and_whose_network_is_not_converted(
 ) -> None:
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "empty"))
     model = load_model(made / "models/photos.safetensors")
-    recipe = replace(model.recipe, weights="mine.h5")
+    config = replace(model.config, weights="mine.h5")
     store = Store.open(app_place / "features/photos.h5")
-    gone = replace(model, recipe=recipe, weights_path="/gone/mine.h5")
+    gone = replace(model, config=config, weights_path="/gone/mine.h5")
     paths = plan(["onnx", "openvino"], tmp_path / "gone.safetensors", gone.parts, gone.kind)
     with pytest.raises(
         BreedsError, match=r"mine\.h5.*are not at /gone/mine\.h5 any more; say where with --weights"
     ):
-        list(export(gone, replace(store, recipe=recipe), paths))
+        list(export(gone, replace(store, config=config), paths))
     assert not list(tmp_path.glob("gone*"))
 
 
@@ -324,8 +324,8 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
 ) -> None:
     """The store's photos are there, but its features, as if from another machine, are not the network's."""
     real = Store.open(app_place / "features/photos.h5")
-    index = FeatureIndex(real.recipe)
-    writer = ShardWriter(shard_folder(tmp_path / "other.h5"), real.recipe, index)
+    index = FeatureIndex(real.config)
+    writer = ShardWriter(shard_folder(tmp_path / "other.h5"), real.config, index)
     for key, path, feature in zip(real.table.key, real.table.path, real.features(), strict=True):
         writer.add(key, path, feature * np.float32(1.05), "made up")
     writer.commit("made up")
@@ -350,20 +350,20 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
         ({"backbone": "dinov2"}, "keras", "dinov2 is no network of Keras; export it as onnx"),
     ],
 )
-def test_recipes_that_a_format_cannot_have(
-    changes, form, words, random_recipe: Recipe, tmp_path: Path
+def test_configs_that_a_format_cannot_have(
+    changes, form, words, random_config: FeatureConfig, tmp_path: Path
 ) -> None:
-    recipe = replace(random_recipe, **changes)
+    config = replace(random_config, **changes)
     with pytest.raises(BreedsError, match=words):
-        plan([form], tmp_path / "m.safetensors", [(recipe, "")], "logistic")
+        plan([form], tmp_path / "m.safetensors", [(config, "")], "logistic")
 
 
 @pytest.mark.slow
 def test_stores_of_different_sizes_are_refused_before_training(
-    make_store: MakeStore, random_recipe: Recipe, tmp_path: Path
+    make_store: MakeStore, random_config: FeatureConfig, tmp_path: Path
 ) -> None:
     for name, size in (("a", 96), ("b", 128)):
-        make_store({"x": 6, "y": 6}, name=f"{name}.h5", recipe=replace(random_recipe, size=size))
+        make_store({"x": 6, "y": 6}, name=f"{name}.h5", config=replace(random_config, size=size))
     refused = run_script("train_head.py", "--store", "a.h5", "b.h5", "--export", "onnx", cwd=tmp_path)
     assert_refused(refused, "96×96 stretch and 128×128 stretch", "a file takes one", "onnx")
     assert not (tmp_path / "models").exists()

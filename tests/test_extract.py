@@ -19,8 +19,8 @@ from stores import as_first_format
 import breeds.extraction
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Summary
+from breeds.features import Store, shard_folder
 from breeds.photos import key_of
-from breeds.store import Store, shard_folder
 
 RANDOM = ("--weights", "random", "--size", "96")
 extract_photos = functools.partial(conftest.extract_photos, size=96)
@@ -252,7 +252,7 @@ def test_trust_mtime_takes_no_photo_of_another_folder_for_the_same(photos: Path,
     assert run(other, store, trust_mtime=True).new == 1
 
 
-# features depend on the photo and the recipe alone
+# features depend on the photo and the config alone
 
 
 def test_features_do_not_depend_on_the_company_the_order_or_the_run(
@@ -298,15 +298,15 @@ def test_a_damaged_shard_is_set_aside_and_its_photos_computed_again(photos: Path
 
 
 @pytest.mark.parametrize("shards_only", [False, True])
-def test_another_recipe_is_refused_with_both_named(photos: Path, store: Path, shards_only: bool) -> None:
-    recipe = Store.open(store).recipe
+def test_another_config_is_refused_with_both_named(photos: Path, store: Path, shards_only: bool) -> None:
+    config = Store.open(store).config
     if shards_only:
         store.unlink()
     before = snapshot(store.parent)
     with pytest.raises(BreedsError) as refused:
         extract_photos(photos, store, resize="crop")
-    assert str(recipe) in str(refused.value)
-    assert str(dataclasses.replace(recipe, resize="crop")) in str(refused.value)
+    assert str(config) in str(refused.value)
+    assert str(dataclasses.replace(config, resize="crop")) in str(refused.value)
     assert snapshot(store.parent) == before
 
 
@@ -559,7 +559,7 @@ def test_the_command_that_a_damaged_store_asks_for_mends_it(
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The shards that were looked through, in the order in which they were."""
-    from breeds.store import shards
+    from breeds.features import shards
 
     looked: list[Path] = []
     list_shards = shards.list_shards
@@ -596,7 +596,7 @@ def test_a_photo_that_can_be_decoded_at_last_is(
     """A bad photo is tried again each time, as a newer Pillow may read it."""
     edit(first_photo(photos))
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.engines.pipeline.decode", lambda *_: (_ for _ in ()).throw(PhotoError("odd")))
+        patch.setattr("breeds.backbones.pipeline.decode", lambda *_: (_ for _ in ()).throw(PhotoError("odd")))
         assert len(extract_photos(photos, store).quarantined) == 1
     hashed.clear()
     summary = run(photos, store)
@@ -648,7 +648,7 @@ def test_the_script_says_both_numbers_and_quarantine_is_exit_code_1(photos: Path
     result = run_script("extract_features.py", "photos", *RANDOM, cwd=photos.parent)
     assert result.returncode == 1
     assert "13 photos = 12 features (0 new, 12 reused) + 1 quarantined; 1 other files" in result.stdout
-    assert str(Store.open(store).recipe) in result.stdout
+    assert str(Store.open(store).config) in result.stdout
     assert "wrote features/photos.h5" in result.stdout
     assert "quarantined zero.jpg: empty file (0 bytes)" in result.stderr
     again = run_script("extract_features.py", "photos", *RANDOM, cwd=photos.parent)

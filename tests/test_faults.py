@@ -22,8 +22,8 @@ from conftest import ROOT, assert_refused, copy_some, extract_photos, run_script
 from killed import BEFORE_FORKS, COUNTED
 from PIL import Image
 
-from breeds.store import Store, shard_folder, verify
-from breeds.store.shards import list_shards
+from breeds.features import Store, shard_folder, verify
+from breeds.features.shards import list_shards
 
 pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and starts them again
 
@@ -38,8 +38,8 @@ SCRIPT = (
 import json, os, resource, signal, sys, time
 import numpy as np
 import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # which each fork would load else
-import breeds.extraction, breeds.store.shards, extract_features
-from breeds import cli
+import breeds.extraction, breeds.features.shards, extract_features
+from breeds.cli import common
 
 class StandIn:
     name = "stand-in"
@@ -57,10 +57,10 @@ class StandIn:
     + """
 def run():
     global left
-    breeds.store.shards.SHARD_ROWS = int(os.environ.get("SHARD_ROWS", 4))
-    breeds.store.shards.SHARD_SECONDS = float(os.environ.get("SHARD_SECONDS", 10))
+    breeds.features.shards.SHARD_ROWS = int(os.environ.get("SHARD_ROWS", 4))
+    breeds.features.shards.SHARD_SECONDS = float(os.environ.get("SHARD_SECONDS", 10))
     if "WAIT_FOR" in os.environ:  # until that is there, nothing is decoded
-        import breeds.engines.pipeline as pipeline
+        import breeds.backbones.pipeline as pipeline
         load = pipeline.load_pixels
         def late(*arguments, **options):
             while not os.path.exists(os.environ["WAIT_FOR"]):
@@ -82,7 +82,7 @@ def run():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT"]),) * 2)
         sys.dont_write_bytecode = True
-    cli.run(extract_features.main)
+    common.run(extract_features.main)
 
 def fork(arguments, env):
     ends, theirs = zip(*(os.pipe() for _ in range(2)))

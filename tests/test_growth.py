@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from breeds.evaluation.crossval import compare_heads, cross_validate
 from breeds.evaluation.doubts import find_doubts, find_near_duplicates
+from breeds.features import Store
 from breeds.heads import logistic
-from breeds.store import Store
 from breeds.training import train
 
 COUNTS = {"a": 40, "b": 40, "c": 40}
@@ -44,13 +44,13 @@ def test_the_small_space_gives_scikit_learns_answers(n: int, balanced: bool) -> 
 
 
 def test_planted_wrong_labels_are_found(make_store) -> None:
-    from breeds.store import FeatureIndex, Table, assemble
+    from breeds.features import FeatureIndex, Table, assemble
 
     path = make_store(COUNTS, noise=0.5)
     store = Store.open(path)
     wrong = [3, 50, 100]
     labels = [("abc"[("abc".index(x) + 1) % 3] if i in wrong else x) for i, x in enumerate(store.table.label)]
-    index = FeatureIndex(store.recipe)
+    index = FeatureIndex(store.config)
     index.add_file(path, store.table.key, store.features_sha256)
     table = Table(**{**vars(store.table), "label": labels})
     assemble(path, table, index, "made up")
@@ -83,7 +83,7 @@ def test_cross_validation_and_heads_side_by_side(make_store, monkeypatch) -> Non
 def test_heads_are_compared_on_the_command_line_from_three_photos_a_class(
     make_store, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from breeds.commands.train import main
+    from breeds.cli.train import main
 
     make_store({"a": 3, "b": 3, "c": 4}, width=64)
     monkeypatch.setattr("breeds.heads.dense.EPOCHS", 2)
@@ -199,11 +199,11 @@ def test_a_class_without_a_test_photo_is_named(make_store, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
-    make_store, random_recipe, tmp_path: Path
+def test_models_of_two_configs_are_compared_on_the_photos_of_both_stores(
+    make_store, random_config, tmp_path: Path
 ) -> None:
     make_store(COUNTS, name="features/one.h5")
-    make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), noise=6.0)
+    make_store(COUNTS, name="features/two.h5", config=replace(random_config, size=224), noise=6.0)
     for name in ("one", "two"):
         assert run_script("train_head.py", "--store", f"features/{name}.h5", cwd=tmp_path).returncode == 0
     result = run_script(
@@ -214,7 +214,7 @@ def test_models_of_two_recipes_are_compared_on_the_photos_of_both_stores(
     assert f"using {tmp_path / 'features/two.h5'}" in result.stderr
     assert "this model is better, and that is no accident of these 24 photos" in result.stdout
     assert "100%: 100.0%" in result.stdout
-    make_store(COUNTS, name="features/two.h5", recipe=replace(random_recipe, size=224), seed=1)
+    make_store(COUNTS, name="features/two.h5", config=replace(random_config, size=224), seed=1)
     refused = run_script(
         "evaluate.py", "--no-html", "--model", "models/one.safetensors",
         "--against", "models/two.safetensors", cwd=tmp_path,

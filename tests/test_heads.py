@@ -30,17 +30,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
 from breeds.evaluation.terminal import as_text
+from breeds.features import FeatureIndex, Store, assemble
 from breeds.heads import logistic
 from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
-from breeds.recipe import Recipe
 from breeds.split import fold_of
-from breeds.store import FeatureIndex, Store, assemble
 from breeds.training import FALLBACK_C, train
 
 THREE = {"beagle": 20, "pug": 25, "shih-tzu": 15}
@@ -74,7 +74,7 @@ def training_rows(path: Path, model: Model) -> np.ndarray:
 
 def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) -> Store:
     """Write another store with some rows of one, in any order and number, and other columns."""
-    index = FeatureIndex(store.recipe)
+    index = FeatureIndex(store.config)
     index.add_file(store.path, store.table.key, store.features_sha256)
     table = dataclasses.replace(store.table.take(rows), **changed)
     assemble(path, table, index, "made up")
@@ -352,14 +352,14 @@ def test_softmax_equals_scipys_and_ignores_a_shift(logits: np.ndarray, shift: fl
     np.testing.assert_allclose(softmax(logits + shift), shares, atol=1e-8)
 
 
-def test_logits_are_layers_with_rectifiers_between_over_the_temperature(random_recipe: Recipe) -> None:
+def test_logits_are_layers_with_rectifiers_between_over_the_temperature(random_config: FeatureConfig) -> None:
     rng = np.random.default_rng(0)
     mean, scale, w0, b0, w1, b1 = (
         rng.normal(size=s).astype(np.float32) ** 2 + 0.1 for s in (5, 5, (5, 4), 4, (4, 3), 3)
     )
     seen = np.zeros((0, 32), np.uint8)
     layers = [(w0 - 1, b0), (w1, b1)]
-    model = Model("dense", ["a", "b", "c"], random_recipe, "", mean, scale, layers, seen, 2.5)
+    model = Model("dense", ["a", "b", "c"], random_config, "", mean, scale, layers, seen, 2.5)
     features = rng.normal(size=(7, 5)).astype(np.float32)
     hidden = np.clip((features - mean) / scale @ (w0 - 1) + b0, 0, None)
     assert (hidden == 0).any()
@@ -370,7 +370,7 @@ def test_logits_are_layers_with_rectifiers_between_over_the_temperature(random_r
 
 
 @pytest.fixture
-def model(random_recipe: Recipe) -> Model:
+def model(random_config: FeatureConfig) -> Model:
     """A model that nobody trained, of 16 features and three classes."""
     rng = np.random.default_rng(0)
     shapes = {"mean": 16, "scale": 16, "weights": (16, 3), "bias": 3}
@@ -380,7 +380,7 @@ def model(random_recipe: Recipe) -> Model:
     return Model(
         kind="logistic",
         classes=["beagle", "pug", "shih-tzu"],
-        recipe=random_recipe,
+        config=random_config,
         weights_path="",
         mean=part["mean"],
         scale=part["scale"],
@@ -427,7 +427,7 @@ def test_a_model_file_is_arrays_and_json(model: Model, model_file: Path) -> None
     assert names > {"mean", "scale", "seen", "weights.0", "bias.0"}
     about = json.loads(metadata["breeds"])
     assert about["classes"] == ["beagle", "pug", "shih-tzu"]
-    assert about["recipe_sha256"] == model.recipe.digest
+    assert about["config_sha256"] == model.config.digest
     assert about["record"]["C"] == 0.1
     by_hand = safetensors.numpy.load_file(model_file)
     assert {row.tobytes().hex() for row in by_hand["seen"]} == model.seen_keys()
@@ -573,12 +573,12 @@ BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
     "classes a number": lambda b: b.update(classes=3),
     "classes null": lambda b: b.update(classes=None),
     "classes equal as text": lambda b: b.update(classes=["1", 1, "2"]),
-    "recipe null": lambda b: b.update(recipe=None),
-    "recipe text": lambda b: b.update(recipe="xception"),
-    "recipe with less": lambda b: b["recipe"].pop("view"),
-    "recipe with more": lambda b: b["recipe"].update(evil=1),
-    "recipe of wrong kinds": lambda b: b["recipe"].update(size="299"),
-    "recipe with a truth": lambda b: b["recipe"].update(size=True),
+    "config null": lambda b: b.update(config=None),
+    "config text": lambda b: b.update(config="xception"),
+    "config with less": lambda b: b["recipe"].pop("view"),
+    "config with more": lambda b: b["recipe"].update(evil=1),
+    "config of wrong kinds": lambda b: b["recipe"].update(size="299"),
+    "config with a truth": lambda b: b["recipe"].update(size=True),
     "temperature zero": lambda b: b.update(temperature=0),
     "temperature negative": lambda b: b.update(temperature=-1.0),
     "temperature nan": lambda b: b.update(temperature=float("nan")),
@@ -689,8 +689,8 @@ def test_every_number_of_the_report_is_scikit_learns(open_store: Callable[..., S
     assert low < numbers["accuracy"] < high
     assert numbers["classes"] == ["a", "b", "c", "d", "e"]
     assert (numbers["n_test"], numbers["n_train"], numbers["n_seen"]) == (36, 144, 144)
-    assert numbers["weights"] == {"name": "random", "sha256": store.recipe.weights_sha256}
-    assert numbers["recipe"]["sha256"] == store.recipe.digest
+    assert numbers["weights"] == {"name": "random", "sha256": store.config.weights_sha256}
+    assert numbers["recipe"]["sha256"] == store.config.digest
     assert "random" in numbers["caveat"]
 
 
@@ -782,15 +782,15 @@ def test_a_class_that_the_model_does_not_know_is_refused(open_store: Callable[..
 
 
 @pytest.mark.parametrize("change", [{"resize": "crop"}, {"weights_sha256": "f" * 64}, {"size": 331}])
-def test_another_recipe_is_refused_naming_both(
+def test_another_config_is_refused_naming_both(
     open_store: Callable[..., Store], change: dict[str, Any]
 ) -> None:
     model = train(open_store())
-    other = dataclasses.replace(model.recipe, **change)
+    other = dataclasses.replace(model.config, **change)
     with pytest.raises(BreedsError) as refused:
-        evaluate(open_store(name="other.h5", recipe=other), model)
+        evaluate(open_store(name="other.h5", config=other), model)
     assert str(other) in str(refused.value)
-    assert str(model.recipe) in str(refused.value)
+    assert str(model.config) in str(refused.value)
 
 
 # --- as a user runs them ---------------------------------------------------------------------

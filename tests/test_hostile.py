@@ -25,14 +25,14 @@ import pytest
 from conftest import ROOT, MakeStore, copy_some, extract_photos
 from stores import seal
 
-from breeds.engines.weightfile import write_arrays
+from breeds.backbones.weightfile import write_arrays
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features import FeatureIndex, Store, assemble, shard_folder, verify
+from breeds.features.shards import list_shards
 from breeds.files import hold, open_regular
 from breeds.heads.model import load_model, save_model
 from breeds.photos import find_photos
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, Store, assemble, shard_folder, verify
-from breeds.store.shards import list_shards
 from breeds.training import train
 
 pytestmark = pytest.mark.slow  # most start a script
@@ -186,8 +186,8 @@ def make_odd(path: Path, kind: str) -> None:
 ODD = ["socket", "/dev/zero", "/dev/tty", "/proc/kmsg"]
 PLACES = {
     "a store to train on": ("features/odd.h5", "train_head.py", "--store", "features/odd.h5"),
-    "a store to look at": ("features/odd.h5", "-m breeds.store info", "features/odd.h5"),
-    "a store to verify": ("features/odd.h5", "-m breeds.store verify", "features/odd.h5"),
+    "a store to look at": ("features/odd.h5", "-m breeds.features info", "features/odd.h5"),
+    "a store to verify": ("features/odd.h5", "-m breeds.features verify", "features/odd.h5"),
     "a model": ("models/odd.safetensors", "evaluate.py", "--model", "models/odd.safetensors"),
     "weights": ("odd.h5", "extract_features.py", "photos", "--weights", "odd.h5"),
     "a manifest": ("odd.csv", "extract_features.py", "odd.csv", "--weights", "random"),
@@ -225,7 +225,7 @@ def test_a_shard_that_is_no_file_is_set_aside_and_its_photos_computed_again(home
     assert done.code == 0
     assert f"damaged, set aside and computed again: features/s.shards/{odd.name}" in done.err
     assert by_path(home / "features" / "s.h5") == before
-    assert front(home, "-m breeds.store verify", "features/s.h5").code == 0
+    assert front(home, "-m breeds.features verify", "features/s.h5").code == 0
 
 
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
@@ -263,7 +263,7 @@ SPARSE = {
     "a manifest within bounds": ("w.csv", 10**8, "extract_features.py", "w.csv", "--weights", "random"),
     "a model": ("w.safetensors", 60 * 10**9, "evaluate.py", "--model", "w.safetensors"),
     "a store": ("w.h5", 2 * 2**40, "train_head.py", "--store", "w.h5"),
-    "a store to verify": ("w.h5", 2**39, "-m breeds.store verify", "w.h5"),
+    "a store to verify": ("w.h5", 2**39, "-m breeds.features verify", "w.h5"),
 }
 
 
@@ -297,14 +297,14 @@ def test_a_table_of_photos_that_are_not_there_is_not_gathered_in_memory(tmp_path
 
 
 @pytest.fixture
-def two_stores(make_store: MakeStore, random_recipe: Recipe, tmp_path: Path) -> list[Path]:
-    """Two stores of the same photos, with other features and another recipe each."""
+def two_stores(make_store: MakeStore, random_config: FeatureConfig, tmp_path: Path) -> list[Path]:
+    """Two stores of the same photos, with other features and another config each."""
     first = make_store({"a": 30, "b": 30}, name="features/0.h5")
-    crop = replace(random_recipe, resize="crop")
+    crop = replace(random_config, resize="crop")
     table = Store.open(first).table
     index = FeatureIndex(crop)
     writer_features = np.random.default_rng(1).normal(size=(len(table), 2048)).astype(np.float32)
-    from breeds.store import ShardWriter
+    from breeds.features import ShardWriter
 
     writer = ShardWriter(tmp_path / "features" / "1.shards", crop, index)
     for key, path, feature in zip(table.key, table.path, writer_features, strict=True):
@@ -340,12 +340,12 @@ class Swapping:
         self._thread.join()
 
 
-def test_a_model_never_has_one_recipe_and_anothers_features(two_stores: list[Path], tmp_path: Path) -> None:
+def test_a_model_never_has_one_config_and_anothers_features(two_stores: list[Path], tmp_path: Path) -> None:
     place = tmp_path / "features" / "s.h5"
     means = {}
     for path in two_stores:
         model = train(Store.open(path), C=0.1)
-        means[model.recipe.digest] = model.mean
+        means[model.config.digest] = model.mean
     trained = refused = 0
     with Swapping(two_stores, place):
         while trained < 3 or trained + refused < 25:
@@ -356,26 +356,26 @@ def test_a_model_never_has_one_recipe_and_anothers_features(two_stores: list[Pat
                 refused += 1
                 continue
             trained += 1
-            assert np.array_equal(model.mean, means[model.recipe.digest])
+            assert np.array_equal(model.mean, means[model.config.digest])
 
 
-def test_features_of_another_recipe_are_never_read_in_prediction(
+def test_features_of_another_config_are_never_read_in_prediction(
     two_stores: list[Path], tmp_path: Path
 ) -> None:
     place = tmp_path / "features" / "s.h5"
-    expected = {store.recipe.digest: store.features() for store in map(Store.open, two_stores)}
+    expected = {store.config.digest: store.features() for store in map(Store.open, two_stores)}
     read = 0
     with Swapping(two_stores, place):
         for _ in range(60):
             store = Store.open(place)
-            index = FeatureIndex(store.recipe)
+            index = FeatureIndex(store.config)
             index.add_file(place, store.table.key, store.features_sha256)
             try:
                 found = index.read(store.table.key)
             except BreedsError:
                 continue
             read += 1
-            assert np.array_equal(found, expected[store.recipe.digest])
+            assert np.array_equal(found, expected[store.config.digest])
     assert read
 
 
@@ -389,7 +389,7 @@ def test_verify_does_not_call_a_store_damaged_that_is_replaced_meanwhile(
 
 def test_a_shard_that_is_another_by_now_is_not_read(two_stores: list[Path]) -> None:
     store = Store.open(two_stores[0])
-    index = FeatureIndex(store.recipe)
+    index = FeatureIndex(store.config)
     index.add_shards(shard_folder(two_stores[0]))
     (shard,) = list_shards(shard_folder(two_stores[0]))
     (other,) = list_shards(shard_folder(two_stores[1]))
@@ -549,7 +549,7 @@ def _packed() -> bytes:
 
 
 @pytest.mark.parametrize("name", ["features", "key", "size"])
-@pytest.mark.parametrize("script", ["train_head.py", "-m breeds.store verify", "extract_features.py"])
+@pytest.mark.parametrize("script", ["train_head.py", "-m breeds.features verify", "extract_features.py"])
 def test_a_block_that_unpacks_to_gigabytes_is_not_unpacked(home: Path, name: str, script: str) -> None:
     if name != "features" and script != "train_head.py":
         pytest.skip("all columns are read the same way")
@@ -582,7 +582,7 @@ def test_weights_that_unpack_to_gigabytes_are_not_unpacked(home: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"locking": False}])
-@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds.store verify"])
+@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds.features verify"])
 def test_a_store_that_another_program_has_open_is_not_called_damaged(
     home: Path, script: str, options: dict[str, bool]
 ) -> None:
@@ -638,7 +638,7 @@ def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> 
     from breeds.prediction.cache import FeatureCache
 
     with FeatureCache(home / "models") as kept:
-        kept.add(Store.open(home / "features" / "s.h5").recipe, "ab" * 32, np.zeros(2048, np.float32))
+        kept.add(Store.open(home / "features" / "s.h5").config, "ab" * 32, np.zeros(2048, np.float32))
     assert victim.read_text() == "a diary"
 
 
@@ -648,7 +648,7 @@ def test_a_full_cache_is_said_to_be_full(tmp_path: Path, photos: Path) -> None:
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
-        "import extract_features; from breeds import cli; cli.run(extract_features.main)"
+        "import extract_features; from breeds.cli import common; common.run(extract_features.main)"
     )
     # Python would keep what it has compiled cut off, too.
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",

@@ -25,13 +25,13 @@ import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script, starts_tensorflow
 from PIL import Image
 
-from breeds.engines.backbones import BACKBONES
-from breeds.engines.weights import get_weights
+from breeds.backbones.registry import BACKBONES
+from breeds.backbones.weights import get_weights
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.heads.model import Model, load_model, save_model
 from breeds.outputs import PICTURE, replaceable
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.training import train
 
 pytestmark = pytest.mark.slow  # nearly each starts the scripts several times
@@ -40,12 +40,14 @@ pytestmark = pytest.mark.slow  # nearly each starts the scripts several times
 EVIL = "x\x1b[2J\nquarantined forged: really\r\x9b2J\u202egpj"
 
 
-def furnish(folder: Path, recipe: Recipe, labels: Sequence[str], photos: str = "photos", store: str = "made"):
+def furnish(
+    folder: Path, config: FeatureConfig, labels: Sequence[str], photos: str = "photos", store: str = "made"
+):
     """Write small photos, a folder for each class, and a store that has made-up features of each."""
     rng = np.random.default_rng(0)
     path = folder / f"features/{store}.h5"
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(shard_folder(path), recipe, index)
+    index = FeatureIndex(config)
+    writer = ShardWriter(shard_folder(path), config, index)
     keys, paths, named = [], [], []
     for number, label in enumerate(labels):
         centre = rng.normal(size=2048) * 0.2
@@ -66,9 +68,9 @@ def furnish(folder: Path, recipe: Recipe, labels: Sequence[str], photos: str = "
 
 
 @pytest.fixture(scope="module")
-def furnished(tmp_path_factory: pytest.TempPathFactory, random_recipe: Recipe) -> Path:
+def furnished(tmp_path_factory: pytest.TempPathFactory, random_config: FeatureConfig) -> Path:
     folder = tmp_path_factory.mktemp("furnished")
-    store = Store.open(furnish(folder, random_recipe, ["a", "b"]))
+    store = Store.open(furnish(folder, random_config, ["a", "b"]))
     save_model(train(store, C=0.01), folder / "models/made.safetensors")
     return folder
 
@@ -202,14 +204,14 @@ def test_names_of_photos_are_text_in_every_front(place: Path) -> None:
     assert_plain(option.stderr)
 
 
-def test_names_of_classes_are_text_in_every_front(random_recipe: Recipe, tmp_path: Path) -> None:
-    store = furnish(tmp_path, random_recipe, [EVIL, f"2{EVIL}"])
+def test_names_of_classes_are_text_in_every_front(random_config: FeatureConfig, tmp_path: Path) -> None:
+    store = furnish(tmp_path, random_config, [EVIL, f"2{EVIL}"])
     for command in (
         ["train_head.py", "--C", "0.01"],
         ["evaluate.py", "--no-html", "--doubts"],
         ["predict.py", "nowhere*", "photos"],
-        ["-m breeds.store", "info", str(store)],
-        ["-m breeds.store", "verify", str(store)],
+        ["-m breeds.features", "info", str(store)],
+        ["-m breeds.features", "verify", str(store)],
     ):
         result = run_script(*command, cwd=tmp_path)
         assert "Traceback" not in result.stderr
@@ -243,8 +245,8 @@ def changed_model(place: Path, **changes: object) -> Model:
 
 def test_what_a_model_says_of_itself_is_text(place: Path) -> None:
     model = load_model(place / "models/made.safetensors")
-    recipe = replace(model.recipe, weights=EVIL, resize=EVIL)
-    changed_model(place, recipe=recipe, weights_path=EVIL, record={**model.record, "store": EVIL})
+    config = replace(model.config, weights=EVIL, resize=EVIL)
+    changed_model(place, config=config, weights_path=EVIL, record={**model.record, "store": EVIL})
     shutil.copy(place / "photos/a/0.png", place / "new.png")
     for command in (
         ["evaluate.py"],
@@ -279,7 +281,7 @@ def test_a_disk_that_is_full_while_a_model_is_saved(option: str, place: Path) ->
 @pytest.mark.parametrize("to", [">&-", "> /dev/full"])
 @pytest.mark.parametrize(
     "command",
-    ["train_head.py --C 0.01", "evaluate.py", "predict.py photos", "-m breeds.store info features/made.h5",
+    ["train_head.py --C 0.01", "evaluate.py", "predict.py photos", "-m breeds.features info features/made.h5",
      "extract_features.py photos --weights random --store features/made.h5"],
 )  # fmt: skip
 def test_a_stdout_that_cannot_be_written(command: str, to: str, place: Path) -> None:
@@ -386,8 +388,8 @@ def test_what_a_model_records_may_be_anything(changed: str, place: Path) -> None
     long = "/x" * 2500
     changes: dict[str, dict[str, object]] = {
         "store": {"record": {**model.record, "store": long}},
-        "weights_path": {"recipe": replace(model.recipe, weights="mine.h5"), "weights_path": long},
-        "weights_sha256": {"recipe": replace(model.recipe, weights_sha256="***")},
+        "weights_path": {"recipe": replace(model.config, weights="mine.h5"), "weights_path": long},
+        "weights_sha256": {"recipe": replace(model.config, weights_sha256="***")},
     }
     changed_model(place, **changes[changed])
     Image.new("RGB", (9, 9), (1, 2, 3)).save(place / "new.png")
@@ -447,8 +449,8 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     weights = get_weights("random", small)
     make_store({"a": 6, "b": 6}, width=small.width)
     model = train(Store.open(tmp_path / "features/made.h5"), C=0.01)
-    recipe = Recipe(small.name, weights.name, weights.sha256, 32, "stretch")
-    save_model(replace(model, recipe=recipe), tmp_path / "models/made.safetensors")
+    config = FeatureConfig(small.name, weights.name, weights.sha256, 32, "stretch")
+    save_model(replace(model, config=config), tmp_path / "models/made.safetensors")
     Image.new("RGB", (9, 9), (1, 2, 3)).save(tmp_path / "new.png")
     env = {"PYTHONWARNINGS": "error"}
     result = run_script("predict.py", "new.png", "--engine", "openvino", cwd=tmp_path, env=env)
@@ -496,19 +498,19 @@ def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
             (["train_head.py"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
-            (["-m breeds.store", "info", "features/made.h5"], (0,)),
+            (["-m breeds.features", "info", "features/made.h5"], (0,)),
         ):
             result = run_script(*command, cwd=place)
             assert result.returncode in codes, result.stderr
             assert "Traceback" not in result.stderr
-    for script, *arguments in (("-m breeds.store", "verify", "features/made.h5"), ("evaluate.py",)):
+    for script, *arguments in (("-m breeds.features", "verify", "features/made.h5"), ("evaluate.py",)):
         result = run_script(script, *arguments, cwd=place)
         assert result.returncode == 0, result.stderr
     assert "Größe" in load_model(place / "models/made.safetensors").classes
 
 
-def test_a_folder_that_is_called_as_a_view_is(random_recipe: Recipe, tmp_path: Path) -> None:
-    furnish(tmp_path, random_recipe, ["a", "b"], photos="dogs+flip", store="dogs-flip")
+def test_a_folder_that_is_called_as_a_view_is(random_config: FeatureConfig, tmp_path: Path) -> None:
+    furnish(tmp_path, random_config, ["a", "b"], photos="dogs+flip", store="dogs-flip")
     extracted = run_script("extract_features.py", "dogs+flip", "--weights", "random", cwd=tmp_path)
     assert extracted.returncode == 0, extracted.stderr
     assert "features/dogs-flip.h5" in extracted.stdout
@@ -523,14 +525,14 @@ import os, signal, sys, threading, time
 sys.path.insert(0, sys.argv.pop(1))
 import breeds.heads.logistic as logistic
 import train_head
-from breeds import cli
+from breeds.cli import common
 
 solve = logistic._Fold.solve
 def told(*arguments):
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     return solve(*arguments)
 logistic._Fold.solve = told
-cli.run(train_head.main)
+common.run(train_head.main)
 """
 
 

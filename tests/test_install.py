@@ -25,7 +25,7 @@ from packaging.requirements import Requirement
 
 import breeds
 from breeds import started
-from breeds.commands import COMMANDS
+from breeds.cli import COMMANDS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -121,7 +121,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: Path) -> None
     assert f"{beside}licenses/LICENSE" in names
     found = configparser.ConfigParser()
     found.read_string(entries)
-    assert dict(found["console_scripts"]) == {"breeds": "breeds.commands:main"}
+    assert dict(found["console_scripts"]) == {"breeds": "breeds.cli:main"}
 
 
 class Installed:

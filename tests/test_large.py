@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from conftest import assert_refused, extract_photos, run_script
 
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation import evaluate
+from breeds.features import FeatureIndex, Store, Table, assemble, list_shards, shard_folder, verify
+from breeds.features.table import COLUMNS, Unread
+from breeds.features.tablefile import LARGE
 from breeds.heads.model import load_model
 from breeds.prediction import predict
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, Store, Table, assemble, list_shards, shard_folder, verify
-from breeds.store.table import COLUMNS, Unread
-from breeds.store.tablefile import LARGE
 from breeds.training import train
 
 FIRST_FORMAT = Path(__file__).with_name("first_format.h5")
-RECIPE = Recipe("made up", "random", "ab" * 32, 96, "stretch")
+RECIPE = FeatureConfig("made up", "random", "ab" * 32, 96, "stretch")
 
 
 class StandIn:
@@ -41,7 +41,7 @@ class StandIn:
 @pytest.fixture
 def photos(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
-    monkeypatch.setattr("breeds.store.shards.SHARD_ROWS", 8)
+    monkeypatch.setattr("breeds.features.shards.SHARD_ROWS", 8)
     return shutil.copytree(drawn_photos, tmp_path / "photos")
 
 
@@ -85,8 +85,10 @@ def test_new_photos_are_added_without_writing_or_reading_the_rest(
     first = min(photos.glob("*/*"))
     first.with_name("new.png").write_bytes(first.read_bytes() + b"!")
     read: list[str] = []
-    whole = __import__("breeds.store.shards", fromlist=["read_shard"]).read_shard
-    monkeypatch.setattr("breeds.store.shards.read_shard", lambda path: read.append(path.name) or whole(path))
+    whole = __import__("breeds.features.shards", fromlist=["read_shard"]).read_shard
+    monkeypatch.setattr(
+        "breeds.features.shards.read_shard", lambda path: read.append(path.name) or whole(path)
+    )
     summary = extract_photos(photos, store)
     assert (summary.new, summary.changed, read) == (1, True, [])
     after = stamps(shard_folder(store))
@@ -169,19 +171,19 @@ def test_the_scripts_take_a_store_that_leaves_its_features_in_shards(app_place: 
 
 
 @pytest.mark.slow
-def test_features_in_half_precision_are_a_recipe_of_their_own(photos: Path, tmp_path: Path) -> None:
+def test_features_in_half_precision_are_a_config_of_their_own(photos: Path, tmp_path: Path) -> None:
     store, whole = tmp_path / "features" / "half.h5", tmp_path / "features" / "whole.h5"
     extract_photos(photos, store, dtype="float16")
     extract_photos(photos, whole)
     half, full = Store.open(store), Store.open(whole)
     assert half.features().dtype == np.float32
     assert np.array_equal(half.features(), full.features().astype(np.float16))
-    assert half.recipe.digest != full.recipe.digest and str(half.recipe).count("float16") == 1
+    assert half.config.digest != full.config.digest and str(half.config).count("float16") == 1
     with h5py.File(store) as file, h5py.File(whole) as other:
         assert file["features"].dtype == np.float16
         assert file["features"].nbytes * 2 == other["features"].nbytes
     assert list(verify(store)) == []
-    with pytest.raises(BreedsError, match="another recipe"):
+    with pytest.raises(BreedsError, match="another config"):
         extract_photos(photos, whole, dtype="float16")
     expected = half.features()
     extract_photos(photos, store, dtype="float16", in_one=False)
@@ -239,7 +241,7 @@ def test_a_large_table_is_read_when_it_is_asked_for(large: Path) -> None:
 
 @pytest.mark.slow
 def test_a_thousand_features_by_key_out_of_many(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from breeds.store import hdf5
+    from breeds.features import hdf5
 
     store, read = Store.open(large), 0
     keys = [store.table.key[int(i)] for i in np.random.default_rng(1).integers(0, len(store.table), 1000)]
@@ -277,7 +279,7 @@ def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: 
     path = Path(shutil.copy(large, tmp_path))
     store = Store.open(path)
     other = Store.open(FIRST_FORMAT)
-    index = FeatureIndex(other.recipe)
+    index = FeatureIndex(other.config)
     other.count_in(index)
     assemble(path, other.table, index, "")
     with pytest.raises(BreedsError, match="was replaced while it was being read"):
@@ -323,7 +325,7 @@ def test_c_chosen_on_a_sample_is_as_good_as_on_all(make_store, monkeypatch: pyte
 @pytest.mark.slow
 def test_views_are_trained_on_in_batches_too(make_store) -> None:
     plain = Store.open(make_store({"a": 90, "b": 60, "c": 60}, width=32))
-    flipped = replace(plain.recipe, view="flip")
+    flipped = replace(plain.config, view="flip")
     view = plain.path.with_name("made+flip.h5")
     moved = {key: row + np.float32(0.3) for key, row in zip(plain.table.key, plain.features(), strict=True)}
 

@@ -25,7 +25,7 @@ from test_rooms import HEAVY
 from threadpoolctl import threadpool_info
 
 import breeds
-from breeds.engines import loading
+from breeds.backbones import loading
 from breeds.photos import decode
 from breeds.photos.held import Held, take
 
@@ -363,7 +363,7 @@ def test_what_happens_by_the_way_is_in_the_log(place: Path, said: pytest.LogCapt
 @pytest.mark.slow
 def test_loading_openvino_leaves_no_module_blocked() -> None:
     code = (
-        "import sys; from breeds.engines.loading import import_openvino; import_openvino()\n"
+        "import sys; from breeds.backbones.loading import import_openvino; import_openvino()\n"
         "assert [name for name, module in sys.modules.items() if module is None] == []\n"
         "assert not hasattr(sys.modules['openvino.tools.ovc'].telemetry, 'backend')\n"
         "assert 'openvino_telemetry' not in sys.modules"

@@ -19,8 +19,8 @@ from conftest import ROOT, MakeStore
 from PIL import Image
 
 from breeds.errors import PhotoError
+from breeds.features import FeatureIndex, Store
 from breeds.photos import decode, picture
-from breeds.store import FeatureIndex, Store
 
 # Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
 # how many photos there were and the most memory that was ever held: by the system's count, which for a
@@ -93,7 +93,7 @@ def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tm
     try:
         store = Store.open(path)
         table, peak = tracemalloc.get_traced_memory()
-        index = FeatureIndex(store.recipe)
+        index = FeatureIndex(store.config)
         index.add_file(path, store.table.key, store.features_sha256)
         both, _ = tracemalloc.get_traced_memory()
     finally:

@@ -16,11 +16,11 @@ from conftest import MakeStore, run_script
 from markdown_it import MarkdownIt
 
 import breeds
+from breeds.features import Store
+from breeds.features.corrections import Corrections
 from breeds.heads.model import Model, load_model, save_model
 from breeds.modelcard import card_path, write_card
 from breeds.review import train_again
-from breeds.store import Store
-from breeds.store.corrections import Corrections
 from breeds.training import train
 
 TWO = {"beagle": 25, "pug": 25}
@@ -60,7 +60,7 @@ def test_training_writes_it_evaluation_fills_it_in_and_training_begins_anew(plac
     assert "Not evaluated yet" in card.read_text()
     said = cells(card.read_text())
     assert said["SHA-256 of the file"] == [sha256(model)]
-    assert said["network"] == [str(load_model(model).recipe)]
+    assert said["network"] == [str(load_model(model).config)]
     assert said["store"] == ["made.h5"] and said["classes"] == ["beagle, pug"]
     assert said["photos for training"] == [str(load_model(model).record["n_train"])]
     assert "models/made.md" in run(place, "evaluate.py --no-html")
@@ -85,7 +85,7 @@ def test_training_writes_it_evaluation_fills_it_in_and_training_begins_anew(plac
 
 def test_imagenet_weights_are_said_to_have_seen_the_dogs(place: Path) -> None:
     model = load_model(place / "models/made.safetensors")
-    model.recipe = replace(model.recipe, weights="imagenet")
+    model.config = replace(model.config, weights="imagenet")
     assert write_card(model, place / "models/made.safetensors", "a" * 64) == ""
     assert (
         "Stanford Dogs and Kaggle's dog photos are ImageNet photos"
@@ -109,7 +109,7 @@ def hostile(place: Path) -> Model:
     model.layers = [(model.layers[0][0][:, :1].repeat(count, axis=1), model.layers[0][1][:1].repeat(count))]
     model.unknown = None
     assert model.layers[0][0].shape == (width, count)
-    model.recipe = replace(model.recipe, backbone=EVIL[0], weights=EVIL[1])
+    model.config = replace(model.config, backbone=EVIL[0], weights=EVIL[1])
     model.record |= {"store": f"/x/{EVIL[5].replace('/', '')}", "few": {EVIL[0]: 1}, "C_chosen_by": EVIL[2]}
     return model
 

@@ -29,18 +29,18 @@ from conftest import (
 from safetensors import safe_open
 from taken import take_network
 
-from breeds.engines import convert
-from breeds.engines.backbones import BACKBONES, XCEPTION
-from breeds.engines.choose import open_engine
-from breeds.engines.network import Network
-from breeds.engines.weights import Weights, get_weights
+from breeds.backbones import convert
+from breeds.backbones.choose import open_engine
+from breeds.backbones.network import Network
+from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones.weights import Weights, get_weights
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features import Store
 from breeds.heads.explain import Explanation, explain
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import decode, read
 from breeds.prediction import predict
-from breeds.recipe import Recipe
-from breeds.store import Store
 
 # The warning is Keras's own, on saving.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
@@ -52,9 +52,9 @@ def pixels(drawn_photos: Path) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def small(random_recipe: Recipe) -> Recipe:
-    """The recipe of random weights and photos of 96 pixels."""
-    return replace(random_recipe, size=96)
+def small(random_config: FeatureConfig) -> FeatureConfig:
+    """The config of random weights and photos of 96 pixels."""
+    return replace(random_config, size=96)
 
 
 def random_weights() -> Weights:
@@ -71,12 +71,12 @@ def converted_here() -> Iterator[None]:
         yield
 
 
-def features(recipe: Recipe, weights, pixels, **options) -> np.ndarray:
-    return np.stack(list(open_engine(recipe, weights, "openvino", **options).stream(pixels)))
+def features(config: FeatureConfig, weights, pixels, **options) -> np.ndarray:
+    return np.stack(list(open_engine(config, weights, "openvino", **options).stream(pixels)))
 
 
 def assert_within_tolerance(found: np.ndarray, wanted: np.ndarray) -> None:
-    """The design's rule for engines that may be exchanged inside one recipe."""
+    """The design's rule for engines that may be exchanged inside one config."""
     lengths = np.linalg.norm(wanted, axis=1)
     assert (np.linalg.norm(found - wanted, axis=1) / lengths).max() < 1e-3
     cosine = (found * wanted).sum(axis=1) / lengths / np.linalg.norm(found, axis=1)
@@ -105,11 +105,11 @@ def test_openvino_equals_keras_at_another_size_and_converts_once(
 
 @needs_shared
 def test_openvino_equals_keras_on_real_photos(genuine, converted_here) -> None:
-    paths, recipe, wanted = genuine
+    paths, config, wanted = genuine
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
 
-    pixels = [decode(read(str(path)), recipe.size) for path in paths]
-    assert_within_tolerance(features(recipe, lambda: weights, pixels), wanted)
+    pixels = [decode(read(str(path)), config.size) for path in paths]
+    assert_within_tolerance(features(config, lambda: weights, pixels), wanted)
 
 
 # int8
@@ -137,7 +137,7 @@ def copied(int8: Path, tmp_path: Path) -> Path:
 
 
 def digest_of(folder: Path, store: str = "i") -> str:
-    return Store.open(folder / "features" / f"{store}.h5").recipe.calibration
+    return Store.open(folder / "features" / f"{store}.h5").config.calibration
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def exact(int8: Path) -> np.ndarray:
     return store.features()
 
 
-def test_int8_is_a_recipe_of_its_own_near_fp32(copied, exact) -> None:
+def test_int8_is_a_config_of_its_own_near_fp32(copied, exact) -> None:
     command = ("extract_features.py", "photos", *INT8, "--store")
     again = run_script(*command, "features/i.h5", cwd=copied)
     assert "(0 new, 12 reused)" in again.stdout
@@ -162,7 +162,7 @@ def test_int8_is_a_recipe_of_its_own_near_fp32(copied, exact) -> None:
     assert cosine.min() > 0.95 and np.abs(found - exact).max() > 1e-4
 
 
-def test_the_same_photos_give_the_same_network_and_it_identifies_the_recipe(
+def test_the_same_photos_give_the_same_network_and_it_identifies_the_config(
     copied, session_cache, tmp_path
 ) -> None:
     command = ("extract_features.py", "photos", *INT8, "--store")
@@ -202,7 +202,7 @@ def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
     (network,) = model.networks.values()
     photos = [decode(path.read_bytes(), 96) for path in sorted(int8.glob("photos/*/*.jpg"))[:4]]
     many, alone = (
-        open_engine(model.recipe, None, network=lambda: network, single=single) for single in (0, 1)
+        open_engine(model.config, None, network=lambda: network, single=single) for single in (0, 1)
     )
     among_others = np.stack(list(many.stream(photos)))
     for _ in range(8):
@@ -210,7 +210,7 @@ def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
 
 
 def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
-    done = run_script("-m breeds.commands.export", "models/i.safetensors", "--format", "openvino", cwd=copied)
+    done = run_script("-m breeds.cli.export", "models/i.safetensors", "--format", "openvino", cwd=copied)
     assert done.returncode == 0, done.stderr
     store, model = Store.open(copied / "features/i.h5"), load_model(copied / "models/i.safetensors")
     paths = [Path(store.table.root, path) for path in store.table.path]
@@ -226,7 +226,7 @@ def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
         np.testing.assert_allclose(found[0], model.probabilities(store.features()), atol=1e-4)
         np.testing.assert_allclose(found[1], model.unknown.excess(store.features()), atol=1e-4)
     assert (copied / "models/i.bin").stat().st_size < 25e6
-    refused = run_script("-m breeds.commands.export", "--format", "openvino", "onnx", cwd=copied)
+    refused = run_script("-m breeds.cli.export", "--format", "openvino", "onnx", cwd=copied)
     assert_refused(refused, "int8 network is OpenVINO's own, and ONNX Runtime would round it elsewhere")
 
 
@@ -247,12 +247,12 @@ def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
 LESSER = """
 import sys
 import numpy as np
-from breeds.engines.choose import open_engine
+from breeds.backbones.choose import open_engine
 from breeds.heads.model import load_model
 
 model = load_model(sys.argv[1])
 (network,) = model.networks.values()
-engine = open_engine(model.recipe, None, network=lambda: network)
+engine = open_engine(model.config, None, network=lambda: network)
 np.save(sys.argv[2], list(engine.stream(np.load(sys.argv[3]))))
 """
 
@@ -289,7 +289,7 @@ def test_shards_of_a_killed_run_go_on_with_their_network(copied, tmp_path) -> No
     result = run_script(*command, cwd=copied, env={"BREEDS_CACHE": str(tmp_path / "empty")})
     assert "(1 new, 12 reused)" in result.stdout, result.stderr
     assert "quantising" not in result.stderr
-    assert Store.open(copied / "features/i.h5").recipe == before.recipe
+    assert Store.open(copied / "features/i.h5").config == before.config
 
 
 def test_without_its_network_an_int8_store_or_model_says_so(copied, tmp_path) -> None:
@@ -313,14 +313,14 @@ def test_without_its_network_an_int8_store_or_model_says_so(copied, tmp_path) ->
     assert_refused(refused, digest_of(copied)[:12], "older versions", "train again")
 
 
-def test_a_network_that_is_not_the_recipes_or_not_standard_is_refused(int8, tmp_path) -> None:
+def test_a_network_that_is_not_the_configs_or_not_standard_is_refused(int8, tmp_path) -> None:
     model = load_model(int8 / "models/i.safetensors")
     (network,) = model.networks.values()
 
     def with_network(xml: np.ndarray, numbers: np.ndarray, digest: str = "", **changes: object) -> Model:
         other = Network(xml, numbers)
-        recipe = replace(model.recipe, calibration=digest or other.digest, **changes)
-        return replace(model, recipe=recipe, networks={recipe.calibration: other})
+        config = replace(model.config, calibration=digest or other.digest, **changes)
+        return replace(model, config=config, networks={config.calibration: other})
 
     def answer(changed: Model) -> None:
         list(predict(changed, [str(int8 / "unseen.png")], None, None))
@@ -328,7 +328,7 @@ def test_a_network_that_is_not_the_recipes_or_not_standard_is_refused(int8, tmp_
     damaged = network.bin.copy()
     damaged[len(damaged) // 2] ^= 1
     save_model(with_network(network.xml, damaged, network.digest), tmp_path / "damaged.safetensors")
-    with pytest.raises(BreedsError, match="not the one that the recipe names"):
+    with pytest.raises(BreedsError, match="not the one that the config names"):
         load_model(tmp_path / "damaged.safetensors")
 
     text = network.xml.tobytes().decode()
@@ -391,7 +391,7 @@ def test_where_openvino_loads_and_then_fails_keras_does_the_work(small, monkeypa
     def broken(*_: object) -> None:
         raise RuntimeError("no executor for this instruction set")
 
-    monkeypatch.setattr("breeds.engines.openvino._compile", broken)
+    monkeypatch.setattr("breeds.backbones.openvino._compile", broken)
     assert open_engine(small, random_weights).name == "keras"
     assert said.text.count("using the slower Keras engine") == 1
     with pytest.raises(BreedsError, match=r"no executor.*--engine keras"):
@@ -399,13 +399,13 @@ def test_where_openvino_loads_and_then_fails_keras_does_the_work(small, monkeypa
 
 
 def test_bf16_where_the_cpu_has_it_and_one_sentence_where_not(small, pixels, random_engine) -> None:
-    recipe = replace(small, precision="bf16")
+    config = replace(small, precision="bf16")
     try:
-        open_engine(recipe, random_weights)
+        open_engine(config, random_weights)
     except BreedsError as error:  # OpenVINO knows best what this processor can
         assert "no bfloat16" in str(error)
         return
-    found, wanted = features(recipe, random_weights, pixels), np.stack(list(random_engine.stream(pixels)))
+    found, wanted = features(config, random_weights, pixels), np.stack(list(random_engine.stream(pixels)))
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
     assert cosine.min() > 0.99 and np.abs(found - wanted).max() > 1e-4
 
@@ -421,17 +421,17 @@ def test_what_a_machine_cannot_do_is_one_sentence(drawn_photos, tmp_path) -> Non
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that gives read errors")
 def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
-    random_recipe, monkeypatch, tmp_path
+    random_config, monkeypatch, tmp_path
 ) -> None:
-    from breeds.engines.convert import fp32_network
+    from breeds.backbones.convert import fp32_network
 
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path))
-    entry = tmp_path / f"xception-{random_recipe.weights_sha256[:16]}-fp32-1-{'0' * 64}"
+    entry = tmp_path / f"xception-{random_config.weights_sha256[:16]}-fp32-1-{'0' * 64}"
     entry.mkdir()
     for name in ("network.xml", "network.bin"):
         (entry / name).symlink_to("/proc/self/mem")  # reading it is an error of the device
     with pytest.raises(BreedsError, match="Cannot read the cached network"):
-        fp32_network(random_recipe, never)
+        fp32_network(random_config, never)
     assert sorted(path.name for path in entry.iterdir()) == ["network.bin", "network.xml"]
 
 
@@ -442,7 +442,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(
     (tmp_path / "file").touch()
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv("MADE", str(session_cache))
-    monkeypatch.setattr("breeds.engines.convert._convert", take_network)
+    monkeypatch.setattr("breeds.backbones.convert._convert", take_network)
     for _ in range(2):
         assert np.array_equal(features(small, random_weights, pixels[:1]), wanted)
     assert said.text.count("cannot be written") == 1
@@ -469,7 +469,7 @@ def test_other_backbones_equal_keras_with_their_own_preprocessing(
 ) -> None:
     import keras
 
-    from breeds.engines.keras import add_map
+    from breeds.backbones.keras import add_map
 
     modules = {
         "inceptionv3": keras.applications.inception_v3,
@@ -487,9 +487,9 @@ def test_other_backbones_equal_keras_with_their_own_preprocessing(
         shape = (96, 96, 3)
         fresh(include_top=False, weights=None, input_shape=shape).save_weights(tmp_path / "w.weights.h5")
         weights = get_weights(str(tmp_path / "w.weights.h5"), backbone)
-    recipe = Recipe(name, weights.name, weights.sha256, 96, "stretch")
+    config = FeatureConfig(name, weights.name, weights.sha256, 96, "stretch")
     photos = [decode(path.read_bytes(), 96) for path in sorted(drawn_photos.rglob("*.jpg"))[::12]]
-    engine = open_engine(recipe, lambda: weights, "keras", maps=name != "convnexttiny")
+    engine = open_engine(config, lambda: weights, "keras", maps=name != "convnexttiny")
     ready = modules[name].preprocess_input(np.stack(photos).astype("float32"))
     computed = [engine._model.predict_on_batch(photo[None]) for photo in ready]
     wanted = np.concatenate([outputs if name == "convnexttiny" else outputs[0] for outputs in computed])
@@ -502,16 +502,16 @@ def test_other_backbones_equal_keras_with_their_own_preprocessing(
         if weights.path is None and name != SECOND:  # to draw them once more would take longer
             engine._model.save_weights(tmp_path / "w.weights.h5")
         same = weights if name == SECOND else get_weights(str(tmp_path / "w.weights.h5"), backbone)
-        assert_within_tolerance(features(recipe, lambda: same, photos), found)
+        assert_within_tolerance(features(config, lambda: same, photos), found)
     if name == "convnexttiny":  # a normalisation follows on its average
         for with_map in (
-            lambda: open_engine(recipe, never, "openvino", maps=True),
+            lambda: open_engine(config, never, "openvino", maps=True),
             lambda: add_map(engine._model, name),
         ):
             with pytest.raises(BreedsError, match="cannot be shown for convnexttiny"):
                 with_map()
         return
-    engines = [engine, *([open_engine(recipe, never, "openvino", maps=True)] if name in converted else [])]
+    engines = [engine, *([open_engine(config, never, "openvino", maps=True)] if name in converted else [])]
     for mapped in engines:
         for feature, unpooled in mapped.stream_maps(photos):
             assert np.allclose(unpooled.mean(axis=(0, 1)), feature, rtol=1e-4, atol=1e-5)
@@ -520,7 +520,7 @@ def test_other_backbones_equal_keras_with_their_own_preprocessing(
 @tensorflow
 def test_a_model_on_two_backbones_predicts_from_photos_alone(photos, tmp_path, converted_here) -> None:
     weights = get_weights("random", BACKBONES[SECOND])
-    convert.fp32_network(Recipe(SECOND, weights.name, weights.sha256, 96, "stretch"), lambda: weights)
+    convert.fp32_network(FeatureConfig(SECOND, weights.name, weights.sha256, 96, "stretch"), lambda: weights)
     for name in ("xception", SECOND):
         result = run_script(
             "extract_features.py", photos, "--weights", "random", "--backbone", name, "--size", "96",
@@ -561,7 +561,7 @@ def test_training_on_views_and_averaging_over_them(photos, tmp_path) -> None:
     assert plain != averaged
 
 
-def test_a_recipe_of_the_other_engine_is_refused(random_recipe) -> None:
+def test_a_config_of_the_other_engine_is_refused(random_config) -> None:
     for precision, engine in (("mixed_float16", "openvino"), ("int8", "keras")):
         with pytest.raises(BreedsError, match="needs the"):
-            open_engine(replace(random_recipe, precision=precision), never, engine)
+            open_engine(replace(random_config, precision=precision), never, engine)

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from breeds.engines.pipeline import Pipeline
-from breeds.engines.processes import process_pool
+from breeds.backbones.pipeline import Pipeline
+from breeds.backbones.processes import process_pool
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import key_of, memory
-from breeds.recipe import Recipe
 
-RECIPE = Recipe("xception", "random", "0" * 64, 8, "stretch")
+RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
 
 
 class Batches:
@@ -159,7 +159,7 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(outruns: bool, tmp_p
 
 
 UNGUARDED = """
-from breeds.engines.processes import process_pool
+from breeds.backbones.processes import process_pool
 with process_pool(2) as pool:
     print(sum(pool.map(len, ["a", "bc"])))
 """

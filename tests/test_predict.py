@@ -21,26 +21,26 @@ from conftest import ROOT, assert_refused, run_script
 from PIL import Image
 from pyarrow import parquet
 
-from breeds.engines.weightfile import write_arrays
+from breeds.backbones.weightfile import write_arrays
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.answers import write_answers
 from breeds.prediction.cache import FeatureCache
 from breeds.prediction.inputs import list_inputs
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.training import train
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
 
 
-def made_up_store(photos: Path, store: Path, recipe: Recipe) -> Path:
+def made_up_store(photos: Path, store: Path, config: FeatureConfig) -> Path:
     """Write a store for real photos with made-up features, which a head can learn."""
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(shard_folder(store), recipe, index)
+    index = FeatureIndex(config)
+    writer = ShardWriter(shard_folder(store), config, index)
     files = sorted(photos.rglob("*.jpg"))
     keys, labels = [key_of(photo.read_bytes()) for photo in files], [photo.parent.name for photo in files]
     for key, label, photo in zip(keys, labels, files, strict=True):
@@ -56,9 +56,11 @@ def made_up_store(photos: Path, store: Path, recipe: Recipe) -> Path:
 
 
 @pytest.fixture
-def place(photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    photos: Path, random_config: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A folder with photos and a model trained on them, whose store is all that answering needs."""
-    store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_recipe)
+    store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_config)
     model = train(Store.open(store), C=1.0)
     model.unknown = None
     save_model(model, tmp_path / "models" / "photos.safetensors")
@@ -284,7 +286,7 @@ def paths():
             yield None
 backbone.open_engine = lambda *_, **__: Means()
 model = load_model(folder / "models/photos.safetensors")
-model = replace(model, recipe=replace(model.recipe, size=96))  # small photos are quick
+model = replace(model, config=replace(model.config, size=96))  # small photos are quick
 answers = module.predict(model, paths(), None, folder / "cache", cache_size=10**7)
 assert write_answers(answers, model.classes, folder / "out.csv", "csv", 1) == (photos, [])
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
@@ -313,14 +315,14 @@ def test_odd_metadata_are_no_news(place: Path, model: Model) -> None:
     odd = Path("odd.jpg")
     Image.new("RGB", (40, 30), "red").save(odd, exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
     with FeatureCache(Path("models")) as cache:
-        cache.add(model.recipe, key_of(odd.read_bytes()), np.ones(2048, dtype=np.float32))
+        cache.add(model.config, key_of(odd.read_bytes()), np.ones(2048, dtype=np.float32))
     code = (
-        "import predict, sys; from pathlib import Path; from breeds import cli\n"
+        "import predict, sys; from pathlib import Path; from breeds.cli import common\n"
         "from breeds.photos import decode\n"
         "def main():\n"
         "    decode(Path('odd.jpg').read_bytes(), 8)\n"
         "    return predict.main()\n"
-        "cli.run(main)"
+        "common.run(main)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", code, "odd.jpg"]
@@ -355,11 +357,11 @@ def test_a_second_run_opens_no_engine_and_says_the_same(
     assert sorted(os.listdir("models")) == ["features.sqlite", "photos.safetensors"]
 
 
-def test_a_store_of_another_recipe_does_not_answer(
-    place: Path, model: Model, random_recipe: Recipe, quick_engine: list[str]
+def test_a_store_of_another_config_does_not_answer(
+    place: Path, model: Model, random_config: FeatureConfig, quick_engine: list[str]
 ) -> None:
     shutil.rmtree("features")
-    other = dataclasses.replace(random_recipe, resize="crop")
+    other = dataclasses.replace(random_config, resize="crop")
     made_up_store(place / "photos", place / "features" / "photos.h5", other)
     photo = str(min(Path("photos").rglob("*.jpg")))
     assert [answer.error for answer in predict(model, [photo], None, None)] == [""]
@@ -398,9 +400,9 @@ def test_a_flipped_bit_in_a_feature_is_computed_again(
     first = numbers(predict(model, unseen[:2], None, Path("cache")))
     cache = Path("cache/features.sqlite")
     data = bytearray(cache.read_bytes())
-    (recipe, _), key = model.parts[0], key_of(Path(unseen[0]).read_bytes())
+    (config, _), key = model.parts[0], key_of(Path(unseen[0]).read_bytes())
     with FeatureCache(Path("cache")) as opened:
-        middle = opened.get(recipe, [key])[key][1000:1010].tobytes()
+        middle = opened.get(config, [key])[key][1000:1010].tobytes()
     data[data.index(middle)] ^= 1
     cache.write_bytes(data)
     for _ in range(2):
@@ -476,7 +478,7 @@ def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
 def test_no_cache_reads_and_writes_none(place: Path, model: Model, unseen: list[str]) -> None:
     photo = unseen[0]
     with FeatureCache(Path("models")) as cache:
-        cache.add(model.recipe, key_of(Path(photo).read_bytes()), np.ones(2048, dtype=np.float32))
+        cache.add(model.config, key_of(Path(photo).read_bytes()), np.ones(2048, dtype=np.float32))
     before = Path("models/features.sqlite").read_bytes()
     assert script(photo).returncode == 0
     assert "an engine was opened" in script(photo, "--no-cache", "--engine", "keras").stderr
@@ -504,41 +506,41 @@ def features_of(numbers: Iterable[int]) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_the_cache_stays_one_file_within_its_bound_and_keeps_the_newest(
-    random_recipe: Recipe, tmp_path: Path
+    random_config: FeatureConfig, tmp_path: Path
 ) -> None:
     made = features_of(range(3000))
     keys = list(made)
     for start in range(0, 3000, 100):  # a run each
         with FeatureCache(tmp_path, 10**7) as cache:
             for key in keys[start : start + 100]:
-                cache.add(random_recipe, key, made[key])
+                cache.add(random_config, key, made[key])
         assert (tmp_path / "features.sqlite").stat().st_size <= 10**7
         assert os.listdir(tmp_path) == ["features.sqlite"]
     with FeatureCache(tmp_path) as cache:
-        found = cache.get(random_recipe, keys)
+        found = cache.get(random_config, keys)
         assert found.keys() == {*keys[-len(found) :]}
         assert 1000 < len(found) < 10**7 / (4 * 2048)
         assert all(np.array_equal(feature, made[key]) for key, feature in found.items())
-        assert cache.get(dataclasses.replace(random_recipe, size=71), keys) == {}
+        assert cache.get(dataclasses.replace(random_config, size=71), keys) == {}
     with FeatureCache(tmp_path, 2 * 10**6) as cache:
-        cache.add(random_recipe, key_of(b"new"), made[keys[0]])
+        cache.add(random_config, key_of(b"new"), made[keys[0]])
     assert (tmp_path / "features.sqlite").stat().st_size <= 2 * 10**6
     with FeatureCache(tmp_path) as cache:
-        assert cache.get(random_recipe, [*keys[-9:], key_of(b"new")]).keys() == {*keys[-9:], key_of(b"new")}
+        assert cache.get(random_config, [*keys[-9:], key_of(b"new")]).keys() == {*keys[-9:], key_of(b"new")}
 
 
 def test_a_journal_of_others_that_comes_and_goes_is_no_reason_to_give_up(
-    random_recipe: Recipe, tmp_path: Path, said: pytest.LogCaptureFixture
+    random_config: FeatureConfig, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     ((key, feature),) = features_of([0]).items()
     with FeatureCache(tmp_path) as cache:
-        cache.add(random_recipe, key, feature)
+        cache.add(random_config, key, feature)
     come_and_go = "import os, sys\nwhile True: open(sys.argv[1], 'w').close(); os.unlink(sys.argv[1])"
     other = subprocess.Popen([sys.executable, "-c", come_and_go, tmp_path / "features.sqlite-journal"])
     try:
         for _ in range(300):
             with FeatureCache(tmp_path) as cache:
-                assert cache.get(random_recipe, [key]).keys() == {key}, said.text
+                assert cache.get(random_config, [key]).keys() == {key}, said.text
     finally:
         other.kill()
         other.wait()
@@ -552,12 +554,12 @@ import numpy as np
 from breeds.photos import key_of
 from breeds.prediction import cache as module
 from breeds.prediction.cache import FeatureCache
-from breeds.recipe import Recipe
+from breeds.config import FeatureConfig
 module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything, and says why
 logging.basicConfig(level=logging.INFO)
-cache, recipe, name = FeatureCache(Path(sys.argv[1])), Recipe.from_json(sys.argv[2]), sys.argv[3]
+cache, config, name = FeatureCache(Path(sys.argv[1])), FeatureConfig.from_json(sys.argv[2]), sys.argv[3]
 for n in count():
-    cache.add(recipe, key_of(f"{name} {n}".encode()), np.full(2048, n, dtype=np.float32))
+    cache.add(config, key_of(f"{name} {n}".encode()), np.full(2048, n, dtype=np.float32))
     if n % 7 == 6:
         cache.commit()
         print(n, flush=True)
@@ -566,12 +568,12 @@ for n in count():
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_committed_also_beside_another_writer(
-    random_recipe: Recipe, tmp_path: Path
+    random_config: FeatureConfig, tmp_path: Path
 ) -> None:
     for kill in range(3):
         writers = {
             f"{kill} {name}": subprocess.Popen(
-                [sys.executable, "-c", _KEEP_FOR_EVER, tmp_path, random_recipe.to_json(), f"{kill} {name}"],
+                [sys.executable, "-c", _KEEP_FOR_EVER, tmp_path, random_config.to_json(), f"{kill} {name}"],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.PIPE,
                 text=True,
@@ -590,10 +592,10 @@ def test_a_kill_at_any_moment_loses_nothing_committed_also_beside_another_writer
             for name in writers:
                 last = int(said[name].split()[-1])
                 keys = {key_of(f"{name} {n}".encode()): n for n in range(last + 1)}
-                found = cache.get(random_recipe, keys)
+                found = cache.get(random_config, keys)
                 assert {key: feature[9] for key, feature in found.items()} == keys
             # A journal that was begun and holds nothing yet is left alone until somebody writes.
-            cache.add(random_recipe, key_of(f"{kill}".encode()), np.zeros(2048, dtype=np.float32))
+            cache.add(random_config, key_of(f"{kill}".encode()), np.zeros(2048, dtype=np.float32))
         assert os.listdir(tmp_path) == ["features.sqlite"]
 
 
@@ -615,7 +617,7 @@ def test_renamed_weights_are_the_same_weights(place: Path) -> None:
 def test_a_model_whose_weights_are_gone_says_which_and_where(
     model: Model, photos: Path, unseen: list[str]
 ) -> None:
-    model.recipe = dataclasses.replace(model.recipe, weights="file:mine.h5", weights_sha256="b" * 64)
+    model.config = dataclasses.replace(model.config, weights="file:mine.h5", weights_sha256="b" * 64)
     model.weights_path = "/nowhere/mine.h5"
     with pytest.raises(BreedsError, match=r"file:mine\.h5 \(b{12}\).*/nowhere/mine\.h5.*--weights PATH"):
         list(predict(model, unseen, None, None, engine="openvino"))
@@ -732,12 +734,12 @@ def test_a_reader_that_is_gone_before_the_first_row_is_no_error(place: Path) -> 
 
 @pytest.mark.slow
 def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
-    model, random_recipe, quick_engine
+    model, random_config, quick_engine
 ) -> None:
     paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
     right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
     store = Store.open(Path("features/photos.h5"))
-    index = FeatureIndex(random_recipe)
+    index = FeatureIndex(random_config)
     index.add_file(store.path, store.table.key, store.features_sha256)
     reverse = store.table.take(range(len(store.table))[::-1])
     answers = predict(model, paths, None, None)
@@ -762,11 +764,11 @@ def test_names_on_stdin_need_not_be_utf8(place: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
-    photos: Path, random_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, random_config: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     known = sorted(map(str, photos.rglob("*.jpg")))
-    store = made_up_store(photos, Path("features/photos.h5"), random_recipe)
+    store = made_up_store(photos, Path("features/photos.h5"), random_config)
     model = train(Store.open(store), C=1.0)
     stranger = Path("stranger.jpg")
     shutil.copy(known[0], stranger)
@@ -774,7 +776,7 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
         file.write(b"!")
     far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
     with FeatureCache(Path("models")) as cache:
-        cache.add(random_recipe, key_of(stranger.read_bytes()), far)
+        cache.add(random_config, key_of(stranger.read_bytes()), far)
     save_model(model, Path("models/photos.safetensors"))
     assert script(stranger, known[0], "--out=out.csv").returncode == 0
     row, own = read_csv().itertuples()

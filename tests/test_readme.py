@@ -56,7 +56,7 @@ def test_commands_of_the_scripts_parse(command: str) -> None:
 @pytest.mark.parametrize("command", INSTALLED)
 def test_commands_of_breeds_parse(command: str) -> None:
     name, *arguments = shlex.split(command)[1:]
-    importlib.import_module(f"breeds.commands.{name}").parser().parse_args(arguments)
+    importlib.import_module(f"breeds.cli.{name}").parser().parse_args(arguments)
 
 
 def test_readme_shows_all_four_commands() -> None:

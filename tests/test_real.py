@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import SHARED, SHARED_WEIGHTS, needs_shared, run_script
 
-from breeds.store import Store
+from breeds.features import Store
 
 pytestmark = [pytest.mark.slow, needs_shared]
 

@@ -13,16 +13,16 @@ import pytest
 from conftest import assert_refused, run_script
 from pages import CANARY, check_looks, opened, store_with_photos
 
+from breeds.config import FeatureConfig
 from breeds.evaluation import answer_test_photos, measure
 from breeds.evaluation.page import write_report
+from breeds.features import Store
 from breeds.heads.model import Model, load_model, save_model
-from breeds.recipe import Recipe
-from breeds.store import Store
 from breeds.training import train
 
 #: One process makes what these tests share, beside the other pages that a browser opens.
 pytestmark = pytest.mark.xdist_group("browser")
-RECIPE = Recipe("xception", "random", "0" * 64, 299, "stretch")
+RECIPE = FeatureConfig("xception", "random", "0" * 64, 299, "stretch")
 NAMES = ["beagle", "pug", CANARY, "quo\"te's & new\nline", "🐕 emoji", "bad\udcff bytes \x07 $x^2$"]
 
 
@@ -212,9 +212,9 @@ def test_what_cannot_be_shown_is_said(made: Path, make_store, tmp_path: Path) ->
     assert "C was not searched for" in text
     assert "refuses no photo" in text
     # The photos of this store were never there, one class has a single photo, and few are tested.
-    model = train(Store.open(make_store({"a": 4, "b": 4}, recipe=RECIPE)))
+    model = train(Store.open(make_store({"a": 4, "b": 4}, config=RECIPE)))
     tested = answer_test_photos(
-        Store.open(make_store({"a": 2, "b": 1}, name="few.h5", seed=1, recipe=RECIPE)), model
+        Store.open(make_store({"a": 2, "b": 1}, name="few.h5", seed=1, config=RECIPE)), model
     )
     write_report(measure(tested) | {"model": "m.safetensors"}, tested, tmp_path / "few.html")
     few = (tmp_path / "few.html").read_text(encoding="utf-8")
@@ -226,7 +226,7 @@ def test_what_cannot_be_shown_is_said(made: Path, make_store, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path: Path) -> None:
     first = store_with_photos(tmp_path / "a", ["a", "b"], 30, RECIPE, spread=0.05)
-    other = Recipe("resnet50v2", "random", "1" * 64, 224, "stretch")
+    other = FeatureConfig("resnet50v2", "random", "1" * 64, 224, "stretch")
     second = store_with_photos(tmp_path / "b", ["a", "b"], 30, other, spread=0.05)
     store = Store.open_beside([first, second])
     tested = answer_test_photos(store, train(store))

@@ -18,15 +18,15 @@ from conftest import ROOT, MakeStore
 from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from scipy.stats import binomtest
 
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation.doubts import find_doubts, find_near_duplicates, judge
+from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features.columns import Names
+from breeds.features.corrections import Correction, Corrections
 from breeds.heads.model import Model, load_model, save_model, softmax
-from breeds.recipe import Recipe
 from breeds.review import label_next, queue, train_again
 from breeds.split import draw_parts, fold_of
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
-from breeds.store.columns import Names
-from breeds.store.corrections import Correction, Corrections
 from breeds.training import train
 
 THREE = {"beagle": 30, "boxer": 30, "pug": 30}
@@ -40,12 +40,12 @@ def relabelled(store: Store, labels: dict[int, str]) -> Store:
 
 
 def write_store(
-    path: Path, recipe: Recipe, features: np.ndarray, labels: list[str], keys: list[str] | None = None
+    path: Path, config: FeatureConfig, features: np.ndarray, labels: list[str], keys: list[str] | None = None
 ) -> Store:
     """A real store of these features, float32 (n, 2048)."""
     keys = keys or [np.random.default_rng(i).bytes(32).hex() for i in range(len(labels))]
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(shard_folder(path), recipe, index)
+    index = FeatureIndex(config)
+    writer = ShardWriter(shard_folder(path), config, index)
     paths = [f"{label or 'none'}/{i:04d}.jpg" for i, label in enumerate(labels)]
     for key, place, feature in zip(keys, paths, features, strict=True):
         writer.add(key, place, feature.astype(np.float32), "made up")
@@ -56,7 +56,7 @@ def write_store(
 
 
 @pytest.fixture
-def planted(tmp_path: Path, random_recipe: Recipe) -> tuple[Store, Model, list[str]]:
+def planted(tmp_path: Path, random_config: FeatureConfig) -> tuple[Store, Model, list[str]]:
     """A store with five wrong labels, its model, and the keys of these five; a third is blurred."""
     rng = np.random.default_rng(0)
     centres = np.repeat(rng.normal(size=(3, 2048)), 30, axis=0)
@@ -65,7 +65,7 @@ def planted(tmp_path: Path, random_recipe: Recipe) -> tuple[Store, Model, list[s
     wrong = {3: "boxer", 17: "pug", 40: "pug", 66: "beagle", 72: "boxer"}
     for row, label in wrong.items():
         labels[row] = label
-    store = write_store(tmp_path / "s.h5", random_recipe, 0.3 * centres + noise + 3, labels)
+    store = write_store(tmp_path / "s.h5", random_config, 0.3 * centres + noise + 3, labels)
     return store, train(store, C=0.001), [store.table.key[row] for row in wrong]
 
 
@@ -159,7 +159,7 @@ def test_who_was_answered_or_skipped_is_not_asked_again(planted: tuple[Store, Mo
 
 
 @pytest.fixture
-def twins(tmp_path: Path, random_recipe: Recipe) -> tuple[Store, Model]:
+def twins(tmp_path: Path, random_config: FeatureConfig) -> tuple[Store, Model]:
     """Three pairs of one picture each; nothing that judges one of the last pair has seen the other."""
     rng = np.random.default_rng(1)
     apart = 0.2 * rng.normal(size=2048)
@@ -172,7 +172,7 @@ def twins(tmp_path: Path, random_recipe: Recipe) -> tuple[Store, Model]:
     last = next((i, j) for i, j in alone if part[i] == part[j] == "train")
     for one, other in ((2, 50), (5, 51), last):
         features[other] = features[one] + apart
-    store = write_store(tmp_path / "s.h5", random_recipe, features, labels, keys)
+    store = write_store(tmp_path / "s.h5", random_config, features, labels, keys)
     return store, train(store, C=0.001)
 
 
@@ -233,10 +233,10 @@ def test_what_is_wrong_with_the_stores_is_said(
     planted: tuple[Store, Model, list[str]], make_store: MakeStore
 ) -> None:
     store, model, _ = planted
-    other = replace(store, recipe=replace(store.recipe, size=96))
-    with pytest.raises(BreedsError, match="another recipe"):
+    other = replace(store, config=replace(store.config, size=96))
+    with pytest.raises(BreedsError, match="another config"):
         queue(other, model, NONE)
-    with pytest.raises(BreedsError, match="another recipe"):
+    with pytest.raises(BreedsError, match="another config"):
         label_next(other, model, NONE)
     alone = Corrections.of(
         [Correction(key, "") for key, label in zip(store.table.key, store.table.label, strict=True)
@@ -273,7 +273,7 @@ def test_only_unlabelled_photos_are_suggested_the_same_each_time(halfway: tuple[
     assert found == label_next(store, model, NONE, most=12)
     rows = np.random.default_rng(0).permutation(len(store.table))
     moved = write_store(
-        store.path.with_name("moved.h5"), store.recipe, store.features()[rows],
+        store.path.with_name("moved.h5"), store.config, store.features()[rows],
         [store.table.label[row] for row in rows], [store.table.key[row] for row in rows],
     )  # fmt: skip
     assert [i.key for i in label_next(moved, model, NONE, most=12)] == [item.key for item in found]
@@ -298,7 +298,9 @@ def test_photos_that_were_answered_or_left_out_are_not_suggested(halfway: tuple[
     assert label_next(relabelled(store, dict.fromkeys(range(90), "pug")), model, NONE) == []
 
 
-def test_suggestions_are_unsure_and_differ_from_each_other(tmp_path: Path, random_recipe: Recipe) -> None:
+def test_suggestions_are_unsure_and_differ_from_each_other(
+    tmp_path: Path, random_config: FeatureConfig
+) -> None:
     """Of three heaps of unsure photos that are nearly the same each, one photo each is asked about."""
     rng = np.random.default_rng(0)
     beagle, pug = rng.normal(size=(2, 2048))
@@ -307,7 +309,7 @@ def test_suggestions_are_unsure_and_differ_from_each_other(tmp_path: Path, rando
     unsure = np.concatenate([heap + 0.01 * rng.normal(size=(10, 2048)) for heap in heaps])
     sure = beagle + rng.normal(size=(400, 2048))
     labels = ["beagle"] * 20 + ["pug"] * 20 + [""] * 430
-    store = write_store(tmp_path / "s.h5", random_recipe, np.concatenate([known, unsure, sure]), labels)
+    store = write_store(tmp_path / "s.h5", random_config, np.concatenate([known, unsure, sure]), labels)
     model = train(store, C=0.001)
     margin = -np.diff(np.sort(model.probabilities(store.features()[40:]), axis=1)[:, ::-1], axis=1)[:, 0]
     assert margin[:30].max() < np.sort(margin[30:])[0], "the heaps are what it is least sure of"
@@ -316,12 +318,14 @@ def test_suggestions_are_unsure_and_differ_from_each_other(tmp_path: Path, rando
     assert sorted((row - 40) // 10 for row in found) == [0, 1, 2]
 
 
-def test_equal_photos_are_suggested_as_often_as_asked_for(tmp_path: Path, random_recipe: Recipe) -> None:
+def test_equal_photos_are_suggested_as_often_as_asked_for(
+    tmp_path: Path, random_config: FeatureConfig
+) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 2048))
     features[20:] = features[20]
     labels = ["a"] * 10 + ["b"] * 10 + [""] * 40
-    store = write_store(tmp_path / "s.h5", random_recipe, features, labels)
+    store = write_store(tmp_path / "s.h5", random_config, features, labels)
     found = label_next(store, train(store, C=0.001), NONE, most=15)
     assert len({item.key for item in found}) == 15
 
@@ -411,7 +415,7 @@ def test_before_and_after_are_of_untouched_test_photos(
 
 @pytest.mark.slow
 def test_taught_photos_are_never_compared(
-    make_store: MakeStore, tmp_path: Path, random_recipe: Recipe
+    make_store: MakeStore, tmp_path: Path, random_config: FeatureConfig
 ) -> None:
     store = Store.open(make_store(THREE, spread=0.05))
     path = tmp_path / "m.safetensors"
@@ -422,7 +426,7 @@ def test_taught_photos_are_never_compared(
     labels = [*store.table.label, *["beagle"] * 30, *["husky"] * 10]
     keys = [*store.table.key, *(rng.bytes(32).hex() for _ in range(40))]
     grown = write_store(
-        tmp_path / "grown.h5", random_recipe, np.concatenate([store.features(), more]), labels, keys
+        tmp_path / "grown.h5", random_config, np.concatenate([store.features(), more]), labels, keys
     )
     again = train_again(path, grown, NONE)
     new = again.model
@@ -489,8 +493,8 @@ def test_what_cannot_be_trained_leaves_the_model_as_it_is(
     all_out = Corrections.of([Correction(key, "") for key in store.table.key])
     with pytest.raises(BreedsError):
         train_again(model_path, store, all_out)
-    with pytest.raises(BreedsError, match="another recipe"):
-        train_again(model_path, replace(store, recipe=replace(store.recipe, size=96)), NONE)
+    with pytest.raises(BreedsError, match="another config"):
+        train_again(model_path, replace(store, config=replace(store.config, size=96)), NONE)
     with pytest.raises(BreedsError, match="stores"):
         train_again(model_path, replace(store, also=(store,)), NONE)
     with pytest.raises(BreedsError, match="No such model"):
@@ -500,9 +504,11 @@ def test_what_cannot_be_trained_leaves_the_model_as_it_is(
 
 
 @pytest.mark.slow
-def test_views_are_trained_on_again(make_store: MakeStore, tmp_path: Path, random_recipe: Recipe) -> None:
+def test_views_are_trained_on_again(
+    make_store: MakeStore, tmp_path: Path, random_config: FeatureConfig
+) -> None:
     store = Store.open(make_store(THREE, name="features/made.h5", spread=0.05))
-    flip = replace(random_recipe, view="flip")
+    flip = replace(random_config, view="flip")
     view = write_store(
         tmp_path / "features" / "made+flip.h5", flip, store.features() * 1.01,
         list(store.table.label), list(store.table.key),
@@ -534,8 +540,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import breeds.review, scipy.optimize, sklearn.linear_model  # once, and not in each child
 from breeds.review import train_again
-from breeds.store import Store
-from breeds.store.corrections import Correction, Corrections
+from breeds.features import Store
+from breeds.features.corrections import Correction, Corrections
 
 """
     + COUNTED

@@ -195,7 +195,7 @@ def test_the_tour(place: Path, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "main").mkdir()
-    (programs / "main/breeds").write_text("from breeds.commands import main\nmain()\n")
+    (programs / "main/breeds").write_text("from breeds.cli import main\nmain()\n")
     for name, target in (("breeds", f"[{str(programs / 'main/breeds')!r}]"), ("python", "[]")):
         (programs / name).write_text(f"#!{sys.executable}\n{FORKED.format(target=target)}")
         (programs / name).chmod(0o755)

@@ -23,13 +23,13 @@ from storage import Storage, stored
 import breeds
 from breeds.errors import BreedsError, GoneError
 from breeds.extraction.streamed import identify_streamed
+from breeds.features import Store, Table
 from breeds.photos import cloud, read
 from breeds.photos.endings import is_photo
 from breeds.photos.local import Local
 from breeds.photos.sources import Streamed, streamed
 from breeds.photos.tars import Found, found_in, members_of
 from breeds.places import shown, stem_of
-from breeds.store import Store, Table
 
 #: Where several processes share the tests, one starts the storage.
 in_bucket = pytest.mark.xdist_group("app_place")

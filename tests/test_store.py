@@ -19,14 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import seal
 
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder, verify
-from breeds.store.columns import Keys, Names, Texts
-from breeds.store.hdf5 import open_hdf5
-from breeds.store.shards import list_shards
+from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder, verify
+from breeds.features.columns import Keys, Names, Texts
+from breeds.features.hdf5 import open_hdf5
+from breeds.features.shards import list_shards
 
-RECIPE = Recipe("xception", "random", "a" * 64, 299, "stretch")
+RECIPE = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
 Features = dict[str, np.ndarray]
 
 
@@ -35,9 +35,9 @@ def made_up(count: int, width: int = 8) -> Features:
     return {rng.bytes(32).hex(): rng.normal(size=width).astype(np.float32) for _ in range(count)}
 
 
-def write_shards(folder: Path, features: Features, recipe: Recipe = RECIPE) -> FeatureIndex:
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(folder, recipe, index)
+def write_shards(folder: Path, features: Features, config: FeatureConfig = RECIPE) -> FeatureIndex:
+    index = FeatureIndex(config)
+    writer = ShardWriter(folder, config, index)
     for key, feature in features.items():
         writer.add(key, f"{key[:4]}.jpg", feature, "made up")
     writer.commit("made up")
@@ -60,7 +60,7 @@ def flip(path: Path, needle: bytes) -> None:
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of three rows."""
-    monkeypatch.setattr("breeds.store.shards.SHARD_ROWS", 3)
+    monkeypatch.setattr("breeds.features.shards.SHARD_ROWS", 3)
 
 
 @pytest.fixture
@@ -84,11 +84,11 @@ def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
     assert np.array_equal(frame[list(range(8))].to_numpy(), ours.features())
 
 
-def test_the_recipe_and_the_versions_are_attributes(store: Path, random_recipe: Recipe) -> None:
+def test_the_config_and_the_versions_are_attributes(store: Path, random_config: FeatureConfig) -> None:
     with h5py.File(store) as f:
-        recipe = dataclasses.replace(random_recipe, backbone="made up")
-        assert Recipe.from_json(f.attrs["recipe"]) == recipe
-        assert f.attrs["recipe_sha256"].decode() == recipe.digest
+        config = dataclasses.replace(random_config, backbone="made up")
+        assert FeatureConfig.from_json(f.attrs["recipe"]) == config
+        assert f.attrs["config_sha256"].decode() == config.digest
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
         digests = f["block_sha256"][:].tobytes()
         assert digests == hashlib.sha256(f["features"][:].tobytes()).digest()  # of sixteen rows each
@@ -106,7 +106,7 @@ def test_more_rows_than_a_block_come_back_as_they_were(tmp_path: Path) -> None:
     assemble(tmp_path / "s.h5", table, index, "an engine")
     store = Store.open(tmp_path / "s.h5")
     assert store.table == table
-    assert (store.engine, store.recipe) == ("an engine", RECIPE)
+    assert (store.engine, store.config) == ("an engine", RECIPE)
     assert np.array_equal(store.features(), [features[key] for key in keys])
     assert list(verify(tmp_path / "s.h5")) == []
 
@@ -134,7 +134,7 @@ def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex
     path = tmp_path_factory.mktemp("sixty") / "s.h5"
     features = made_up(60)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("breeds.store.shards.SHARD_ROWS", 7)
+        patch.setattr("breeds.features.shards.SHARD_ROWS", 7)
         index = write_shards(shard_folder(path), features)
     text = [""] * 60
     assemble(path, Table("r", "", list(features), text, text, text, [1] * 60, [1] * 60), index, "")
@@ -317,7 +317,7 @@ def test_files_that_are_no_shards_are_left_alone(tmp_path: Path, name: str) -> N
         {"decode_rule": "2"},
     ],
 )
-def test_recipes_never_mix_and_both_are_named(tmp_path: Path, change: dict) -> None:
+def test_configs_never_mix_and_both_are_named(tmp_path: Path, change: dict) -> None:
     write_shards(tmp_path, made_up(1))
     other = dataclasses.replace(RECIPE, **change)
     with pytest.raises(BreedsError) as refused:
@@ -328,7 +328,7 @@ def test_recipes_never_mix_and_both_are_named(tmp_path: Path, change: dict) -> N
     assert str(value)[:12] in str(other)
 
 
-def test_another_name_for_the_same_weights_is_the_same_recipe(tmp_path: Path) -> None:
+def test_another_name_for_the_same_weights_is_the_same_config(tmp_path: Path) -> None:
     features = made_up(1)
     write_shards(tmp_path, features)
     index = FeatureIndex(dataclasses.replace(RECIPE, weights="file:renamed.h5"))
@@ -384,7 +384,7 @@ def test_verify_says_that_a_shard_cannot_be_read_and_checks_the_others(
     store: Path, few_rows: None, tmp_path: Path
 ) -> None:
     (shard,) = list_shards(shard_folder(store))
-    write_shards(shard_folder(store), made_up(3), Store.open(store).recipe)
+    write_shards(shard_folder(store), made_up(3), Store.open(store).config)
     _, other = list_shards(shard_folder(store))
     os.truncate(other, 10)
     words = Cannot.read_error(shard)
@@ -401,13 +401,13 @@ def test_a_store_that_cannot_be_read_is_not_called_damaged(
     store: Path, tmp_path: Path, command: str, fail: Callable[[Path], str]
 ) -> None:
     words = fail(store)
-    result = run_script("-m breeds.store", command, store, cwd=tmp_path)
+    result = run_script("-m breeds.features", command, store, cwd=tmp_path)
     assert_refused(result, f"{store} cannot be read ({words})", "try again; nothing was changed")
     assert "damaged" not in result.stderr
     assert "delete" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["-m breeds.store info", "-m breeds.store verify", "train_head.py"])
+@pytest.mark.parametrize("command", ["-m breeds.features info", "-m breeds.features verify", "train_head.py"])
 def test_a_store_that_another_program_has_open_is_not_called_damaged(
     store: Path, tmp_path: Path, command: str
 ) -> None:
@@ -499,11 +499,11 @@ TEXT = h5py.string_dtype()
 BOMB = {"dtype": np.float32, "shape": (5, 10**6), "chunks": (5, 1000), "compression": "gzip"}
 SABOTAGE = {
     "a format that is a list": attribute("format", [1, 2]),
-    "no recipe": lambda f: f.attrs.__delitem__("recipe"),
-    "a recipe that is not JSON": attribute("recipe", "{"),
-    "a recipe that is a number": attribute("recipe", 7),
-    "a recipe of other keys": attribute("recipe", '{"backbone": "xception"}'),
-    "a recipe nested without end": attribute("recipe", "[" * 60000),
+    "no config": lambda f: f.attrs.__delitem__("recipe"),
+    "a config that is not JSON": attribute("recipe", "{"),
+    "a config that is a number": attribute("recipe", 7),
+    "a config of other keys": attribute("recipe", '{"backbone": "xception"}'),
+    "a config nested without end": attribute("recipe", "[" * 60000),
     "no features": remove("features"),
     "features that are a group": group,
     "features in another file, virtually": virtual,
@@ -613,16 +613,18 @@ def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
     assert problem.startswith(f"{store}: ")
 
 
-# python -m breeds.store
+# python -m breeds.features
 
 
-def test_info_and_verify_say_what_a_store_holds(store: Path, tmp_path: Path, random_recipe: Recipe) -> None:
-    info = run_script("-m breeds.store", "info", store, cwd=tmp_path)
+def test_info_and_verify_say_what_a_store_holds(
+    store: Path, tmp_path: Path, random_config: FeatureConfig
+) -> None:
+    info = run_script("-m breeds.features", "info", store, cwd=tmp_path)
     assert info.returncode == 0
-    recipe = dataclasses.replace(random_recipe, backbone="made up")
-    for part in (str(store), "5 photos", str(recipe), recipe.digest, "3 beagle", "2 samoyed"):
+    config = dataclasses.replace(random_config, backbone="made up")
+    for part in (str(store), "5 photos", str(config), config.digest, "3 beagle", "2 samoyed"):
         assert part in info.stdout
-    whole = run_script("-m breeds.store", "verify", store, cwd=tmp_path)
+    whole = run_script("-m breeds.features", "verify", store, cwd=tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert "5 features and 1 shards match their checksums" in whole.stdout
 
@@ -630,7 +632,7 @@ def test_info_and_verify_say_what_a_store_holds(store: Path, tmp_path: Path, ran
 def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: Path) -> None:
     (shard,) = list_shards(shard_folder(store))
     flip(shard, Store.open(store).table.key[0].encode())
-    result = run_script("-m breeds.store", "verify", store, cwd=tmp_path)
+    result = run_script("-m breeds.features", "verify", store, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout == f"{shard}: the bytes do not match the checksum in the name\n"
     assert shard.exists()  # verify looks, and changes nothing
@@ -640,7 +642,7 @@ def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: 
 @pytest.mark.parametrize("name", ["nothere.h5", "text.h5", "."])
 def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
-    assert_refused(run_script("-m breeds.store", command, name, cwd=tmp_path), name)
+    assert_refused(run_script("-m breeds.features", command, name, cwd=tmp_path), name)
 
 
 _GOOD: list[tuple[Store, np.ndarray]] = []  # the small store as it is, read once
@@ -681,12 +683,12 @@ def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
     table = Table("r", "", list(features), ["\udcff"], ["\udcff"], [""], [1], [1], [("q\udcff", "bad")])
     assemble(tmp_path / "s.h5", table, write_shards(tmp_path / "shards", features), "")
     env = {"PYTHONIOENCODING": "utf-8:strict"}  # as in every locale but C and POSIX
-    result = run_script("-m breeds.store", "info", "s.h5", cwd=tmp_path, env=env)
+    result = run_script("-m breeds.features", "info", "s.h5", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
 
 
 def test_verify_checks_the_network_of_int8_too(make_store, tmp_path: Path) -> None:
-    from breeds.engines.network import Network, list_networks, save_network
+    from breeds.backbones.network import Network, list_networks, save_network
 
     store = make_store({"a": 3, "b": 3})
     save_network(Network(np.arange(9, dtype=np.uint8), np.arange(99, dtype=np.uint8)), shard_folder(store))

@@ -19,18 +19,18 @@ import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script
 from pyarrow import parquet
 
-from breeds.commands import predict
-from breeds.commands import store as store_command
+from breeds.cli import predict
+from breeds.cli import store as store_command
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features.corrections import corrections_path
 from breeds.heads.model import load_model, save_model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
-from breeds.store.corrections import corrections_path
 from breeds.tables import export_features
 from breeds.training import train
 
-EXPORT = ("-m breeds.store", "export")
+EXPORT = ("-m breeds.features", "export")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
     assert frame.split.isna().all()
     about = json.loads(parquet.read_metadata(place / "made.parquet").metadata[b"breeds"])
     assert about["root"] == "made up"
-    assert Recipe.from_json(json.dumps(about["recipe"])) == store.recipe
+    assert FeatureConfig.from_json(json.dumps(about["recipe"])) == store.config
 
 
 @pytest.mark.slow
@@ -106,9 +106,9 @@ def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStor
     """The second has the same photos in another order, among more."""
     first = Store.open(make_store({"a": 7, "b": 7}, "features/one.h5", width=5))
     order = np.random.default_rng(1).permutation(14)
-    recipe = replace(first.recipe, size=96)
-    index = FeatureIndex(recipe)
-    writer = ShardWriter(shard_folder(tmp_path / "features/two.h5"), recipe, index)
+    config = replace(first.config, size=96)
+    index = FeatureIndex(config)
+    writer = ShardWriter(shard_folder(tmp_path / "features/two.h5"), config, index)
     keys = [first.table.key[i] for i in order] + ["f" * 64]
     for number, key in enumerate(keys):
         writer.add(key, "", np.full(3, number, dtype=np.float32), "made up")
@@ -123,10 +123,12 @@ def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStor
     assert features[order, 5].tolist() == list(range(14))
 
 
-def test_odd_names_are_text_and_what_is_no_unicode_is_marked(random_recipe: Recipe, tmp_path: Path) -> None:
+def test_odd_names_are_text_and_what_is_no_unicode_is_marked(
+    random_config: FeatureConfig, tmp_path: Path
+) -> None:
     names = ["caf\udce9.jpg", "new\nline,\x1b[2J.jpg", "=1+1.jpg"]
-    index = FeatureIndex(random_recipe)
-    writer = ShardWriter(shard_folder(tmp_path / "odd.h5"), random_recipe, index)
+    index = FeatureIndex(random_config)
+    writer = ShardWriter(shard_folder(tmp_path / "odd.h5"), random_config, index)
     keys = [f"{i:064x}" for i in range(3)]
     for key in keys:
         writer.add(key, "", np.ones(4, dtype=np.float32), "made up")
@@ -162,10 +164,10 @@ def test_only_a_table_of_breeds_is_replaced_and_a_failure_leaves_the_old_one(pla
     assert not list(place.glob(".*.tmp"))
 
 
-def test_a_model_of_another_recipe_is_refused(
-    place: Path, make_store: MakeStore, random_recipe: Recipe
+def test_a_model_of_another_config_is_refused(
+    place: Path, make_store: MakeStore, random_config: FeatureConfig
 ) -> None:
-    make_store({"a": 5, "b": 5}, "features/other.h5", recipe=replace(random_recipe, size=96))
+    make_store({"a": 5, "b": 5}, "features/other.h5", config=replace(random_config, size=96))
     asked = ("--store", "features/other.h5", "--model", "models/made.safetensors")
     assert_refused(run_script(*EXPORT, "x.parquet", *asked, cwd=place), "other.h5")
     assert not (place / "x.parquet").exists()
@@ -185,7 +187,7 @@ def test_without_pyarrow_it_says_what_to_install(place: Path) -> None:
         "found = util.find_spec\n"
         "util.find_spec = lambda name, package=None: None if name == 'pyarrow' else found(name, package)\n"
     )
-    (place / "breeds").write_text("from breeds.commands import main; main()")
+    (place / "breeds").write_text("from breeds.cli import main; main()")
     env = {**os.environ, "PYTHONPATH": f"{place / 'hidden'}:{ROOT}"}
     for arguments in (
         ("store", "export", "x.parquet"),
@@ -204,7 +206,7 @@ _EXPORT = """
 import re, sys
 from pathlib import Path
 from breeds.heads.model import load_model
-from breeds.store import Store
+from breeds.features import Store
 from breeds import tables
 tables.GROUP_BYTES = 2**18
 store, model = Store.open(Path(sys.argv[1])), load_model(Path(sys.argv[2]))
@@ -249,7 +251,7 @@ def test_a_command_loads_scikit_learn_without_pandas_and_pyarrow() -> None:
     assert done.stdout == "{'sklearn'}\n"
 
 
-# The recipes of docs/tables.md.
+# The configs of docs/tables.md.
 
 PAGE = (ROOT / "docs/tables.md").read_text(encoding="utf-8")
 RECIPES = {
@@ -271,7 +273,7 @@ def written(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return store
 
 
-def test_the_recipe_for_pandas(written: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_config_for_pandas(written: Store, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     exec(*RECIPES["pandas"], names)
     np.testing.assert_array_equal(names["features"], written.features())
@@ -282,7 +284,7 @@ def test_the_recipe_for_pandas(written: Store, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.slow
-def test_the_recipe_for_polars(written: Store) -> None:
+def test_the_config_for_polars(written: Store) -> None:
     names: dict[str, object] = {}
     exec(*RECIPES["polars"], names)
     np.testing.assert_array_equal(names["features"], written.features())
@@ -292,7 +294,7 @@ def test_the_recipe_for_polars(written: Store) -> None:
 
 
 @pytest.mark.slow
-def test_the_recipes_for_duckdb(written: Store) -> None:
+def test_the_configs_for_duckdb(written: Store) -> None:
     names: dict[str, object] = {}
     first, second = RECIPES["DuckDB"]
     exec(first, names)
@@ -316,7 +318,7 @@ def test_the_recipes_for_duckdb(written: Store) -> None:
 
 
 @pytest.mark.slow
-def test_the_recipe_for_cleanlab_but_for_cleanlab(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_config_for_cleanlab_but_for_cleanlab(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not installed here: what it is given is right, and what its documentation says that it gives."""
     given: dict[str, object] = {}
 
@@ -342,7 +344,7 @@ def test_the_recipe_for_cleanlab_but_for_cleanlab(written: Store, monkeypatch: p
     assert 0 < len(wrong) < 30 and (wrong.label != wrong.suggestion).all()
 
 
-def test_the_recipe_for_fiftyone_but_for_fiftyone(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_config_for_fiftyone_but_for_fiftyone(written: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not installed here: what it is given is right."""
     fiftyone = MagicMock()
     fiftyone.Sample.side_effect = lambda filepath: {"filepath": filepath}
@@ -376,7 +378,7 @@ COMMAND = r"^(?:python -m |python |)(?:breeds[. ]store|predict.py) .*"
 
 @pytest.mark.parametrize("line", re.findall(COMMAND, PAGE, re.MULTILINE))
 def test_the_commands_of_the_page_parse(line: str) -> None:
-    words = line.split("#")[0].replace("python", "").replace("-m breeds.store", "breeds store").split()
+    words = line.split("#")[0].replace("python", "").replace("-m breeds.features", "breeds store").split()
     if words[0] == "predict.py":
         predict.parser().parse_args(words[1:])
     else:

@@ -21,16 +21,16 @@ from conftest import ROOT, extract_photos
 from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from PIL import Image
 
-from breeds.cli import view_store
+from breeds.cli.common import view_store
 from breeds.errors import BreedsError
+from breeds.features import Store, lock_file
+from breeds.features.corrections import Correction, Corrections, add, corrections_path
 from breeds.files import hold
 from breeds.heads.model import save_model
 from breeds.photos import find_photos, key_of
 from breeds.photos.endings import EXTENSIONS
 from breeds.review import Taught, teach, train_again
 from breeds.review.names import check_label, photo_name
-from breeds.store import Store, lock_file
-from breeds.store.corrections import Correction, Corrections, add, corrections_path
 from breeds.training import train
 
 DOGS = tuple[Path, Path, list[tuple[str, bytes]]]
@@ -332,8 +332,8 @@ def test_what_is_missing_is_said_before_anything_is_written(
         teach(Store.open(path), "husky", new)
     assert contents(folder) == before
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.engines.weights.RANDOM_RULE", "0")
-        with pytest.raises(BreedsError, match="another recipe"):
+        patch.setattr("breeds.backbones.weights.RANDOM_RULE", "0")
+        with pytest.raises(BreedsError, match="another config"):
             teach(Store.open(path), "husky", new)
     assert contents(folder) == before
     stale = Store.open(path)
@@ -425,7 +425,7 @@ sys.path[:0] = sys.argv[1:]
 import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # once, and not in each child
 import breeds.extraction
 from breeds.review import teach
-from breeds.store import Store
+from breeds.features import Store
 from test_teach import StandIn
 
 """

@@ -657,9 +657,9 @@ def predict_from(
 ) -> subprocess.Popen[str]:
     """Start predict.py with what only a test can give: the port of this one server may be asked."""
     code = (
-        "import sys; from functools import partial; import predict; from breeds import cli, photos\n"
+        "import sys; from functools import partial; import predict; from breeds.cli import common, photos\n"
         "from breeds.photos.web import fetch\n"
-        f"cli.run(lambda: predict.main(partial(fetch, allow={server.allow!r})))"
+        f"common.run(lambda: predict.main(partial(fetch, allow={server.allow!r})))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from conftest import SHARED_WEIGHTS, needs_shared, tensorflow
 
-from breeds.engines import package, weightfile
-from breeds.engines.backbones import BACKBONES, XCEPTION, Backbone
-from breeds.engines.weightfile import content_digest, identify, read_arrays, write_arrays
-from breeds.engines.weights import find_weights, get_weights
+from breeds.backbones import package, weightfile
+from breeds.backbones.registry import BACKBONES, XCEPTION, Backbone
+from breeds.backbones.weightfile import content_digest, identify, read_arrays, write_arrays
+from breeds.backbones.weights import find_weights, get_weights
 from breeds.errors import BreedsError
 
 # Keras's own, on saving.
@@ -67,7 +67,7 @@ def save_legacy(path: Path, model: object) -> None:
     ],
 )
 def test_both_of_keras_layouts_hold_the_same_weights(name: str, tmp_path: Path) -> None:
-    from breeds.engines.keras import keras
+    from breeds.backbones.keras import keras
 
     build = getattr(keras.applications, BACKBONES[name].keras_name)
     model = build(include_top=False, weights=None, pooling="avg", input_shape=(96, 96, 3))
@@ -116,7 +116,7 @@ def test_the_file_that_keras_publishes_is_imagenet_by_its_own_digest(kind: str, 
 @tensorflow
 @needs_shared
 def test_the_genuine_weights_are_imagenet_in_any_layout(tmp_path: Path) -> None:
-    from breeds.engines.keras import keras
+    from breeds.backbones.keras import keras
 
     model = keras.applications.Xception(include_top=False, weights=None, pooling="avg")
     model.load_weights(SHARED_WEIGHTS)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from breeds import cli
+from breeds.cli import common
 from breeds.errors import BreedsError
 from breeds.started import command
 from breeds.text import say
@@ -29,7 +29,7 @@ _SHORTEST_TOKEN = 8
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    result = cli.parser(
+    result = common.parser(
         "Try photos in the browser, on this machine; the same address answers programs (see /api there).",
         "app",
     )
@@ -44,9 +44,9 @@ def parser() -> argparse.ArgumentParser:
              "(default: none is needed)")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
-    add("--workers", metavar="N", type=cli.workers, default=max(4, os.cpu_count() or 4),
+    add("--workers", metavar="N", type=common.workers, default=max(4, os.cpu_count() or 4),
         help="threads that read and decode photos")  # fmt: skip
-    add("--max-upload", metavar="SIZE", type=cli.size, default="200MB",
+    add("--max-upload", metavar="SIZE", type=common.size, default="200MB",
         help="how large the photos of one request may be altogether, in MB or GB")  # fmt: skip
     add("--no-network", action="store_true", default=False, help="fetch no photos from the web")
     return result
@@ -66,7 +66,7 @@ def main() -> int:
             )
         say(f"others who reach {arguments.host} and know the token can use this, see the photos and change "
             f"what can be changed; what is sent is not encrypted", file=sys.stderr)  # fmt: skip
-    model_path = arguments.model or cli.newest(cli.MODELS, "*.safetensors", command("train"))
+    model_path = arguments.model or common.newest(common.MODELS, "*.safetensors", command("train"))
     from breeds.app.desk import Desk
     from breeds.app.guard import Secrets
     from breeds.app.server import guarded, listen, make_app, make_server, serve
@@ -76,7 +76,7 @@ def main() -> int:
 
     listening = listen(arguments.host, arguments.port)
     workshop = Workshop(model_path, arguments.store)
-    if workshop.model.recipe.weights == "random":
+    if workshop.model.config.weights == "random":
         say("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     uploads = Uploads(arguments.max_upload)
     _on_signals(uploads.close)
@@ -107,14 +107,14 @@ def _on_signals(close: Callable[[], None]) -> None:
 
     def end(*_: object) -> NoReturn:
         close()
-        cli.leave(0)
+        common.leave(0)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
 
 
 def _port(text: str) -> int:
-    number = cli.natural(text)
+    number = common.natural(text)
     if number > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port, from 0 to 65535")
     return number
@@ -129,4 +129,4 @@ def _token(text: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

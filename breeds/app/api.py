@@ -43,7 +43,7 @@ class About(BaseModel):
     name: str
     classes: list[str]
     head: str
-    recipe: str
+    config: str
     photos: int | None
     unknown: bool
 
@@ -174,7 +174,7 @@ async def model(request: Request) -> Response:
             "name": workshop.name,
             "classes": used.classes,
             "head": used.kind,
-            "recipe": str(used.recipe),
+            "recipe": str(used.config),
             "photos": photos if isinstance(photos, int) else None,
             "unknown": used.unknown is not None,
         }

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from breeds.app.turns import FullError, Turns
-from breeds.engines import Engine
-from breeds.engines.pipeline import KeyAndPath, Pixels, load_pixels
-from breeds.engines.processes import cores
+from breeds.backbones import Engine
+from breeds.backbones.pipeline import KeyAndPath, Pixels, load_pixels
+from breeds.backbones.processes import cores
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
@@ -58,7 +58,7 @@ class Answered:
 
 @dataclass(eq=False)
 class _Network:
-    """The networks that a model rests on, and others of the same recipes; opened when they are needed."""
+    """The networks that a model rests on, and others of the same configs; opened when they are needed."""
 
     model: Model
     engine: str
@@ -68,7 +68,7 @@ class _Network:
 
     def fits(self, model: Model) -> bool:
         """Whether another model rests on the same networks."""
-        return [recipe for recipe, _ in model.parts] == [recipe for recipe, _ in self.model.parts]
+        return [config for config, _ in model.parts] == [config for config, _ in self.model.parts]
 
     def open(self) -> list[Engine]:
         """Open them, unless they are open.
@@ -79,8 +79,8 @@ class _Network:
             If that cannot be done.
         """
         if not self.opened:
-            for recipe, _ in self.model.parts:
-                check_computable(recipe)
+            for config, _ in self.model.parts:
+                check_computable(config)
             try:
                 check_explainable(self.model)
                 self.opened, self.maps = [self._open(0, maps=True)], True
@@ -145,7 +145,7 @@ class Desk:
     model
         The first model.
     engine
-        One of `breeds.engines.choose.ENGINES`.
+        One of `breeds.backbones.choose.ENGINES`.
     workers
         Threads that read and decode.
     most_waiting
@@ -248,8 +248,8 @@ class Desk:
     def _load(self, job: _Job) -> None:
         """Decode a photo for each network, and let it wait for them; a bad one is answered here."""
         setup = job.setup = self._setup
-        for recipe, _ in setup.model.parts:
-            pixels = load_pixels(recipe, job.photo, job.given_up)
+        for config, _ in setup.model.parts:
+            pixels = load_pixels(config, job.photo, job.given_up)
             if isinstance(pixels, PhotoError):
                 key, path = job.photo
                 job.future.set_result(Answered(Answer(path, None, str(pixels), key=key), setup.model))
@@ -283,8 +283,8 @@ class Desk:
     def _warm_up(self, network: _Network) -> None:
         """Open the networks and let each compute something, which takes longer the first time."""
         try:
-            for engine, (recipe, _) in zip(network.open(), network.model.parts, strict=True):
-                blank = np.zeros((recipe.size, recipe.size, 3), dtype=np.uint8)
+            for engine, (config, _) in zip(network.open(), network.model.parts, strict=True):
+                blank = np.zeros((config.size, config.size, 3), dtype=np.uint8)
                 list(engine.stream([blank]))
             self.failure = ""
         except Exception as error:  # whatever it is, the thread goes on: another model may be used
@@ -343,7 +343,7 @@ class Desk:
         model, (key, path) = job.setup.model, job.photo
         job.pixels.clear()
         parts = zip(found, model.parts, strict=True)
-        feature = np.hstack([recipe.rounded(one[0]) for one, (recipe, _) in parts])
+        feature = np.hstack([config.rounded(one[0]) for one, (config, _) in parts])
         answer = answer_of(model, path, key, feature)
         explanation = None
         if job.explain and job.setup.network.maps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from breeds.app.desk import Answered, Desk
-from breeds.engines.pipeline import KeyAndPath
+from breeds.backbones.pipeline import KeyAndPath
 
 # Each takes 800 bytes for every class and more for large photos: 12 MB for 120 breeds.
 _KEPT = 128

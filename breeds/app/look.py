@@ -17,11 +17,11 @@ from breeds.evaluation import answer_test_photos, measure
 from breeds.evaluation.gallery import Gallery
 from breeds.evaluation.mistakes import Looked, views
 from breeds.evaluation.page import Report
+from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
-from breeds.pages.thumbs import Served
 from breeds.photos import key_of, read
-from breeds.store import Store
+from breeds.report.thumbs import Served
 
 
 class Shelf:

@@ -14,11 +14,11 @@ from breeds.app.desk import Answered
 from breeds.app.look import View
 from breeds.app.site import Site, site_of
 from breeds.app.uploads import RefusedError
-from breeds.engines.pipeline import KeyAndPath
+from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
-from breeds.pages.overlay import overlay
-from breeds.pages.thumbs import Thumbnail
 from breeds.photos import picture, read
+from breeds.report.overlay import overlay
+from breeds.report.thumbs import Thumbnail
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
@@ -154,4 +154,4 @@ def _laid_over(photo: KeyAndPath, found: Answered, asked: dict[str, str]) -> Thu
     except PhotoError as error:
         return error
     cells = found.explanation.speaks_for(classes.index(asked["for"]), rather)
-    return Thumbnail.of(overlay(pixels, cells, found.model.recipe.resize, size=found.model.recipe.size))
+    return Thumbnail.of(overlay(pixels, cells, found.model.config.resize, size=found.model.config.size))

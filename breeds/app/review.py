@@ -19,8 +19,8 @@ from breeds.app.rounds import (
 )
 from breeds.app.workshop import State, Workshop
 from breeds.errors import BreedsError
+from breeds.features.corrections import Added, Correction
 from breeds.review.names import spelling
-from breeds.store.corrections import Added, Correction
 from breeds.text import printable, visible
 
 #: What can be said of a photo: it is what is suggested, it is what it is labelled, it is something else, it

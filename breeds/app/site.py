@@ -22,7 +22,7 @@ from breeds.app.review import Review
 from breeds.app.uploads import Form, RefusedError, Upload, Uploads
 from breeds.app.workshop import Workshop
 from breeds.errors import PhotoError
-from breeds.pages.render import asset, render, render_pieces
+from breeds.report.render import asset, render, render_pieces
 
 T = TypeVar("T")
 

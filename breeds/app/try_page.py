@@ -19,9 +19,9 @@ from breeds.app.uploads import RefusedError, Upload
 from breeds.errors import PhotoError
 from breeds.heads.explain import EXACT
 from breeds.heads.neighbours import Neighbour
-from breeds.pages.overlay import overlay
-from breeds.pages.thumbs import Thumbnail
 from breeds.photos import picture, read
+from breeds.report.overlay import overlay
+from breeds.report.thumbs import Thumbnail
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
@@ -139,7 +139,7 @@ def make_card(site: Site, upload: Upload, found: Answered) -> Card:
     if explanation is not None:
         cells = explanation.speaks_for(explanation.answer)
         card.looked = Thumbnail.of(
-            overlay(_pixels(shown), cells, model.recipe.resize, size=model.recipe.size)
+            overlay(_pixels(shown), cells, model.config.resize, size=model.config.size)
         )
         card.exact = explanation.kind == EXACT
         card.nearest = site.workshop.nearest(explanation.feature)

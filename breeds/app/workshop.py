@@ -18,17 +18,17 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import KeyAndPath
+from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import BreedsError, PhotoError
+from breeds.features import Store
+from breeds.features.columns import Keys, locate
+from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.features.table import Table
 from breeds.heads.model import Model, load_model
 from breeds.heads.neighbours import NEAREST, Neighbour
-from breeds.pages.thumbs import LONGEST, Thumbnail, thumbnail
 from breeds.prediction.evidence import TrainingPhotos
+from breeds.report.thumbs import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
-from breeds.store import Store
-from breeds.store.columns import Keys, locate
-from breeds.store.corrections import Added, Correction, Corrections, add, corrections_path, undo
-from breeds.store.table import Table
 from breeds.text import say
 
 T = TypeVar("T")
@@ -346,7 +346,7 @@ class Workshop:
         Raises
         ------
         BreedsError
-            As `breeds.store.corrections.add` does, or if there is no store.
+            As `breeds.features.corrections.add` does, or if there is no store.
         """
         with self.lock:
             added = add(self._corrections_path(), corrections)
@@ -354,7 +354,7 @@ class Workshop:
             return added
 
     def take_back(self, added: Added) -> None:
-        """Undo what `correct` has done, as `breeds.store.corrections.undo` does."""
+        """Undo what `correct` has done, as `breeds.features.corrections.undo` does."""
         with self.lock:
             undo(self._corrections_path(), added)
             self.refresh()
@@ -473,9 +473,9 @@ class _Base:
 
 
 def _misfit(store: Store | None, model: Model, model_path: Path) -> BreedsError | None:
-    if store is None or store.recipe.digest == model.recipe.digest:
+    if store is None or store.config.digest == model.config.digest:
         return None
     return BreedsError(
-        f"{store.path} is of another recipe ({store.recipe}) than {model_path} ({model.recipe}); name the "
+        f"{store.path} is of another config ({store.config}) than {model_path} ({model.config}); name the "
         f"store that the model was trained on with --store."
     )

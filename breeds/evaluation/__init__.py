@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.errors import BreedsError
+from breeds.features import Store, check_config, versions
 from breeds.files import write_aside
 from breeds.heads.model import Model, softmax
 from breeds.heads.unknown import Detector
-from breeds.store import Store, check_recipe, versions
 
 Floats = NDArray[np.float64]
 
@@ -111,7 +111,7 @@ def answer_test_photos(store: Store, model: Model) -> Tested:
     Raises
     ------
     BreedsError
-        If the recipes differ, a label is no class of the model, no photo is left, or a photo of
+        If the configs differ, a label is no class of the model, no photo is left, or a photo of
         the test part was seen in training.
     """
     check_stores(store, model)
@@ -220,11 +220,11 @@ def measure(tested: Tested) -> dict[str, Any]:
         "corrections": asdict(tested.store.corrections.effect(tested.store.table)),
         "corrected": _as_corrected(tested),
         "classes": model.classes,
-        "weights": {"name": model.recipe.weights, "sha256": model.recipe.weights_sha256},
-        "recipe": {**json.loads(model.recipe.to_json()), "sha256": model.recipe.digest},
+        "weights": {"name": model.config.weights, "sha256": model.config.weights_sha256},
+        "recipe": {**json.loads(model.config.to_json()), "sha256": model.config.digest},
         "head": model.kind,
         "store": str(tested.store.path),
-        "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
+        "caveat": _RANDOM if model.config.weights == "random" else _OPTIMISTIC,
         "versions": versions(),
     }
 
@@ -270,12 +270,12 @@ def _as_corrected(tested: Tested) -> dict[str, Any] | None:
 
 
 def check_stores(store: Store, model: Model) -> None:
-    """Refuse a store, or stores beside each other, of other recipes than the model's.
+    """Refuse a store, or stores beside each other, of other configs than the model's.
 
     Raises
     ------
     BreedsError
-        If there are more or fewer of them, or a recipe is another.
+        If there are more or fewer of them, or a config is another.
     """
     if len(store.parts()) != len(model.parts):
         raise BreedsError(
@@ -283,7 +283,7 @@ def check_stores(store: Store, model: Model) -> None:
             f"many with --store, in the same order."
         )
     for (found, _), (wanted, _) in zip(store.parts(), model.parts, strict=True):
-        check_recipe(store.path, found, wanted)
+        check_config(store.path, found, wanted)
 
 
 def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> dict[str, Any]:
@@ -347,7 +347,7 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     Parameters
     ----------
     store, other_store
-        The features of each model's recipe; the photos are those that both stores have.
+        The features of each model's config; the photos are those that both stores have.
 
     Returns
     -------
@@ -358,7 +358,7 @@ def compare_models(store: Store, model: Model, other_store: Store, other: Model)
     Raises
     ------
     BreedsError
-        If their classes differ, a store is of another recipe than its model's, or no photo is left.
+        If their classes differ, a store is of another config than its model's, or no photo is left.
     """
     if model.classes != other.classes:
         raise BreedsError("The two models know different classes; compare models of the same classes.")

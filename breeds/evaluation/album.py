@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from breeds.errors import PhotoError
-from breeds.pages.render import link
-from breeds.pages.thumbs import Thumbnail, thumbnails
-from breeds.store import Store
+from breeds.features import Store
+from breeds.report.render import link
+from breeds.report.thumbs import Thumbnail, thumbnails
 
 
 class Photos(Protocol):

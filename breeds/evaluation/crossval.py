@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.errors import BreedsError
+from breeds.features import Store
 from breeds.heads import logistic
 from breeds.heads.model import Model, apply_layers, softmax
 from breeds.split import fold_of
-from breeds.store import Store
 
 Floats = NDArray[np.float32]
 #: Takes standardised training features, their class numbers, held-out features; gives probabilities.

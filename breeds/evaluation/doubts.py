@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.evaluation.crossval import labelled_features, out_of_fold
+from breeds.features import Store
 from breeds.heads.model import softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.split import fold_of
-from breeds.store import Store
 
 #: A strongly regularised head does not learn single wrong labels by heart.
 _C = 1e-3

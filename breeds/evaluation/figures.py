@@ -9,7 +9,7 @@ import numpy as np
 
 from breeds.evaluation import Tested
 from breeds.outputs import CHART, check_output
-from breeds.pages import charts
+from breeds.report import charts
 
 #: What charts are called that `write_figures` may write.
 NAMES = ("confusion", "reliability", "coverage", "photos-per-class", "search", "refusal")

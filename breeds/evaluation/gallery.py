@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from breeds.evaluation import Tested
 from breeds.evaluation.album import Photos
 from breeds.heads.scikit import alone
-from breeds.pages.render import percent
+from breeds.report.render import percent
 
 #: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.
 GALLERY, STRIP, STRIP_PIXELS = 480, 6, 64

@@ -8,7 +8,7 @@ from typing import Any
 from breeds.errors import BreedsError
 from breeds.evaluation.album import Photos, out_of
 from breeds.evaluation.doubts import Doubt, NearDuplicate, find_doubts, find_near_duplicates
-from breeds.store import Store
+from breeds.features import Store
 
 #: How many are shown of each list.
 DOUBTS, PAIRS = 24, 12

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from breeds.engines.convert import is_prepared
+from breeds.backbones.convert import is_prepared
 from breeds.errors import BreedsError
 from breeds.evaluation.album import Album, Photos, out_of
 from breeds.evaluation.gallery import Gallery
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
-from breeds.pages.overlay import overlay
-from breeds.pages.thumbs import LONGEST, Thumbnail
 from breeds.photos import picture, read
+from breeds.report.overlay import overlay
+from breeds.report.thumbs import LONGEST, Thumbnail
 from breeds.started import command
 
 #: How many mistakes are shown, and for how many the network is run again to see where it looked.
@@ -109,7 +109,7 @@ def look_again(mistakes: Mistakes, album: Album) -> Looked:
         return Looked()
     try:
         check_explainable(model)
-        if not is_prepared(model.recipe):
+        if not is_prepared(model.config):
             raise BreedsError(
                 "Where the network looked is not shown, as the network has not been prepared on this "
                 f"machine: {command('predict')} does that, the first time it computes a photo."
@@ -153,7 +153,7 @@ def _pictures(gallery: Gallery, album: Album, i: int, found: Explanation) -> lis
         shown.append(
             {
                 "thumbnail": Thumbnail.of(
-                    overlay(pixels, cells, model.recipe.resize, size=model.recipe.size)
+                    overlay(pixels, cells, model.config.resize, size=model.config.size)
                 ),
                 **words,
             }

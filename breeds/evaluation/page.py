@@ -19,10 +19,10 @@ from breeds.evaluation.gallery import Gallery
 from breeds.evaluation.labels import Labels
 from breeds.evaluation.mistakes import Looked, Mistakes, look_again
 from breeds.evaluation.terminal import FEW, touched
+from breeds.features.corrections import corrections_path
 from breeds.heads.record import KEPT
-from breeds.pages.render import percent, write_page
+from breeds.report.render import percent, write_page
 from breeds.started import command
-from breeds.store.corrections import corrections_path
 
 T = TypeVar("T")
 
@@ -225,13 +225,15 @@ def _caveats(numbers: dict[str, Any], tested: Tested, labels: Labels) -> list[st
 
 
 def _facts(tested: Tested) -> list[tuple[str, str]]:
-    recipes = [(f"Recipe{f' {n}' if n else ''}", str(part)) for n, (part, _) in enumerate(tested.model.parts)]
+    configs = [
+        (f"Config{f' {n}' if n else ''}", str(part)) for n, (part, _) in enumerate(tested.model.parts)
+    ]
     record, store = tested.model.record, tested.store
     own = record.get("train_accuracy")
     corrections = store.corrections.effect(store.table).sentences()
     own = "" if own is None else f"; {percent(own)} of its own photos right"
     return [
-        *recipes,
+        *configs,
         ("Store", f"{store.path}, {len(store.table):,} photos, made {store.created}"),
         ("Engine", store.engine),
         *([("Corrections", "; ".join(corrections))] if corrections else []),
@@ -249,18 +251,18 @@ def _commands(tested: Tested, model_path: str) -> str:
     model, record, lines = tested.model, tested.model.record, []
     stores = [tested.store, *tested.store.also]
     for store in stores:
-        recipe = store.recipe
+        config = store.config
         options = [store.table.root, "--store", str(store.path)]
-        weights, read = store.table.weights_path or recipe.weights, recipe.reading
+        weights, read = store.table.weights_path or config.weights, config.reading
         if read is None:
-            options += ["--weights", weights, "--backbone", recipe.backbone]
+            options += ["--weights", weights, "--backbone", config.backbone]
         else:
             colours = (f"--{name}={','.join(map(repr, getattr(read, name)))}" for name in ("mean", "std"))
             options += ["--backbone", weights, *colours, "--layout", read.layout, "--pool", read.pool]
-        options += ["--size", str(recipe.size), "--resize", recipe.resize]
+        options += ["--size", str(config.size), "--resize", config.resize]
         options += [
             "--precision",
-            recipe.precision.replace("mixed_bfloat16", "bf16").replace("mixed_float16", "fp16"),
+            config.precision.replace("mixed_bfloat16", "bf16").replace("mixed_float16", "fp16"),
         ]
         lines.append(("extract", options))
     train = ["--store", *(str(store.path) for store in stores), "--model", model_path]

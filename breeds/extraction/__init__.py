@@ -11,30 +11,30 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.engines.choose import open_engine
-from breeds.engines.cluster.features import ClusterPipeline
-from breeds.engines.cluster.pool import Cluster
-from breeds.engines.pipeline import Pipeline
+from breeds.backbones.choose import open_engine
+from breeds.backbones.cluster.features import ClusterPipeline
+from breeds.backbones.cluster.pool import Cluster
+from breeds.backbones.pipeline import Pipeline
+from breeds.config import FeatureConfig
 from breeds.extraction.asked import Asked, Selection
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
-from breeds.files import check_writable, hold
-from breeds.photos import Listing
-from breeds.recipe import Recipe
-from breeds.store import (
+from breeds.features import (
     FeatureIndex,
     ShardWriter,
     Store,
     Table,
     assemble,
-    check_recipe,
+    check_config,
     lock_file,
     refer,
     shard_folder,
 )
-from breeds.store.calibration import calibrated
-from breeds.store.columns import Keys
-from breeds.store.shards import SHARD_ROWS
+from breeds.features.calibration import calibrated
+from breeds.features.columns import Keys
+from breeds.features.shards import SHARD_ROWS
+from breeds.files import check_writable, hold
+from breeds.photos import Listing
 
 __all__ = ["Asked", "Selection", "Summary", "extract", "move_into_shards"]
 
@@ -49,7 +49,7 @@ class Summary:
     """
 
     store: Path
-    recipe: Recipe
+    config: FeatureConfig
     photos: int
     features: int
     new: int
@@ -84,7 +84,7 @@ def extract(
     Parameters
     ----------
     selection, asked
-        Which photos, and by which recipe.
+        Which photos, and by which config.
     store
         The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
     workers
@@ -103,7 +103,7 @@ def extract(
     ------
     BreedsError
         If a user's mistake leaves nothing to do, another process writes the store, or the store is
-        another data set's or recipe's.
+        another data set's or config's.
 
     Examples
     --------
@@ -113,22 +113,22 @@ def extract(
     started = time.perf_counter()
     check_writable(store)
     listing = selection.streamed() or selection.find()
-    recipe, weights = asked.find()
-    old = _open_old(store, recipe)
+    config, weights = asked.find()
+    old = _open_old(store, config)
     table, place = make_table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
     photos = len(table) + len(table.quarantine)
     del old  # it is read again under the lock
 
     with hold(lock_file(store), str(store)):
-        old = _open_old(store, recipe)  # another run may have just finished
+        old = _open_old(store, config)  # another run may have just finished
         if old is not None:
             refuse_another_data_set(store, old.table, table)
-        recipe, network = calibrated(recipe, store, old, plain, table, lambda: weights)
+        config, network = calibrated(config, store, old, plain, table, lambda: weights)
         was_in_one = old is None or old.shards is None
         in_one = was_in_one if in_one is None else in_one
         moved = in_one != was_in_one
-        index = _index(recipe, old, store, table, in_one)
-        opener = partial(open_engine, recipe, lambda: weights, asked.engine, network)
+        index = _index(config, old, store, table, in_one)
+        opener = partial(open_engine, config, lambda: weights, asked.engine, network)
         computing = (
             nullcontext(ClusterPipeline(cluster, lambda: weights, network))
             if cluster
@@ -143,7 +143,7 @@ def extract(
             write(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(
         store=store,
-        recipe=recipe,
+        config=config,
         photos=photos,
         features=len(table),
         new=new,
@@ -159,25 +159,25 @@ def extract(
     )
 
 
-def _open_old(store: Path, recipe: Recipe) -> Store | None:
-    """Open the store as it is, if there is one of this recipe, whatever photos int8 was calibrated on."""
+def _open_old(store: Path, config: FeatureConfig) -> Store | None:
+    """Open the store as it is, if there is one of this config, whatever photos int8 was calibrated on."""
     if not store.exists():
         return None
     old = Store.open(store)
-    check_recipe(store, old.recipe, replace(recipe, calibration=old.recipe.calibration))
+    check_config(store, old.config, replace(config, calibration=old.config.calibration))
     return old
 
 
-def _index(recipe: Recipe, old: Store | None, store: Path, table: Table, in_one: bool) -> FeatureIndex:
+def _index(config: FeatureConfig, old: Store | None, store: Path, table: Table, in_one: bool) -> FeatureIndex:
     """Return where the features at hand are: in the store, and in its shards if that is not enough.
 
     Nothing is taken from a store whose features do not match their checksum. Photos that could not be
     decoded were looked for in the shards then, and are not again. If they are not to be `in_one` file, those
     that only the store has are put into shards.
     """
-    index, folder = FeatureIndex(recipe), shard_folder(store)
+    index, folder = FeatureIndex(config), shard_folder(store)
     if old is not None:
-        check_recipe(store, old.recipe, recipe)
+        check_config(store, old.config, config)
     sound = old is not None and not old.damage()
     if old is not None and sound and (in_one or old.shards is not None):
         old.count_in(index)
@@ -191,7 +191,7 @@ def _index(recipe: Recipe, old: Store | None, store: Path, table: Table, in_one:
 
 def move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path) -> None:
     """Put features that only the store `old` has, and `table` wants, into shards, which `index` learns of."""
-    writer = ShardWriter(folder, index.recipe, index)
+    writer = ShardWriter(folder, index.config, index)
     wanted = np.flatnonzero(index.lacks(old.table.key) & np.isin(old.table.key.packed, table.key.packed))
     at_once = 16 * SHARD_ROWS
     for start in range(0, len(wanted), at_once):

@@ -1,4 +1,4 @@
-"""What a user asks of extraction: which photos, by which recipe, with what."""
+"""What a user asks of extraction: which photos, by which config, with what."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from breeds.engines.backbones import BACKBONES, LARGEST_SIZE, XCEPTION
-from breeds.engines.brought.file import is_onnx
-from breeds.engines.brought.folder import Options
-from breeds.engines.brought.settle import BACKBONE, settle
-from breeds.engines.choose import recipe_precision
-from breeds.engines.convert import converted_width
-from breeds.engines.weights import Weights, get_weights
+from breeds.backbones.brought.file import is_onnx
+from breeds.backbones.brought.folder import Options
+from breeds.backbones.brought.settle import BACKBONE, settle
+from breeds.backbones.choose import config_precision
+from breeds.backbones.convert import converted_width
+from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, XCEPTION
+from breeds.backbones.weights import Weights, get_weights
+from breeds.config import DTYPES, FeatureConfig
 from breeds.errors import BreedsError
 from breeds.photos import ORIGINAL, Listing, find_photos, fits
 from breeds.photos.resize import RULES
 from breeds.photos.sources import Streamed, streamed
 from breeds.places import is_address, shown
-from breeds.recipe import DTYPES, Recipe
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user decides of the recipe, and what is to compute it.
+    """What a user decides of the config, and what is to compute it.
 
     Parameters
     ----------
     weights
         ``imagenet``, ``random`` or a file's path.
     backbone
-        A name in `breeds.engines.backbones.BACKBONES`, or the path of an ONNX file or of a folder with one.
+        A name in `breeds.backbones.registry.BACKBONES`, or the path of an ONNX file or of a folder with one.
     view
         Which variant of the photos to extract, as in `breeds.photos.decode`.
     resize
@@ -91,11 +91,11 @@ class Asked:
     size
         Width and height of the network's input; None is the backbone's own.
     precision, engine
-        One of `breeds.engines.choose.PRECISIONS` and one of `breeds.engines.choose.ENGINES`.
+        One of `breeds.backbones.choose.PRECISIONS` and one of `breeds.backbones.choose.ENGINES`.
     mean, std, layout, pool
-        How an ONNX network is read (`breeds.recipe.Reading`); None is as its folder says.
+        How an ONNX network is read (`breeds.config.Reading`); None is as its folder says.
     dtype
-        What features are kept as, one of `breeds.recipe.DTYPES`.
+        What features are kept as, one of `breeds.config.DTYPES`.
     """
 
     weights: str = "imagenet"
@@ -111,8 +111,8 @@ class Asked:
     pool: str | None = None
     dtype: str = DTYPES[0]
 
-    def find(self) -> tuple[Recipe, Weights]:
-        """Return the recipe, still without the network of int8, and the weights.
+    def find(self) -> tuple[FeatureConfig, Weights]:
+        """Return the config, still without the network of int8, and the weights.
 
         Raises
         ------
@@ -123,8 +123,8 @@ class Asked:
             return self._find_brought()
         size, resize = self.square()
         weights = get_weights(self.weights, BACKBONES[self.backbone])
-        precision = recipe_precision(self.engine, self.precision)
-        recipe = Recipe(
+        precision = config_precision(self.engine, self.precision)
+        config = FeatureConfig(
             self.backbone,
             weights.name,
             weights.sha256,
@@ -134,25 +134,25 @@ class Asked:
             view=self.view,
             dtype=self.dtype,
         )
-        return recipe, weights
+        return config, weights
 
-    def _find_brought(self) -> tuple[Recipe, Weights]:
-        """Return recipe and weights of an ONNX network."""
+    def _find_brought(self) -> tuple[FeatureConfig, Weights]:
+        """Return config and weights of an ONNX network."""
         if self.engine == "keras":
             raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
         if self.weights != "imagenet":
             raise BreedsError(
                 f"--weights {self.weights}: an ONNX network has its weights in it; leave it out."
             )
-        precision = recipe_precision("openvino", self.precision)
+        precision = config_precision("openvino", self.precision)
         found = settle(self.backbone, self._options())
         weights = found.weights
-        recipe = Recipe(
+        config = FeatureConfig(
             BACKBONE, weights.name, weights.sha256, found.size, found.resize, precision, view=self.view,
             reading=found.reading, dtype=self.dtype,
         )  # fmt: skip
-        width = converted_width(recipe, lambda: weights)
-        return replace(recipe, reading=replace(found.reading, width=width)), weights
+        width = converted_width(config, lambda: weights)
+        return replace(config, reading=replace(found.reading, width=width)), weights
 
     def _options(self) -> Options:
         return Options(self.size, self.resize, self.mean, self.std, self.layout, self.pool)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.engines.cluster.features import ClusterPipeline
-from breeds.engines.pipeline import Pipeline
+from breeds.backbones.cluster.features import ClusterPipeline
+from breeds.backbones.pipeline import Pipeline
 from breeds.errors import GoneError, PhotoError
 from breeds.extraction.table import PlaceOf
+from breeds.features import FeatureIndex, ShardWriter, Table
+from breeds.features.columns import Keys, Rows
 from breeds.photos.tars import Place
 from breeds.progress import Progress, progress
-from breeds.store import FeatureIndex, ShardWriter, Table
-from breeds.store.columns import Keys, Rows
 
 
 def extract_missing(
@@ -27,7 +27,7 @@ def extract_missing(
     if not len(rows):
         return table, 0
     bad: dict[str, str] = {}
-    writer = ShardWriter(folder, index.recipe, index)
+    writer = ShardWriter(folder, index.config, index)
     with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
         wanted = len(rows)
         while len(rows):
@@ -61,7 +61,7 @@ def _compute(
             yield key, place(row)
 
     try:
-        for (key, _), feature in pipeline.features(photos(), writer.recipe):
+        for (key, _), feature in pipeline.features(photos(), writer.config):
             row = under_way.pop(key)
             bad.pop(key, None)
             if isinstance(feature, PhotoError):

@@ -19,9 +19,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.cluster.pool import Cluster
-from breeds.engines.pipeline import Ahead, run_ahead
+from breeds.backbones.cluster.pool import Cluster
+from breeds.backbones.pipeline import Ahead, run_ahead
 from breeds.errors import BreedsError, PhotoError
+from breeds.features import Table
+from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.photos import Photo, key_of
 from breeds.photos.cloud import Remote
 from breeds.photos.local import Local
@@ -30,8 +32,6 @@ from breeds.photos.sources import Streamed, inside
 from breeds.photos.tars import File, Found, Member, Place
 from breeds.places import is_address
 from breeds.progress import progress
-from breeds.store import Table
-from breeds.store.columns import PACKED, Keys, Names, Texts
 
 #: Photos on another machine that are read at once, as each is mostly waited for.
 AT_ONCE = 16

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.engines.cluster.pool import Cluster
-from breeds.engines.pipeline import Ahead, run_ahead
-from breeds.engines.weights import Weights
+from breeds.backbones.cluster.pool import Cluster
+from breeds.backbones.pipeline import Ahead, run_ahead
+from breeds.backbones.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction.asked import Selection
 from breeds.extraction.streamed import identify_streamed
+from breeds.features import Store, Table
+from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.photos import Listing, Photo, key_of, read
 from breeds.photos.sources import Streamed
 from breeds.photos.tars import Place
 from breeds.places import is_address
 from breeds.progress import progress
-from breeds.store import Store, Table
-from breeds.store.columns import PACKED, Keys, Names, Texts
 
 #: Says of a row of the table where its photo is.
 PlaceOf = Callable[[int], str | Place]

@@ -5,51 +5,51 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from breeds.engines import Engine
-from breeds.engines.backbones import BACKBONES, LARGEST_SIZE
-from breeds.engines.brought.file import find_brought
-from breeds.engines.brought.settle import BACKBONE
-from breeds.engines.choose import open_engine
-from breeds.engines.weights import Weights, get_weights
+from breeds.backbones import Engine
+from breeds.backbones.brought.file import find_brought
+from breeds.backbones.brought.settle import BACKBONE
+from breeds.backbones.choose import open_engine
+from breeds.backbones.registry import BACKBONES, LARGEST_SIZE
+from breeds.backbones.weights import Weights, get_weights
+from breeds.config import DECODE_RULE, FeatureConfig
 from breeds.errors import BreedsError
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, fits
-from breeds.recipe import DECODE_RULE, Recipe
 
 
-def check_computable(recipe: Recipe) -> None:
-    """Refuse a recipe that this version of Breeds cannot follow to the letter.
+def check_computable(config: FeatureConfig) -> None:
+    """Refuse a config that this version of Breeds cannot follow to the letter.
 
     Raises
     ------
     BreedsError
         If it is one.
     """
-    backbone = BACKBONES.get(recipe.backbone)
+    backbone = BACKBONES.get(config.backbone)
     smallest = backbone.smallest if backbone else 1
-    known = recipe.backbone == BACKBONE if recipe.reading is not None else backbone is not None
+    known = config.backbone == BACKBONE if config.reading is not None else backbone is not None
     if (
         not known
-        or not smallest <= recipe.size <= LARGEST_SIZE
-        or not fits(recipe.resize, recipe.size)
-        or recipe.view != ORIGINAL
-        or recipe.decode_rule != DECODE_RULE
+        or not smallest <= config.size <= LARGEST_SIZE
+        or not fits(config.resize, config.size)
+        or config.view != ORIGINAL
+        or config.decode_rule != DECODE_RULE
     ):
         raise BreedsError(
-            f"The model was trained on a recipe that this version of Breeds does not know ({recipe}); "
+            f"The model was trained on a config that this version of Breeds does not know ({config}); "
             f"extract and train again."
         )
 
 
 def open_network(
     model: Model,
-    part: tuple[Recipe, str],
+    part: tuple[FeatureConfig, str],
     spec: str | None,
     engine: str,
     single: bool = False,
     maps: bool = False,
 ) -> Engine:
-    """Open the network of one of a model's recipes.
+    """Open the network of one of a model's configs.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def open_network(
     spec
         As in `weights_of`.
     engine, single, maps
-        As in `breeds.engines.choose.open_engine`.
+        As in `breeds.backbones.choose.open_engine`.
 
     Raises
     ------
@@ -69,19 +69,19 @@ def open_network(
     return open_engine(part[0], lambda: weights_of(part, spec), engine, network, single, maps)
 
 
-def found_weights(recipe: Recipe, spec: str) -> Weights:
-    """Find the weights that `spec` names for the network of a recipe, be they the recipe's or not.
+def found_weights(config: FeatureConfig, spec: str) -> Weights:
+    """Find the weights that `spec` names for the network of a config, be they the config's or not.
 
     Raises
     ------
     BreedsError
         If they are not there.
     """
-    return find_brought(spec) if recipe.reading else get_weights(spec, BACKBONES[recipe.backbone])
+    return find_brought(spec) if config.reading else get_weights(spec, BACKBONES[config.backbone])
 
 
-def weights_of(part: tuple[Recipe, str], spec: str | None) -> Weights:
-    """Find the weights of one of a model's recipes, and refuse others, naming both.
+def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:
+    """Find the weights of one of a model's configs, and refuse others, naming both.
 
     Parameters
     ----------
@@ -94,18 +94,18 @@ def weights_of(part: tuple[Recipe, str], spec: str | None) -> Weights:
     BreedsError
         If they are not there, or not the model's.
     """
-    recipe, path = part
+    config, path = part
     if spec is None:
-        spec = recipe.weights if recipe.weights in ("imagenet", "random") else path
-        if not spec or (recipe.weights not in ("imagenet", "random") and not os.path.isfile(spec)):
+        spec = config.weights if config.weights in ("imagenet", "random") else path
+        if not spec or (config.weights not in ("imagenet", "random") and not os.path.isfile(spec)):
             raise BreedsError(
-                f"The weights {recipe.weights} ({recipe.weights_sha256[:12]}) that the model was trained "
+                f"The weights {config.weights} ({config.weights_sha256[:12]}) that the model was trained "
                 f"with are not at {spec or 'a known place'} any more; say where with --weights PATH."
             )
-    found = found_weights(recipe, spec)
-    if found.sha256 != recipe.weights_sha256:
+    found = found_weights(config, spec)
+    if found.sha256 != config.weights_sha256:
         raise BreedsError(
-            f"The model was trained on the weights {recipe.weights} ({recipe.weights_sha256[:12]}), but "
+            f"The model was trained on the weights {config.weights} ({config.weights_sha256[:12]}), but "
             f"--weights {spec} is {found.name} ({found.sha256[:12]}); name the same weights."
         )
     return found

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from breeds.engines.processes import cores
+from breeds.backbones.processes import cores
 from breeds.heads.model import softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.threads import limited

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.keras import keras
+from breeds.backbones.keras import keras
 
 UNITS = 1024
 DROPOUT = 0.5

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import KeyAndPhoto, Pipeline
+from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Array, Model
@@ -113,7 +113,7 @@ def check_explainable(model: Model, weights: str | None = None) -> None:
             "Where the network looked cannot be shown for a model on several stores, as several networks "
             "looked; train one on a single store for that."
         )
-    check_computable(model.recipe)
+    check_computable(model.config)
     if weights is not None:
         weights_of(model.parts[0], weights)
 
@@ -134,7 +134,7 @@ def explain_with(
     pipeline: Pipeline, model: Model, photos: Iterable[KeyAndPhoto]
 ) -> Iterator[Explanation | PhotoError]:
     """Explain every photo as `explain` does, by what `open_maps` returned."""
-    for _, found in pipeline.maps(photos, model.recipe):
+    for _, found in pipeline.maps(photos, model.config):
         if isinstance(found, PhotoError):
             yield found
             continue
@@ -164,7 +164,7 @@ def explain(
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
     engine
-        One of `breeds.engines.choose.ENGINES`.
+        One of `breeds.backbones.choose.ENGINES`.
     workers
         Threads that read and decode.
 

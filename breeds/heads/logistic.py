@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.processes import cores
+from breeds.backbones.processes import cores
 from breeds.heads.scikit import alone
 from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss

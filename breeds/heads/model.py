@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from breeds.engines.network import Network, read_safetensors
+from breeds.backbones.network import Network, read_safetensors
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.files import write_aside
 from breeds.heads.record import check_record
 from breeds.heads.unknown import Detector
 from breeds.labels import means_unknown
-from breeds.recipe import Recipe
 from breeds.started import command
 from breeds.text import as_here
 
@@ -35,7 +35,7 @@ Array = NDArray[np.float32]
 
 @dataclass
 class Model:
-    """A trained head with its classes, its recipe and its training record.
+    """A trained head with its classes, its config and its training record.
 
     Attributes
     ----------
@@ -43,8 +43,8 @@ class Model:
         ``logistic`` or ``dense``.
     classes
         Names, in the order of the probabilities' columns.
-    recipe
-        The recipe of the features it was trained on, and the only one it may be used with.
+    config
+        The config of the features it was trained on, and the only one it may be used with.
     weights_path
         Where the backbone's weights were found at training time ("" for imagenet and random).
     mean, scale
@@ -58,9 +58,9 @@ class Model:
     unknown
         Tells photos of none of the classes, or None if there were too few photos to set it.
     also
-        Further recipes, with their weights' paths, whose features follow in the same row.
+        Further configs, with their weights' paths, whose features follow in the same row.
     networks
-        The quantised network of every int8 recipe, by its digest.
+        The quantised network of every int8 config, by its digest.
     record
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
     tested
@@ -69,7 +69,7 @@ class Model:
 
     kind: str
     classes: list[str]
-    recipe: Recipe
+    config: FeatureConfig
     weights_path: str
     mean: Array
     scale: Array
@@ -77,21 +77,21 @@ class Model:
     seen: NDArray[np.uint8]
     temperature: float = 1.0
     unknown: Detector | None = None
-    also: list[tuple[Recipe, str]] = field(default_factory=list)
+    also: list[tuple[FeatureConfig, str]] = field(default_factory=list)
     networks: dict[str, Network] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
     tested: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 32), dtype=np.uint8))
 
     @property
-    def parts(self) -> list[tuple[Recipe, str]]:
-        """The recipes whose features make up a row, in order, each with its weights' path."""
-        return [(self.recipe, self.weights_path), *self.also]
+    def parts(self) -> list[tuple[FeatureConfig, str]]:
+        """The configs whose features make up a row, in order, each with its weights' path."""
+        return [(self.config, self.weights_path), *self.also]
 
     def logits(self, features: Array) -> NDArray[np.float64]:
         """Return the logits, float64 (n, classes), of features, float32 (n, width)."""
         if features.shape[1] != len(self.mean):
             raise BreedsError(
-                f"The model takes {len(self.mean)} features a photo, and its recipe gives "
+                f"The model takes {len(self.mean)} features a photo, and its config gives "
                 f"{features.shape[1]}; train it again on this store."
             )
         values: NDArray[Any] = (features.astype(np.float64) - self.mean) / self.scale
@@ -165,11 +165,11 @@ def save_model(model: Model, path: Path) -> str:
     about = {
         "kind": model.kind,
         "classes": model.classes,
-        "recipe": json.loads(model.recipe.to_json()),
-        "recipe_sha256": model.recipe.digest,
+        "recipe": json.loads(model.config.to_json()),
+        "config_sha256": model.config.digest,
         "weights_path": model.weights_path,
         "also": [
-            {"recipe": json.loads(recipe.to_json()), "weights_path": path} for recipe, path in model.also
+            {"recipe": json.loads(config.to_json()), "weights_path": path} for config, path in model.also
         ],
         "temperature": model.temperature,
         "unknown": model.unknown and {"threshold": model.unknown.threshold, "keep": model.unknown.keep},
@@ -217,13 +217,15 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
     return Model(
         kind=str(about["kind"]),
         classes=[str(name) for name in list(about["classes"])],
-        recipe=Recipe.from_json(json.dumps(about["recipe"])),
+        config=FeatureConfig.from_json(json.dumps(about["recipe"])),
         weights_path=str(about["weights_path"]),
         mean=arrays["mean"],
         scale=arrays["scale"],
         layers=[(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(count)],
         seen=arrays["seen"],
-        also=[(Recipe.from_json(json.dumps(a["recipe"])), str(a["weights_path"])) for a in about["also"]],
+        also=[
+            (FeatureConfig.from_json(json.dumps(a["recipe"])), str(a["weights_path"])) for a in about["also"]
+        ],
         temperature=float(about["temperature"]),
         unknown=about["unknown"]
         and Detector(
@@ -249,7 +251,7 @@ def _check(model: Model) -> None:
         raise ValueError("a class is called as photos of none of the classes are answered")
     also = model.record.get("also", [])
     if not isinstance(also, list) or len(also) != len(model.also):
-        raise ValueError("the stores in the record do not fit the recipes")
+        raise ValueError("the stores in the record do not fit the configs")
     width = model.mean.size
     if not model.layers or model.mean.shape != (width,) or model.scale.shape != (width,):
         raise ValueError("arrays are missing or of the wrong shape")
@@ -265,8 +267,8 @@ def _check(model: Model) -> None:
     for digest, network in model.networks.items():
         if any(part.dtype != np.uint8 or part.ndim != 1 for part in (network.xml, network.bin)):
             raise ValueError("a network is not bytes")
-        if network.digest != digest or all(recipe.calibration != digest for recipe, _ in model.parts):
-            raise ValueError("a network is not the one that the recipe names")
+        if network.digest != digest or all(config.calibration != digest for config, _ in model.parts):
+            raise ValueError("a network is not the one that the config names")
     floats = [model.mean, model.scale, *(array for layer in model.layers for array in layer)]
     if model.unknown is not None:
         width, rank = model.mean.shape[0], len(model.unknown.weights)

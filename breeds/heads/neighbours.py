@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.store import Store
+from breeds.features import Store
 
 #: Rows of the store that are looked at together: 8 MB of Xception's features.
 _BLOCK = 1024

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from breeds.engines.processes import cores
+from breeds.backbones.processes import cores
 from breeds.errors import BreedsError
 from breeds.heads.record import LARGEST_C, SMALLEST_C
 from breeds.library.model import Model
@@ -107,7 +107,7 @@ def extract(
     Raises
     ------
     BreedsError
-        If nothing can be done, another process writes the store, or it is another recipe's or data set's.
+        If nothing can be done, another process writes the store, or it is another config's or data set's.
 
     Examples
     --------
@@ -193,7 +193,7 @@ def train(
     >>> model.record["n_train"], model.record["n_test"]
     (25, 5)
     """
-    from breeds.engines.processes import run_alone
+    from breeds.backbones.processes import run_alone
     from breeds.training import HEADS
     from breeds.training import train as run
 
@@ -220,7 +220,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     Raises
     ------
     BreedsError
-        If the recipes differ, the store has a class that the model does not know, or no photo is left.
+        If the configs differ, the store has a class that the model does not know, or no photo is left.
 
     Examples
     --------

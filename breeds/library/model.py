@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from breeds.engines import Engine
-from breeds.engines.processes import cores
+from breeds.backbones import Engine
+from breeds.backbones.processes import cores
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads import model as heads
 from breeds.heads.backbone import open_network
@@ -32,7 +32,7 @@ from breeds.text import mention
 if TYPE_CHECKING:
     import pandas as pd
 
-    from breeds.recipe import Recipe
+    from breeds.config import FeatureConfig
 
 
 class Model:
@@ -75,7 +75,7 @@ class Model:
         self._opened = Opened()
 
     def __repr__(self) -> str:
-        return f"<breeds.Model: {self.kind}, {len(self.classes)} classes, {self.recipe}>"
+        return f"<breeds.Model: {self.kind}, {len(self.classes)} classes, {self.config}>"
 
     @property
     def classes(self) -> list[str]:
@@ -88,9 +88,9 @@ class Model:
         return self._model.kind
 
     @property
-    def recipe(self) -> str:
-        """What decides the features that it takes, in one line, as `breeds.Store.recipe`."""
-        return " + ".join(str(recipe) for recipe, _ in self._model.parts)
+    def config(self) -> str:
+        """What decides the features that it takes, in one line, as `breeds.Store.config`."""
+        return " + ".join(str(config) for config, _ in self._model.parts)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -182,13 +182,18 @@ class Model:
         return _table(names, rows, min(top_k, len(classes)))
 
     def _open(
-        self, model: heads.Model, part: tuple[Recipe, str], weights: str | None, engine: str, single: bool
+        self,
+        model: heads.Model,
+        part: tuple[FeatureConfig, str],
+        weights: str | None,
+        engine: str,
+        single: bool,
     ) -> Engine:
         opener = partial(open_network, model, part, weights, engine, single)
         return self._opened.get((part[0].digest, weights, engine, single), opener)
 
     def probabilities(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Return the probabilities of features of its recipe, float64 (n, classes), rows adding up to 1.
+        """Return the probabilities of features of its config, float64 (n, classes), rows adding up to 1.
 
         Parameters
         ----------

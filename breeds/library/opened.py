@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 
-from breeds.engines import Engine
+from breeds.backbones import Engine
 
 
 class Opened:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds import store as files
+from breeds import features as files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class Store:
         return len(self._store.table)
 
     def __repr__(self) -> str:
-        return f"<breeds.Store {str(self.path)!r}: {len(self)} photos, {self.recipe}>"
+        return f"<breeds.Store {str(self.path)!r}: {len(self)} photos, {self.config}>"
 
     @property
     def path(self) -> Path:
@@ -59,16 +59,16 @@ class Store:
         return self._store.path
 
     @property
-    def recipe(self) -> str:
+    def config(self) -> str:
         """What decides the features' values, in one line; " + " between several.
 
         Examples
         --------
         >>> import breeds
-        >>> breeds.Store("features/photos.h5").recipe[:31]
+        >>> breeds.Store("features/photos.h5").config[:31]
         'xception 96×96 stretch fp32, we'
         """
-        return " + ".join(str(recipe) for recipe, _ in self._store.parts())
+        return " + ".join(str(config) for config, _ in self._store.parts())
 
     @property
     def quarantined(self) -> list[tuple[str, str]]:

@@ -19,15 +19,18 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from breeds.engines import Engine
-from breeds.engines.backbones import width_of
-from breeds.engines.choose import ENGINES, PRECISIONS, open_engine
-from breeds.engines.network import Network
-from breeds.engines.pipeline import Feature, Pipeline, run_ahead
-from breeds.engines.processes import cores
-from breeds.engines.weights import Weights
+from breeds.backbones import Engine
+from breeds.backbones.choose import ENGINES, PRECISIONS, open_engine
+from breeds.backbones.network import Network
+from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
+from breeds.backbones.processes import cores
+from breeds.backbones.registry import width_of
+from breeds.backbones.weights import Weights
+from breeds.config import LAYOUTS, POOLS, FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked
+from breeds.features import Store, check_config
+from breeds.features.kept import KeptFeatures
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.library.refused import refusing
@@ -35,9 +38,6 @@ from breeds.photos import key_of, parse_resize, read
 from breeds.photos.held import Held, take
 from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
-from breeds.recipe import LAYOUTS, POOLS, Recipe
-from breeds.store import Store, check_recipe
-from breeds.store.kept import KeptFeatures
 from breeds.text import mention
 
 ERRORS = ("raise", "nan")
@@ -54,7 +54,7 @@ class BottleneckFeatures(
 
     It learns nothing from the photos that it is fitted to; fitting finds the weights. Photos come in a list,
     a Series, a table of one column or an array, uint8 (n, height, width[, bands]), and may be of all kinds
-    at once; each is seen as `breeds.Model.predict` sees it. A feature depends on its photo and the recipe
+    at once; each is seen as `breeds.Model.predict` sees it. A feature depends on its photo and the config
     alone, not on what is around it. The network stays open from call to call, and answers one call at a
     time; a clone or a pickled copy opens its own.
 
@@ -76,7 +76,7 @@ class BottleneckFeatures(
     store : str or path, optional
         Keep features by the photos' contents, in the shards of this store (``NAME.shards`` beside NAME.h5),
         and compute none that the store or its shards have. Several processes may share it; it holds one
-        recipe. The file itself, with its table of paths and labels, is left to `breeds.extract`.
+        config. The file itself, with its table of paths and labels, is left to `breeds.extract`.
     workers : int, optional
         Threads that read and decode; None for as many as there are cores.
     n_jobs : int, default -1
@@ -94,13 +94,13 @@ class BottleneckFeatures(
 
     Attributes
     ----------
-    recipe_ : breeds.recipe.Recipe
+    config_ : breeds.config.FeatureConfig
         What decides the features; ``str()`` makes a line of it.
 
     Raises
     ------
     BreedsError
-        If a parameter is wrong, the weights cannot be had or the store is another recipe's (`fit`), or a
+        If a parameter is wrong, the weights cannot be had or the store is another config's (`fit`), or a
         photo cannot be used (`transform`, unless ``errors="nan"``); it is a ValueError too.
 
     Examples
@@ -151,9 +151,9 @@ class BottleneckFeatures(
         with refusing():
             check_several(X)
             self._check()
-            recipe, _ = self._asked().find()
-            self.recipe_ = self._store_recipe(recipe)
-        self._n_features_out = width_of(self.recipe_)
+            config, _ = self._asked().find()
+            self.config_ = self._store_config(config)
+        self._n_features_out = width_of(self.config_)
         self._opened = Opened()
         return self
 
@@ -207,8 +207,8 @@ class BottleneckFeatures(
         if self.n_jobs is not None and not (isinstance(self.n_jobs, int) and self.n_jobs):
             raise BreedsError(f"n_jobs={self.n_jobs!r}: give a whole number, as joblib takes it, or None.")
 
-    def _store_recipe(self, recipe: Recipe) -> Recipe:
-        """Return the recipe, with the network of int8; refuse a store of another."""
+    def _store_config(self, config: FeatureConfig) -> FeatureConfig:
+        """Return the config, with the network of int8; refuse a store of another."""
         old = Store.open(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
         if self.precision == "int8":
             if old is None:
@@ -216,24 +216,24 @@ class BottleneckFeatures(
                     'precision="int8": first breeds.extract(..., precision="int8") sets its network on '
                     "photos; do that, and name its store."
                 )
-            recipe = replace(recipe, calibration=old.recipe.calibration)
+            config = replace(config, calibration=old.config.calibration)
         if old is not None:
-            check_recipe(old.path, old.recipe, recipe)
-        return recipe
+            check_config(old.path, old.config, config)
+        return config
 
     def _engine(self) -> Engine:
         threads = min(effective_n_jobs(self.n_jobs), cores())
         opener = partial(
-            open_engine, self.recipe_, self._weights, self.engine, self._network, threads=threads
+            open_engine, self.config_, self._weights, self.engine, self._network, threads=threads
         )
-        return self._opened.get((self.recipe_.digest, self.engine, threads), opener)
+        return self._opened.get((self.config_.digest, self.engine, threads), opener)
 
     def _network(self) -> Network | None:
-        if self.recipe_.precision != "int8" or self.store is None:
+        if self.config_.precision != "int8" or self.store is None:
             return None
-        from breeds.store.calibration import kept_network
+        from breeds.features.calibration import kept_network
 
-        return kept_network(self.recipe_.calibration, [Path(self.store)])
+        return kept_network(self.config_.calibration, [Path(self.store)])
 
     @contextmanager
     def _source(self) -> Iterator[FeatureSource]:
@@ -242,10 +242,10 @@ class BottleneckFeatures(
         kept = None if store is None else KeptFeatures(store, self.engine)
         with Pipeline(self._engine, self.workers or cores()) as pipeline:
             try:
-                yield FeatureSource(self.recipe_, pipeline, kept, store)
+                yield FeatureSource(self.config_, pipeline, kept, store)
             finally:
                 if kept is not None:
-                    kept.commit(self.recipe_)
+                    kept.commit(self.config_)
 
     def _features(self, photos: Sequence[Any], source: FeatureSource) -> Iterator[Feature | PhotoError]:
         """Yield the feature of every photo, or why there is none."""

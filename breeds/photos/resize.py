@@ -1,4 +1,4 @@
-"""The resize rule: how an upright photo of any shape becomes a square of a fixed size, as a recipe names it.
+"""The resize rule: how an upright photo of any shape becomes a square of a fixed size, as a config names it.
 
 A rule is ``stretch``, ``crop`` or ``pad``; ``cropN`` resizes the shorter side to N pixels and cuts out the
 middle, as networks from model hubs want it. Each may end in another resampling than bilinear, such as

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines import Engine
-from breeds.engines.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
+from breeds.backbones import Engine
+from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
@@ -24,7 +25,6 @@ from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
 from breeds.prediction.remote import AHEAD, Asked, Remote, local
 from breeds.prediction.sources import FeatureSource
-from breeds.recipe import Recipe
 
 #: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
 _CHUNK, _GPU_CHUNK = 128, 2048
@@ -66,7 +66,7 @@ def predict(
     Parameters
     ----------
     model
-        The model; features are computed by its own recipes.
+        The model; features are computed by its own configs.
     paths
         Photos, and None where those before are to be answered without waiting for the next, as
         `breeds.prediction.inputs.list_inputs` yields them; `Asked` is taken as it is.
@@ -78,7 +78,7 @@ def predict(
     workers
         Threads that read and decode, or processes beside a GPU.
     engine
-        One of `breeds.engines.choose.ENGINES`.
+        One of `breeds.backbones.choose.ENGINES`.
     views
         Views of every photo over which to average, beside the photo as it is.
     cache_size
@@ -96,8 +96,8 @@ def predict(
     BreedsError
         If the weights are not there or not the model's.
     """
-    for recipe, _ in model.parts:
-        check_computable(recipe)
+    for config, _ in model.parts:
+        check_computable(config)
     parts = _parts(model, weights)
     stores = [Path(str(path)) for path in (model.record.get("store", ""), *model.record.get("also", []))]
     pipelines: list[Pipeline] = []
@@ -135,11 +135,11 @@ def _sources(
     stores: list[Path],
     views: Sequence[str],
 ) -> list[list[FeatureSource]]:
-    """Return, for each view, the source of each of the model's recipes; stores hold no views."""
+    """Return, for each view, the source of each of the model's configs; stores hold no views."""
     return [
         [
-            FeatureSource(replace(recipe, view=view), pipeline, cache, store if view == ORIGINAL else None)
-            for (recipe, _), pipeline, store in zip(model.parts, pipelines, stores, strict=True)
+            FeatureSource(replace(config, view=view), pipeline, cache, store if view == ORIGINAL else None)
+            for (config, _), pipeline, store in zip(model.parts, pipelines, stores, strict=True)
         ]
         for view in (ORIGINAL, *views)
     ]
@@ -205,14 +205,14 @@ def _answers(
 
 
 def answer_of(model: Model, path: str, key: str, feature: Feature) -> Answer:
-    """Return the answer for one photo by its feature, float32 (width,), of all the model's recipes."""
+    """Return the answer for one photo by its feature, float32 (width,), of all the model's configs."""
     row = feature[None]
     unknown = model.unknown is not None and bool(model.unknown.is_unknown(row)[0])
     return Answer(path, model.probabilities(row)[0], unknown=unknown, key=key)
 
 
-def _parts(model: Model, spec: str | None) -> list[tuple[Recipe, str]]:
-    """Return the model's recipes with their weights; check what the user names at once."""
+def _parts(model: Model, spec: str | None) -> list[tuple[FeatureConfig, str]]:
+    """Return the model's configs with their weights; check what the user names at once."""
     if spec is not None:
         if len(model.parts) > 1:
             raise BreedsError(

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import width_of
+from breeds.backbones.registry import width_of
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.recipe import Recipe
 from breeds.text import mention
 
 #: How large the cache may become unless told otherwise, in bytes: some 110,000 photos of Xception.
@@ -41,7 +41,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class FeatureCache:
-    """Features by recipe and photo; whatever is wrong with the file, prediction goes on without.
+    """Features by config and photo; whatever is wrong with the file, prediction goes on without.
 
     Parameters
     ----------
@@ -67,10 +67,10 @@ class FeatureCache:
         if self._database is not None:
             self._database.close()
 
-    def get(self, recipe: Recipe, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the features of the photos `keys` that are here and intact, float32 (width,) each."""
-        identities = {_identity(recipe, key): key for key in keys}
-        length = width_of(recipe) * 4 + _CHECKSUM_BYTES
+        identities = {_identity(config, key): key for key in keys}
+        length = width_of(config) * 4 + _CHECKSUM_BYTES
         found = {}
         for identity, row in [*self._pending(identities), *self._stored(list(identities), length)]:
             feature, checksum = row[:-_CHECKSUM_BYTES], row[-_CHECKSUM_BYTES:]
@@ -95,9 +95,9 @@ class FeatureCache:
             self._give_up(error)
         return found
 
-    def add(self, recipe: Recipe, key: str, feature: NDArray[np.float32]) -> None:
+    def add(self, config: FeatureConfig, key: str, feature: NDArray[np.float32]) -> None:
         """Keep the feature of a photo, float32 (width,); some are committed together."""
-        identity, data = _identity(recipe, key), feature.astype("<f4").tobytes()
+        identity, data = _identity(config, key), feature.astype("<f4").tobytes()
         self._rows[identity] = data + _checksum(identity, data)
         if len(self._rows) >= _ROWS or time.monotonic() - self._committed > _SECONDS:
             self.commit()
@@ -201,9 +201,9 @@ def _journal(path: Path) -> Path:
     return path.with_name(f"{path.name}-journal")
 
 
-def _identity(recipe: Recipe, key: str) -> bytes:
-    """Return what a row is found by: a digest of the recipe's and the photo's."""
-    return hashlib.sha256(f"{recipe.digest} {key}".encode()).digest()
+def _identity(config: FeatureConfig, key: str) -> bytes:
+    """Return what a row is found by: a digest of the config's and the photo's."""
+    return hashlib.sha256(f"{config.digest} {key}".encode()).digest()
 
 
 def _checksum(identity: bytes, feature: bytes) -> bytes:

@@ -10,12 +10,12 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import KeyAndPhoto
+from breeds.backbones.pipeline import KeyAndPhoto
 from breeds.errors import BreedsError, PhotoError
+from breeds.features import Store
 from breeds.heads.explain import Explanation, explain_with, open_maps
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, Neighbours
-from breeds.store import Store
 from breeds.text import mention
 
 
@@ -87,10 +87,10 @@ class TrainingPhotos:
         path = str(model.record.get("store", ""))
         try:
             store = store or Store.open_beside([Path(path)], corrected=True)
-            if store.recipe.digest == model.recipe.digest:
+            if store.config.digest == model.config.digest:
                 self._neighbours = Neighbours(store, model.seen_keys())
             else:
-                self._do_without(f"{path} is of another recipe now.")
+                self._do_without(f"{path} is of another config now.")
         except BreedsError as error:
             self._do_without(str(error))
 

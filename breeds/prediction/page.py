@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 import numpy as np
 
+from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
 from breeds.files import check_writable
 from breeds.heads.model import Model
 from breeds.outputs import PAGE, check_output
-from breeds.pages.render import link, write_page
-from breeds.pages.thumbs import Thumbnail, thumbnails
 from breeds.photos import read
 from breeds.prediction import Answer
-from breeds.recipe import Recipe
+from breeds.report.render import link, write_page
+from breeds.report.thumbs import Thumbnail, thumbnails
 from breeds.text import certainty
 
 #: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.
@@ -136,8 +136,8 @@ class AnswersPage:
                 model=model,
                 model_name=model_path.stem,
                 model_path=str(model_path),
-                weights=" and ".join(dict.fromkeys(_weights(recipe) for recipe, _ in model.parts)),
-                random=any(recipe.weights == "random" for recipe, _ in model.parts),
+                weights=" and ".join(dict.fromkeys(_weights(config) for config, _ in model.parts)),
+                random=any(config.weights == "random" for config, _ in model.parts),
                 views=list(views),
             )
 
@@ -273,7 +273,7 @@ def _below(common: str, folder: str) -> str:
     return "" if found == "." else found
 
 
-def _weights(recipe: Recipe) -> str:
-    """Return the network of a recipe and its weights in words."""
+def _weights(config: FeatureConfig) -> str:
+    """Return the network of a config and its weights in words."""
     names = {"imagenet": "ImageNet weights", "random": "random weights"}
-    return f"{recipe.backbone} with {names.get(recipe.weights, f'the weights {recipe.weights}')}"
+    return f"{config.backbone} with {names.get(config.weights, f'the weights {config.weights}')}"

@@ -18,12 +18,12 @@ from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST
 from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
-from breeds.pages.card import card
-from breeds.pages.overlay import overlay
 from breeds.photos import key_of, picture, read
 from breeds.prediction import Answer
 from breeds.prediction.answers import safe_cell
 from breeds.prediction.evidence import Evidence
+from breeds.report.card import card
+from breeds.report.overlay import overlay
 from breeds.text import certainty
 
 TABLE = "explanations.csv"
@@ -146,7 +146,7 @@ def _drawn(
     maps = explanation.speaks_for(first), explanation.speaks_for(first, rather_than=second)
     limit = max(float(np.abs(cells).max()) for cells in maps)
     laid = [
-        overlay(np.asarray(shown), cells, model.recipe.resize, limit, model.recipe.size) for cells in maps
+        overlay(np.asarray(shown), cells, model.config.resize, limit, model.config.size) for cells in maps
     ]
     guess = f"{names[first]}, {certainty(shares[first])}"
     return card(
@@ -157,7 +157,7 @@ def _drawn(
             (f"Speaks for {names[first]}", laid[0]),
             (f"Rather than {names[second]}", laid[1]),
         ],
-        _KINDS[explanation.kind] + (" Dark: not seen." if model.recipe.resize.startswith("crop") else ""),
+        _KINDS[explanation.kind] + (" Dark: not seen." if model.config.resize.startswith("crop") else ""),
     )
 
 

@@ -8,41 +8,43 @@ from typing import Protocol
 
 import numpy as np
 
-from breeds.engines.pipeline import Feature, KeyAndPhoto, Pipeline
+from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.recipe import Recipe
-from breeds.store import FeatureIndex, Store
+from breeds.features import FeatureIndex, Store
 from breeds.text import mention
 
 
 class Cache(Protocol):
-    """Features by recipe and photo, as `breeds.prediction.cache.FeatureCache` keeps them."""
+    """Features by config and photo, as `breeds.prediction.cache.FeatureCache` keeps them."""
 
-    def get(self, recipe: Recipe, keys: Iterable[str]) -> dict[str, Feature]:
+    def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, Feature]:
         """Return the features of the photos `keys` that are here, float32 (width,) each."""
         ...
 
-    def add(self, recipe: Recipe, key: str, feature: Feature) -> None:
+    def add(self, config: FeatureConfig, key: str, feature: Feature) -> None:
         """Keep the feature of a photo, float32 (width,)."""
         ...
 
 
 class FeatureSource:
-    """Features of one recipe: from the cache, the store that a model was trained on, or the engine.
+    """Features of one config: from the cache, the store that a model was trained on, or the engine.
 
     Parameters
     ----------
-    recipe, pipeline
+    config, pipeline
         What to compute, and by what.
     cache
         What was computed for photos before, or None.
     store
         The store of the training photos; opened when something is asked for that the cache lacks,
-        and done without if it is not there any more, or is of another recipe. None if there is none.
+        and done without if it is not there any more, or is of another config. None if there is none.
     """
 
-    def __init__(self, recipe: Recipe, pipeline: Pipeline, cache: Cache | None, store: Path | None) -> None:
-        self._recipe = recipe
+    def __init__(
+        self, config: FeatureConfig, pipeline: Pipeline, cache: Cache | None, store: Path | None
+    ) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._cache = cache
         self._store = store
@@ -59,7 +61,7 @@ class FeatureSource:
         paths = dict(photos)
         found: dict[str, Feature | PhotoError] = {}
         if self._cache is not None:
-            found |= self._cache.get(self._recipe, paths)
+            found |= self._cache.get(self._config, paths)
         if len(found) < len(paths):
             found |= self._from_store(key for key in paths if key not in found)
         for key, feature in (known or {}).items():
@@ -67,7 +69,7 @@ class FeatureSource:
                 found[key] = feature
                 self._keep(key, feature)
         missing = [(key, path) for key, path in paths.items() if key not in found]
-        for (key, _), computed in self._pipeline.features(missing, self._recipe):
+        for (key, _), computed in self._pipeline.features(missing, self._config):
             found[key] = computed
             if isinstance(computed, np.ndarray):
                 self._keep(key, computed)
@@ -75,7 +77,7 @@ class FeatureSource:
 
     def _keep(self, key: str, feature: Feature) -> None:
         if self._cache is not None:
-            self._cache.add(self._recipe, key, feature)
+            self._cache.add(self._config, key, feature)
 
     def _from_store(self, keys: Iterable[str]) -> dict[str, Feature]:
         """Read what the store has; one that is damaged, or was replaced meanwhile, is done without."""
@@ -94,18 +96,18 @@ class FeatureSource:
                 mention(f"{self._store} is damaged ({damage}): its photos are computed again")
         except BreedsError:  # not there any more, or another
             pass
-        self._index = FeatureIndex(self._recipe)
+        self._index = FeatureIndex(self._config)
         return {}
 
     def _open_store(self) -> FeatureIndex:
-        index = FeatureIndex(self._recipe)
+        index = FeatureIndex(self._config)
         if self._store is None:
             return index
         try:
             store = Store.open(self._store)
         except BreedsError:
             return index
-        if store.recipe.digest == self._recipe.digest:
+        if store.config.digest == self._config.digest:
             self._opened = store
             store.count_in(index)
         return index

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from breeds.engines.pipeline import run_ahead
+from breeds.backbones.pipeline import run_ahead
 from breeds.errors import PhotoError
 from breeds.photos import Photo, key_of
 from breeds.photos.addresses import is_url

@@ -9,12 +9,12 @@ from pathlib import Path
 from breeds.errors import BreedsError
 from breeds.extraction import Asked, Selection
 from breeds.outputs import PAGE, check_output
-from breeds.pages.render import write_page
 from breeds.photos import parse_resize, parse_views
 from breeds.preview.found import ELONGATED, find
 from breeds.preview.seen import see
 from breeds.preview.sheet import values
 from breeds.preview.tiles import Tiles
+from breeds.report.render import write_page
 from breeds.training import FEW
 
 #: What views are shown as an example where none is asked for.

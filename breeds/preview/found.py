@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from breeds.features.columns import Rows
 from breeds.preview.seen import Seen
-from breeds.store.columns import Rows
 from breeds.training import FEW
 
 #: A photo longer than this many times its shorter side is of an odd shape.

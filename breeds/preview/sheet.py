@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from breeds.errors import PhotoError
-from breeds.pages import charts
-from breeds.pages.thumbs import Thumbnail
+from breeds.features.columns import Rows
 from breeds.photos import ORIGINAL, decode, read
 from breeds.preview.found import SMALL, Class, Found
 from breeds.preview.seen import Seen
 from breeds.preview.tiles import Cut, Tile, Tiles, cut
-from breeds.store.columns import Rows
+from breeds.report import charts
+from breeds.report.thumbs import Thumbnail
 
 #: Classes that the page shows at most; up to `FEW_CLASSES` these have longer rows.
 MOST_CLASSES, FEW_CLASSES = 400, 20

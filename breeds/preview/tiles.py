@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from breeds.errors import PhotoError
-from breeds.pages.render import link
-from breeds.pages.thumbs import LONGEST, Thumbnail, thumbnails
 from breeds.preview.seen import Seen
+from breeds.report.render import link
+from breeds.report.thumbs import LONGEST, Thumbnail, thumbnails
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import metrics
-from breeds.cli import view_store
+from breeds.cli.common import view_store
 from breeds.evaluation import check_stores, compare_answers
+from breeds.features import Store, check_config
+from breeds.features.corrections import Corrections
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.record import KEPT
 from breeds.modelcard import write_card
-from breeds.store import Store, check_recipe
-from breeds.store.corrections import Corrections
 from breeds.text import mention, visible
 from breeds.training import train
 
@@ -139,7 +139,7 @@ def _validation_share(record: dict[str, Any]) -> float:
 def _views(store: Store, record: dict[str, Any]) -> list[Store]:
     views = [Store.open(view_store(store.path, view)) for view in record.get("views", [])]
     for view in views:
-        check_recipe(view.path, replace(view.recipe, view=store.recipe.view), store.recipe)
+        check_config(view.path, replace(view.config, view=store.config.view), store.config)
     return views
 
 

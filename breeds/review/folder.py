@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from breeds.errors import BreedsError, PhotoError
+from breeds.features import Store
+from breeds.features.corrections import Corrections, corrections_path
 from breeds.labels import means_unknown
 from breeds.photos import Layout, Photo, key_of, read, walk_photos
 from breeds.review.names import check_label, spelling
-from breeds.store import Store
-from breeds.store.corrections import Corrections, corrections_path
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from breeds.evaluation import check_stores
 from breeds.evaluation.doubts import Judged, find_near_duplicates, judge
+from breeds.features import Store
+from breeds.features.corrections import Correction, Corrections
 from breeds.heads.model import Model
-from breeds.store import Store
-from breeds.store.corrections import Correction, Corrections
 from breeds.text import certainty, visible
 
 #: Why a photo is in the queue, in the order of the queue.
@@ -83,7 +83,7 @@ def queue(
     Raises
     ------
     BreedsError
-        If the store is not of the model's recipe, or has photos of fewer than two classes.
+        If the store is not of the model's config, or has photos of fewer than two classes.
     """
     check_stores(store, model)
     store = _without_single_photos(store.with_corrections(corrections))

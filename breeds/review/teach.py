@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.cli import view_stores
-from breeds.engines.choose import ABILITIES
+from breeds.backbones.choose import ABILITIES
+from breeds.cli.common import view_stores
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked, Selection, extract
+from breeds.features import Store, check_config, lock_file
+from breeds.features.columns import Keys
+from breeds.features.corrections import PATIENCE, Corrections
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.heads.backbone import check_computable, found_weights
 from breeds.photos import Photo, key_of, picture
 from breeds.photos.limits import size_fault
-from breeds.recipe import Recipe
 from breeds.review.folder import Folder
 from breeds.review.names import photo_name
-from breeds.store import Store, check_recipe, lock_file
-from breeds.store.columns import Keys
-from breeds.store.corrections import PATIENCE, Corrections
 from breeds.text import visible
 
 # Longest side of the picture that a photo is decoded to, to see that it can be.
@@ -158,23 +158,23 @@ def _stores(store: Store) -> Iterator[Store]:
 
 
 def _check_extractable(store: Store) -> None:
-    """Refuse a store whose recipe cannot be followed here, before anything is written."""
-    check_computable(replace(store.recipe, view="original"))
-    weights = found_weights(store.recipe, _weights(store))
-    if weights.sha256 != store.recipe.weights_sha256:
-        found = replace(store.recipe, weights=weights.name, weights_sha256=weights.sha256)
-        check_recipe(store.path, store.recipe, found)
+    """Refuse a store whose config cannot be followed here, before anything is written."""
+    check_computable(replace(store.config, view="original"))
+    weights = found_weights(store.config, _weights(store))
+    if weights.sha256 != store.config.weights_sha256:
+        found = replace(store.config, weights=weights.name, weights_sha256=weights.sha256)
+        check_config(store.path, store.config, found)
 
 
 def _weights(store: Store) -> str:
     """Return what names the weights of a store."""
-    name, path = store.recipe.weights, store.table.weights_path
+    name, path = store.config.weights, store.table.weights_path
     if path and os.path.isfile(path):
         return path
     if name in ("imagenet", "random"):
         return name
     raise BreedsError(
-        f"The weights of {store.path}, {name} ({store.recipe.weights_sha256[:12]}), are not at "
+        f"The weights of {store.path}, {name} ({store.config.weights_sha256[:12]}), are not at "
         f"{path or 'a known place'} any more; bring them back."
     )
 
@@ -294,24 +294,24 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
 
 
 def _asked(store: Store) -> Asked:
-    """Return what a user would have to decide for the recipe of a store."""
-    recipe = store.recipe
-    engine, precision = _engine(recipe)
-    weights, backbone, read = _weights(store), recipe.backbone, recipe.reading
+    """Return what a user would have to decide for the config of a store."""
+    config = store.config
+    engine, precision = _engine(config)
+    weights, backbone, read = _weights(store), config.backbone, config.reading
     if read is None:
-        return Asked(weights, backbone, recipe.view, recipe.resize, recipe.size, precision, engine)
+        return Asked(weights, backbone, config.view, config.resize, config.size, precision, engine)
     return Asked(
-        backbone=weights, view=recipe.view, resize=recipe.resize, size=recipe.size, precision=precision,
+        backbone=weights, view=config.view, resize=config.resize, size=config.size, precision=precision,
         engine="openvino", mean=read.mean, std=read.std, layout=read.layout, pool=read.pool,
     )  # fmt: skip
 
 
-def _engine(recipe: Recipe) -> tuple[str, str]:
+def _engine(config: FeatureConfig) -> tuple[str, str]:
     """Return the engine and the precision to ask for, where only one engine has it."""
     able = [
         (name, asked)
         for name, row in ABILITIES.items()
         for asked, called in row.precisions.items()
-        if called == recipe.precision
+        if called == config.precision
     ]
-    return able[0] if len(able) == 1 else ("auto", recipe.precision)
+    return able[0] if len(able) == 1 else ("auto", config.precision)

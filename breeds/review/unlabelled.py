@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.evaluation import check_stores
+from breeds.features import Store
+from breeds.features.columns import Keys
+from breeds.features.corrections import Corrections
 from breeds.heads.model import Model
 from breeds.heads.scikit import alone
-from breeds.store import Store
-from breeds.store.columns import Keys
-from breeds.store.corrections import Corrections
 
 #: So many times as many photos as are asked for are taken by their margin, and chosen from for diversity.
 CANDIDATES = 10
@@ -71,7 +71,7 @@ def label_next(
     Raises
     ------
     BreedsError
-        If the store is not of the model's recipe.
+        If the store is not of the model's config.
     """
     check_stores(store, model)
     rows = _unlabelled(store, {*corrections.last, *skipped})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from breeds import cli
+from breeds.cli import common
 from breeds.sample import write_holiday, write_samples
 from breeds.sample.scripts import best_weights, run_four_scripts
 from breeds.started import as_breeds
@@ -18,7 +18,7 @@ commands above. --help says what each can do."""
 
 def main() -> int:
     """Run the demo and return the first exit code that is not 0."""
-    parser = cli.parser(__doc__, "demo")
+    parser = common.parser(__doc__, "demo")
     parser.add_argument("--data", metavar="DIR", help="your labelled photos (default: drawn ones)")
     parser.add_argument("--weights", metavar="W",
                         help="weights (default: imagenet if reachable, else random)")  # fmt: skip
@@ -36,4 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from breeds import cli
+from breeds.cli import common
 from breeds.errors import BreedsError
 from breeds.sample.scripts import best_weights, run_four_scripts
 from breeds.web import download, unreachable
@@ -41,7 +41,7 @@ run it on your own: make demo DATA=photos/, or the four commands above (source .
 
 def main() -> int:
     """Fetch the photos if they are not here, run the four scripts, and return the exit code."""
-    parser = cli.parser(__doc__)
+    parser = common.parser(__doc__)
     parser.prog = "python -m breeds.sample.dogs"
     parser.add_argument("--url", default=URL, help="where the archive is")
     arguments = parser.parse_args()
@@ -129,4 +129,4 @@ class _Bounded:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    common.run(main)

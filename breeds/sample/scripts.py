@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from breeds import cli
-from breeds.engines.backbones import XCEPTION
-from breeds.engines.weights import get_weights
+from breeds.backbones.registry import XCEPTION
+from breeds.backbones.weights import get_weights
+from breeds.cli import common
 from breeds.errors import BreedsError
 from breeds.started import SCRIPTS, as_breeds, command, need
 
@@ -28,10 +28,10 @@ def run_four_scripts(data: str, unseen: str, weights: str, folder: Path, again: 
     again
         What to say of running it again.
     """
-    name = f"{cli.name_of(Path(data))}-{Path(weights).name.split('.')[0]}"
-    store, model = cli.FEATURES / f"{name}.h5", cli.MODELS / f"{name}.safetensors"
-    report, table = cli.REPORTS / f"{name}.json", folder / f"{name}.csv"
-    preview, answers = cli.REPORTS / f"{name}-preview.html", table.with_suffix(".html")
+    name = f"{common.name_of(Path(data))}-{Path(weights).name.split('.')[0]}"
+    store, model = common.FEATURES / f"{name}.h5", common.MODELS / f"{name}.safetensors"
+    report, table = common.REPORTS / f"{name}.json", folder / f"{name}.csv"
+    preview, answers = common.REPORTS / f"{name}-preview.html", table.with_suffix(".html")
     steps = (
         ("extract", data, "--preview", preview),
         ("extract", data, "--store", store, "--weights", weights),

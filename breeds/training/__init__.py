@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from breeds.engines.network import Network
-from breeds.engines.processes import memory_of_machine
+from breeds.backbones.network import Network
+from breeds.backbones.processes import memory_of_machine
 from breeds.errors import BreedsError
+from breeds.features import Store, versions
 from breeds.heads.model import Model, pack_keys
 from breeds.heads.unknown import JUDGED_ON
-from breeds.store import Store, versions
 from breeds.training.fits import FALLBACK_C, check_width, fit_logistic, in_memory
 from breeds.training.photos import FOLDS, Chosen, Labelled, choose, labelled
 
@@ -90,7 +90,7 @@ def train(
     model = Model(
         kind=head,
         classes=chosen.classes,
-        recipe=store.recipe,
+        config=store.config,
         weights_path=store.table.weights_path,
         mean=fitted.mean,
         scale=fitted.scale,
@@ -134,9 +134,9 @@ def _fits(store: Store, chosen: Chosen, views: Sequence[Store], head: str, memor
 
 def _networks(store: Store) -> dict[str, Network]:
     """Return the int8 networks that the features rest on; what finds them is loaded only then."""
-    if all(recipe.precision != "int8" for recipe, _ in store.parts()):
+    if all(config.precision != "int8" for config, _ in store.parts()):
         return {}
-    from breeds.store.calibration import networks_of
+    from breeds.features.calibration import networks_of
 
     return networks_of(store)
 
@@ -146,7 +146,7 @@ def _origin(store: Store, views: Sequence[Store]) -> dict[str, Any]:
     return {
         "store": str(store.path.absolute()),
         "also": [str(other.path.absolute()) for other in store.also],
-        "views": [view.recipe.view for view in views],
+        "views": [view.config.view for view in views],
     }
 
 

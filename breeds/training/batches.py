@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.pipeline import run_ahead
+from breeds.backbones.pipeline import run_ahead
+from breeds.features import Store
 from breeds.heads import batched
 from breeds.heads.model import softmax
-from breeds.store import Store
 from breeds.training.fits import Done, Fitted, all_the_same, check_width, fit_logistic, scores_of
 from breeds.training.photos import Chosen, Rows, folds_of
 

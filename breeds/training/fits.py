@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import width_of
+from breeds.backbones.registry import width_of
 from breeds.errors import BreedsError
+from breeds.features import Store
 from breeds.heads.model import apply_layers, softmax
 from breeds.heads.threads import limited
 from breeds.heads.unknown import Detector, fit_detector
 from breeds.metrics import log_loss
-from breeds.store import Store
 from breeds.training.photos import Chosen, Rows
 
 #: C where there are too few photos of a class to choose it by cross-validation.
@@ -174,9 +174,9 @@ def check_width(store: Store, features: NDArray[np.float32]) -> None:
     BreedsError
         If it is another; nothing can be said of networks that this version does not know.
     """
-    widths = [width_of(recipe) for recipe, _ in store.parts()]
+    widths = [width_of(config) for config, _ in store.parts()]
     if all(widths) and sum(widths) != features.shape[1]:
         raise BreedsError(
-            f"{store.path} has {features.shape[1]} features a photo, and its recipe ({store.recipe}) gives "
+            f"{store.path} has {features.shape[1]} features a photo, and its config ({store.config}) gives "
             f"{sum(widths)}; extract again, into another --store."
         )

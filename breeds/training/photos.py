@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
+from breeds.features import Store
 from breeds.labels import means_unknown
 from breeds.split import check_parts, draw_parts, fold_of
-from breeds.store import Store
 
 FOLDS = 5
 DENSE_VALIDATION_FOLDS = 8

@@ -79,20 +79,20 @@ def _square(resize: str) -> str:
 
 def about(model: Model) -> dict[str, Any]:
     """Return what a file says of itself: plain JSON values."""
-    square = _square(model.recipe.resize).replace("SIZE", str(model.recipe.size))
-    recipe, *also = [json.loads(recipe.to_json()) for recipe, _ in model.parts]
+    square = _square(model.config.resize).replace("SIZE", str(model.config.size))
+    config, *also = [json.loads(config.to_json()) for config, _ in model.parts]
     return {
         "format": FORMAT,
         "breeds": __version__,
         "classes": model.classes,
         "unknown_threshold": model.unknown.threshold if model.unknown else None,
-        "size": model.recipe.size,
+        "size": model.config.size,
         "resize": _UPRIGHT + square,
-        "recipe": recipe,
+        "recipe": config,
         "also": also,
         "head": model.kind,
         "temperature": model.temperature,
-        "caveat": _RANDOM if model.recipe.weights == "random" else _OPTIMISTIC,
+        "caveat": _RANDOM if model.config.weights == "random" else _OPTIMISTIC,
     }
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.backbones import BACKBONES
-from breeds.engines.keras import build, keras
-from breeds.engines.weights import Weights
+from breeds.backbones.keras import build, keras
+from breeds.backbones.registry import BACKBONES
+from breeds.backbones.weights import Weights
 from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, about
 from breeds.heads.model import Model
 
@@ -29,7 +29,7 @@ def classifier(model: Model, weights: Sequence[Weights]) -> Any:
     Parameters
     ----------
     weights
-        Of each of the model's recipes, all in fp32 and of the same size.
+        Of each of the model's configs, all in fp32 and of the same size.
 
     Returns
     -------
@@ -43,13 +43,13 @@ def classifier(model: Model, weights: Sequence[Weights]) -> Any:
         If weights do not fit their backbone.
     """
     layers = keras.layers
-    size = model.recipe.size
+    size = model.config.size
     pixels = keras.Input((size, size, 3), dtype="uint8", name=PIXELS)
     parts = []
-    for number, ((recipe, _), found) in enumerate(zip(model.parts, weights, strict=True)):
-        built = build(recipe, found)
+    for number, ((config, _), found) in enumerate(zip(model.parts, weights, strict=True)):
+        built = build(config, found)
         network = keras.Model(built.inputs, built.outputs[0], name=f"network_{number}")
-        scale = (1.0, 0.0) if BACKBONES[recipe.backbone].scales else (1 / 127.5, -1.0)
+        scale = (1.0, 0.0) if BACKBONES[config.backbone].scales else (1 / 127.5, -1.0)
         parts.append(network(layers.Rescaling(*scale, name=f"scaled_{number}")(pixels)))
     features = layers.Concatenate(name="features")(parts) if len(parts) > 1 else parts[0]
     outputs = {PROBABILITIES: _probabilities(model, features)}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.engines.loading import import_openvino
+from breeds.backbones.loading import import_openvino
 from breeds.errors import BreedsError
 from breeds.files import commit, temporary_beside
 from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, as_texts
@@ -33,7 +33,7 @@ def classifier(model: Model, networks: Sequence[Any]) -> Any:
     Parameters
     ----------
     networks
-        The network of each of the model's recipes, uint8 (n, size, size, 3) to float32 (n, width), all of
+        The network of each of the model's configs, uint8 (n, size, size, 3) to float32 (n, width), all of
         the same size. They become parts of what is returned.
 
     Returns
@@ -46,8 +46,8 @@ def classifier(model: Model, networks: Sequence[Any]) -> Any:
     ov = import_openvino()
     from openvino import opset8 as ops
 
-    fixed = any(recipe.precision == "int8" for recipe, _ in model.parts)
-    shape = [1 if fixed else -1, model.recipe.size, model.recipe.size, 3]
+    fixed = any(config.precision == "int8" for config, _ in model.parts)
+    shape = [1 if fixed else -1, model.config.size, model.config.size, 3]
     pixels = ops.parameter(shape, ov.Type.u8, name=PIXELS)
     pixels.output(0).get_tensor().set_names({PIXELS})
     features = []

@@ -1,0 +1,260 @@
+"""Photos to features: run the backbone once over every photo and cache the result in HDF5.
+
+Only what is missing is computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from breeds.cli import common
+from breeds.errors import BreedsError
+from breeds.places import as_source
+from breeds.started import command
+from breeds.text import say
+
+#: Keras's networks; `breeds.backbones.registry` has them, and help is shown without loading it.
+BACKBONES = (
+    "xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny", "efficientnetv2b0",
+    "mobilenetv3large",
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from breeds.backbones.cluster.pool import Cluster
+    from breeds.extraction import Asked, Selection, Summary
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    result = common.parser(f"{__doc__} Then: {command('train')}.", "extract")
+    add = result.add_argument
+    add("data", metavar="DATA", type=as_source,
+        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), a CSV manifest "
+        "with columns path,label[,split], or tars or Parquet files of photos (a folder of them, or a pattern "
+        "such as photos-{000..009}.tar); all but the manifest by an address too, such as s3://BUCKET/photos"
+        )  # fmt: skip
+    add("--store", metavar="FILE", type=Path,
+        help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
+        "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
+    add("--weights", metavar="W", default="imagenet",
+        help="imagenet (fetched once), random, or the path of a .h5 weights file")  # fmt: skip
+    add("--backbone", metavar="B", default="xception",
+        help=f"the pretrained network: {', '.join(BACKBONES)}; or an ONNX file, or a folder of a model hub "
+        f"with model.onnx and preprocessor_config.json")  # fmt: skip
+    add("--views", metavar="LIST",
+        help="also cache variants of every photo, in stores of their own (NAME+VIEW.h5): flip, "
+        "crops:N, or flip,crops:N (default: none)")  # fmt: skip
+    add("--labels", metavar="CSV", type=Path,
+        help="labels for the photos in DATA, columns id,breed or path,label[,split] "
+        "(default: DATA/labels.csv if there, else the subfolders' names)")  # fmt: skip
+    add("--top", metavar="N", type=common.positive,
+        help="keep the N classes with the most photos (default: all)")  # fmt: skip
+    add("--classes", metavar="A,B,C", type=lambda text: text.split(","),
+        help="keep these classes (default: all)")  # fmt: skip
+    add("--resize", metavar="R",
+        help="how a photo becomes a square: stretch, crop, pad, or cropN, its shorter side resized to N and "
+        "the middle cut out; crop256-bicubic and the like resample otherwise than bilinear "
+        "(default: the hub folder's, else stretch)")  # fmt: skip
+    add("--size", metavar="N", type=common.positive,
+        help="input size in pixels, from 71 for xception; smaller is faster "
+        "(default: the backbone's own)")  # fmt: skip
+    for name, what in (("mean", "subtracted from"), ("std", "what divides")):
+        add(f"--{name}", metavar="R,G,B", type=common.colours,
+            help=f"{what} red, green and blue, where pixels are from 0 to 1, for an ONNX network "
+            f"(default: the hub folder's)")  # fmt: skip
+    add("--layout", choices=("nchw", "nhwc"),
+        help="the axes of an ONNX network's input, where its file leaves them open (default: "
+        "as the file or the folder says)")  # fmt: skip
+    add("--pool", choices=("none", "avg", "cls"),
+        help="how an ONNX network's output becomes a feature, where that is not clear: as it is, its "
+        "average, or its first token (default: as the file says)")  # fmt: skip
+    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
+        help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
+        "with VNNI, less than twice on others")  # fmt: skip
+    add("--dtype", default="float32", choices=("float32", "float16"),
+        help="what features are kept as: float16 halves the store, and rounds the fourth digit")  # fmt: skip
+    add("--engine", default="auto", choices=("auto", "openvino", "keras", "ray"),
+        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU; ray is "
+        "either, on the nodes of a cluster")  # fmt: skip
+    add("--address", metavar="A", default="auto",
+        help="of the cluster: auto for the cluster that this machine is in, its head as HOST:PORT, or "
+        "local for this machine alone")  # fmt: skip
+    add("--actors", metavar="N", type=common.positive,
+        help="how many processes compute on a cluster; a cluster that grows adds nodes for them "
+        "(default: as many as there is room for)")  # fmt: skip
+    for what, default in (("cpus", 1), ("gpus", 0)):
+        kind = common.positive if default else common.natural
+        add(f"--actor-{what}", metavar="N", type=kind, default=default,
+            help=f"how many {what[:-1].upper()}s each process on a cluster takes")  # fmt: skip
+    add("--workers", metavar="N", type=common.workers, default=os.cpu_count() or 2,
+        help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
+    add("--trust-mtime", action="store_true", default=False,
+        help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
+    add("--assemble", action=argparse.BooleanOptionalAction, default=None,
+        help="put all features together in the store's file, or leave them in its shards, where new ones "
+        "are added and the rest stays (default: as it is; a new store is put together)")  # fmt: skip
+    add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
+        help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
+        "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
+    return result
+
+
+def _check_cluster(arguments: argparse.Namespace) -> None:
+    """Refuse what is for a cluster without one.
+
+    Raises
+    ------
+    BreedsError
+        If there is such an option, or there is one and photos are only looked at.
+    """
+    options = ("address", "actors", "actor_cpus", "actor_gpus")
+    usual = parser()
+    given = [name for name in options if getattr(arguments, name) != usual.get_default(name)]
+    if given and arguments.engine != "ray":
+        raise BreedsError(f"--{given[0].replace('_', '-')} is for a cluster; add --engine ray.")
+    if arguments.engine == "ray" and arguments.preview:
+        raise BreedsError("--preview looks at photos on this machine; leave out --engine ray.")
+
+
+@contextmanager
+def _cluster(arguments: argparse.Namespace) -> Iterator[Cluster | None]:
+    """Join the cluster that is asked for while the block runs; None if none is."""
+    if arguments.engine != "ray":
+        yield None
+        return
+    from breeds.backbones.cluster.connect import connected
+    from breeds.backbones.cluster.pool import Actors
+
+    actors = Actors(arguments.actors, arguments.actor_cpus, arguments.actor_gpus)
+    with connected(arguments.address, actors) as cluster:
+        yield cluster
+
+
+def main() -> int:
+    """Run the extraction, or the preview, and say what was done."""
+    arguments = parser().parse_args()
+    _check_cluster(arguments)
+    from breeds.extraction import Asked, Selection
+
+    chosen = vars(arguments)
+    selection = Selection(*(chosen[name] for name in ("data", "labels", "top", "classes")))
+    decided = {
+        name: chosen[name]
+        for name in (
+            "weights", "backbone", "resize", "size", "precision", "engine", "mean", "std", "layout", "pool",
+            "dtype",
+        )
+    }  # fmt: skip
+    if arguments.engine == "ray":
+        from breeds.backbones.cluster.features import engine_of
+
+        decided["engine"] = engine_of(arguments.actor_gpus)
+    if arguments.preview:
+        return show_preview(arguments, selection, Asked(**decided))
+    if arguments.store:
+        common.check_no_view(arguments.store)
+    codes = extract_views(arguments, selection, decided)
+    say(f"next: {command('train')}")
+    return max(codes)
+
+
+def extract_views(
+    arguments: argparse.Namespace, selection: Selection, decided: Mapping[str, Any]
+) -> list[int]:
+    """Extract the photos as they are and their views, and say what was done; return the exit code of each."""
+    from breeds.extraction import Asked, extract
+    from breeds.photos import ORIGINAL, parse_views
+
+    store = arguments.store or common.FEATURES / f"{common.name_of(arguments.data)}.h5"
+    views = [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]
+    with _cluster(arguments) as cluster:
+        return [
+            show(
+                extract(
+                    selection,
+                    store if view == ORIGINAL else common.view_store(store, view),
+                    Asked(view=view, **decided),
+                    arguments.workers,
+                    arguments.trust_mtime,
+                    plain=store,
+                    in_one=arguments.assemble,
+                    cluster=cluster,
+                )
+            )
+            for view in views
+        ]
+
+
+def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Asked) -> int:
+    """Write the page, say where it is and what comes next; 1 if photos cannot be read."""
+    from breeds.preview import preview
+
+    if arguments.trust_mtime:
+        raise BreedsError("--trust-mtime leaves photos unread and --preview reads each; use one of the two.")
+    page = arguments.preview
+    if page is True:
+        page = common.REPORTS / f"{common.name_of(arguments.data)}-preview.html"
+    following = next_command(arguments)
+    summary = preview(selection, page, asked, arguments.views, following, arguments.workers)
+    for path, reason in summary.quarantined:
+        say(f"cannot be read: {path}: {reason}", file=sys.stderr)
+    before = (
+        f"remove one of each pair with two answers ({summary.conflicts}), then " if summary.conflicts else ""
+    )
+    if len(summary.quarantined) == summary.photos:
+        before, following = "", "none of them can be read, so name other photos"
+    classes = "1 class" if summary.classes == 1 else f"{summary.classes} classes"
+    say(
+        f"{page}: {summary.photos} photos, {classes}, looked at in {summary.seconds:.1f} s; "
+        f"next: {before}{following}"
+    )
+    return 1 if summary.quarantined else 0
+
+
+def next_command(arguments: argparse.Namespace) -> str:
+    """Return the command that extracts what the preview showed."""
+    given, usual = [], parser()
+    for name, value in vars(arguments).items():
+        if name not in ("data", "preview") and value != usual.get_default(name):
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            option = f"--{name.replace('_', '-')}"
+            given += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return f"{command('extract')} {shlex.join([str(arguments.data), *given])}"
+
+
+def show(summary: Summary) -> int:
+    """Say what an extraction did; 1 if photos were set aside."""
+    if summary.mended:
+        say(f"{summary.store} was damaged ({summary.mended}): put together again from its shards, "
+              f"and what they lack is computed again", file=sys.stderr)  # fmt: skip
+    for shard in summary.damaged:
+        say(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
+    for path, reason in summary.quarantined:
+        say(f"quarantined {path}: {reason}", file=sys.stderr)
+    extra = [f"{summary.ignored} other files passed over"] if summary.ignored else []
+    extra += [f"{summary.missing} ids of labels.csv have no photo here"] if summary.missing else []
+    extra += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
+    say(
+        f"{summary.photos} photos = {summary.features} features ({summary.new} new, "
+        f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"
+        f"{''.join(f'; {text}' for text in extra)}; {summary.seconds:.1f} s",
+        f"config: {summary.config}",
+        *on_cluster(summary),
+        f"{'wrote' if summary.changed else 'nothing to change in'} {summary.store}",
+    )
+    return 1 if summary.quarantined else 0
+
+
+def on_cluster(summary: Summary) -> list[str]:
+    """Say how fast a cluster was, and what each node did."""
+    if not summary.nodes:
+        return []
+    nodes = ", ".join(f"{name} {photos}" for name, photos in sorted(summary.nodes.items()))
+    return [f"cluster: {summary.rate:.1f} photos/s; photos per node: {nodes}"]

@@ -1,0 +1,435 @@
+"""Charts in matplotlib: as SVG inside a page, in its colours, or as files at print quality."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.files import write_aside
+from breeds.report.render import percent
+from breeds.text import printable
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+#: Width and height of a chart in inches; in a page it fills its column.
+_SIZE = (4.2, 3.0)
+#: More classes than this do not have their names written beside bars.
+_NAMED = 30
+_DPI = 300
+#: The kinds of file that a chart is written as.
+FILES = ("png", "svg")
+_SVG = "{http://www.w3.org/2000/svg}"
+# matplotlib has one set of settings for all threads.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Colours:
+    """The colours of a chart, as matplotlib takes them."""
+
+    ink: str
+    quiet: str
+    line: str
+    accent: str
+    wrong: str
+
+
+PAPER = Colours("#1c2024", "#5a626b", "#dfe2e5", "#00606e", "#a8330a")
+# matplotlib writes colours as numbers; these stand for the page's own, which light and dark decide.
+_PAGE = Colours("#000001", "#000002", "#000003", "#000004", "#000005")
+_VARIABLES = {
+    "#000001": "currentColor",
+    "#000002": "var(--quiet)",
+    "#000003": "var(--line)",
+    "#000004": "var(--accent)",
+    "#000005": "var(--wrong)",
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart before it is drawn.
+
+    Attributes
+    ----------
+    name
+        For a file's name: letters and hyphens.
+    title
+        What stands above it.
+    words
+        What it shows, in a sentence or two, with its numbers: for those who do not see it.
+    draw
+        Draws it in given colours.
+    """
+
+    name: str
+    title: str
+    words: str
+    draw: Callable[[Colours], Figure]
+
+    def svg(self) -> Markup:
+        """Return the chart as SVG that stands inside a page: its text is text, its colours the page's."""
+        from markupsafe import Markup
+
+        with _settings("none", self.name):
+            file = io.BytesIO()
+            self.draw(_PAGE).savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+        return Markup(_inside_page(file.getvalue(), printable(self.words)))
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the chart as PNG and SVG at print quality into a folder; return the files.
+
+        Raises
+        ------
+        BreedsError
+            If they cannot be written.
+        """
+        files = []
+        for kind in FILES:
+            files.append(folder / f"{self.name}.{kind}")
+            with _settings("path", self.name), write_aside(files[-1]) as aside:
+                by: dict[str, Any] = (
+                    {"Creator": "Breeds", "Date": None} if kind == "svg" else {"Software": "Breeds"}
+                )
+                about = {"Title": printable(self.title)} | by
+                self.draw(PAPER).savefig(aside, format=kind, dpi=_DPI, metadata=about)
+        return files
+
+
+@contextmanager
+def _settings(font_type: str, salt: str) -> Iterator[None]:
+    from matplotlib import rc_context
+
+    # Names of classes are text, never formulas between dollars; ids are the same from run to run.
+    with (
+        _ONE_AT_A_TIME,
+        warnings.catch_warnings(),
+        rc_context(
+            {"svg.fonttype": font_type, "svg.hashsalt": salt, "text.parse_math": False, "font.size": 10.5}
+        ),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
+        yield
+
+
+def _inside_page(data: bytes, words: str) -> str:
+    """Make matplotlib's SVG fit for a page whose policy forbids styles in its elements."""
+    ElementTree.register_namespace("", _SVG[1:-1])
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ElementTree.fromstring(data)
+    text = data.decode("utf-8")
+    used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', text))
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        if element.get("id") not in used:
+            element.attrib.pop("id", None)
+        _spread_style(element)
+        for name in ("fill", "stroke"):
+            if element.get(name, "") in _VARIABLES:
+                element.set(name, _VARIABLES[element.get(name, "")])
+        if element.tag == f"{_SVG}text" and "fill" not in element.attrib:
+            element.set("fill", "currentColor")
+    for name in ("width", "height"):
+        root.attrib.pop(name)
+    root.attrib |= {"class": "chart", "role": "img", "aria-label": words}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _spread_style(element: ElementTree.Element) -> None:
+    """Turn an element's style into attributes of the same names; the page decides the font's family."""
+    for part in element.attrib.pop("style", "").split(";"):
+        name, _, value = (piece.strip() for piece in part.partition(":"))
+        if name == "font" and (size := re.search(r"[\d.]+px", value)):
+            element.set("font-size", size[0])
+        elif name and name not in ("font", "font-family"):
+            element.set(name, value)
+
+
+def _axes(colours: Colours, size: tuple[float, float] = _SIZE) -> tuple[Figure, Any]:
+    """Return a figure with one set of axes: two thin lines, quiet labels, a light grid."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(colours.line)
+    axes.tick_params(colors=colours.quiet, labelcolor=colours.quiet, length=0, labelsize=10)
+    axes.grid(color=colours.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _label(axes: Any, colours: Colours, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=colours.quiet, fontsize=10)
+    axes.set_ylabel(y, color=colours.quiet, fontsize=10)
+
+
+def _legend(figure: Figure, colours: Colours) -> None:
+    """Say above the axes, where nothing is hidden by it, what the colours mean."""
+    figure.legend(
+        loc="outside upper left", ncols=3, frameon=False, fontsize=10, labelcolor=colours.quiet,
+        handlelength=1, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def reliability(is_right: NDArray[np.bool_], confidence: Floats, bins: int = 10) -> Chart:
+    """Chart how often answers of about one probability are right, equal-width bins (Guo et al., 2017).
+
+    Parameters
+    ----------
+    is_right
+        Of every photo, shape (n,).
+    confidence
+        The probability of its answer, float64 (n,).
+    """
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
+    filled = np.flatnonzero(count)
+    said = np.bincount(bin_of, weights=confidence, minlength=bins)[filled] / count[filled]
+    share = np.bincount(bin_of, weights=is_right, minlength=bins)[filled] / count[filled]
+    from breeds.metrics import wilson_interval
+
+    bounds = np.array([wilson_interval(s * n, int(n)) for s, n in zip(share, count[filled], strict=True)])
+
+    def draw(colours: Colours) -> Figure:
+        figure, axes = _axes(colours)
+        axes.plot([0, 1], [0, 1], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
+        spread = np.abs(bounds.T - share)
+        axes.errorbar(said, share, yerr=spread, fmt="none", ecolor=colours.accent, alpha=0.5, linewidth=1.2)
+        axes.scatter(said, share, s=14 + 110 * np.sqrt(count[filled] / count.max()), color=colours.accent)
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
+        _percent_ticks(axes.xaxis, axes.yaxis)
+        _label(axes, colours, "probability that the model gives its answer", "share of them that is right")
+        return figure
+
+    last = filled[-1]
+    words = (
+        f"Reliability: of the {count[last]} answers given with a probability of {percent(last / bins, 0)} or "
+        f"more, {percent(share[-1])} are right. Points on the diagonal mean honest probabilities."
+    )
+    return Chart("reliability", "Are the probabilities honest?", words, draw)
+
+
+def coverage(points: Sequence[Sequence[float]], intervals: Sequence[Sequence[float]]) -> Chart:
+    """Chart accuracy when only the surest answers are given: (share answered, accuracy) with intervals."""
+    share, accuracy = np.array(points).T
+    low, high = np.array(intervals).T
+
+    def draw(colours: Colours) -> Figure:
+        figure, axes = _axes(colours)
+        axes.fill_between(share, low, high, color=colours.accent, alpha=0.18, linewidth=0)
+        axes.plot(share, accuracy, color=colours.accent, linewidth=1.8, marker="o", markersize=4)
+        axes.set_ylim(max(0.0, float(low.min()) - 0.02), 1.003)
+        _percent_ticks(axes.xaxis, axes.yaxis)
+        _label(axes, colours, "share of photos that is answered, the surest first", "accuracy of these")
+        return figure
+
+    middle = len(share) // 2
+    words = (
+        f"Accuracy against coverage: {percent(accuracy[0])} right when all are answered, "
+        f"{percent(accuracy[middle])} when the surest {percent(share[middle], 0)} are, "
+        f"{percent(accuracy[-1])} when {percent(share[-1], 0)} are. The band is the 95 % interval."
+    )
+    return Chart("coverage", "What if it answers only when sure?", words, draw)
+
+
+def search(losses: Mapping[str, float], chosen: float) -> Chart:
+    """Chart the cross-validated log loss of every C that the search has tried."""
+    tried = sorted((float(c), loss) for c, loss in losses.items())
+    strengths, values = np.array(tried).T
+    best = min(tried, key=lambda pair: abs(pair[0] - chosen))
+
+    def draw(colours: Colours) -> Figure:
+        figure, axes = _axes(colours)
+        axes.plot(strengths, values, color=colours.accent, linewidth=1.8, marker="o", markersize=4)
+        axes.scatter(*best, s=90, facecolors="none", edgecolors=colours.wrong, linewidths=1.8, zorder=3)
+        axes.set_xscale("log")
+        if len(tried) == 1:
+            axes.set_xlim(best[0] / 10, best[0] * 10)
+        axes.minorticks_off()
+        ticks = strengths[:: -(-len(tried) // 5)]
+        axes.set_xticks(ticks, [f"{c:.2g}" for c in ticks])
+        axes.annotate(
+            f"{chosen:.3g}", best, xytext=(0, -20), textcoords="offset points", ha="center", color=colours.ink
+        )
+        axes.margins(y=0.25)
+        _label(axes, colours, "C: to the right, less regularisation", "log loss, cross-validated")
+        return figure
+
+    words = (
+        f"Search for C: of {len(tried)} strengths tried, {chosen:.3g} has the lowest cross-validated "
+        f"log loss, {best[1]:.4f}."
+    )
+    return Chart("search", "How C was chosen", words, draw)
+
+
+def photos_per_class(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) -> Chart:
+    """Chart how many photos each class has, in `parts` such as training and testing, largest first."""
+    names = sorted(counts, key=lambda name: (-sum(counts[name]), name))
+    stacks = np.array([counts[name] for name in names]).T
+    totals = stacks.sum(axis=0)
+    is_named = len(names) <= _NAMED
+
+    def draw(colours: Colours) -> Figure:
+        height = max(_SIZE[1], 0.21 * len(names) + 0.7) if is_named else _SIZE[1]
+        figure, axes = _axes(colours, (_SIZE[0], height))
+        start = np.zeros(len(names))
+        places = np.arange(len(names))
+        for stack, part, alpha in zip(stacks, parts, (1.0, 0.5, 0.3), strict=False):
+            if not stack.any():
+                continue
+            if is_named:
+                axes.barh(
+                    places, stack, left=start, color=colours.accent, alpha=alpha, height=0.7, label=part
+                )
+            else:
+                axes.bar(places, stack, bottom=start, color=colours.accent, alpha=alpha, width=1, label=part)
+            start += stack
+        if is_named:
+            axes.set_yticks(places, [_short(name) for name in names])
+            axes.invert_yaxis()
+            axes.grid(visible=False, axis="y")
+            axes.set_xlabel("photos", color=colours.quiet, fontsize=10)
+        else:
+            axes.set_xticks([])
+            _label(axes, colours, f"{len(names)} classes, the largest first", "photos")
+        _legend(figure, colours)
+        return figure
+
+    words = (
+        f"Photos per class: {totals.sum():,} in {len(names)} classes, from {totals.max()} "
+        f"({names[0]}) to {totals.min()} ({names[-1]})."
+    )
+    return Chart("photos-per-class", "Photos per class", words, draw)
+
+
+def refusal(excess: Floats, is_right: NDArray[np.bool_], threshold: float) -> Chart:
+    """Chart by how much photos are farther from their class than is typical, and where refusal begins."""
+    low, high = float(min(excess.min(), threshold)), float(max(excess.max(), threshold))
+    edges = np.linspace(low, high + 1e-9, 31)
+    refused = int((excess > threshold).sum())
+
+    def draw(colours: Colours) -> Figure:
+        figure, axes = _axes(colours)
+        groups = [excess[is_right], excess[~is_right]]
+        axes.hist(
+            groups, bins=edges.tolist(), stacked=True, color=[colours.accent, colours.wrong],
+            label=["answered rightly", "answered wrongly"],
+        )  # fmt: skip
+        axes.axvline(threshold, color=colours.ink, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.annotate(
+            "refused →", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+            textcoords="offset points", color=colours.ink, fontsize=10,
+        )  # fmt: skip
+        axes.set_xlim(right=high + 0.2 * (high - low))
+        _legend(figure, colours)
+        _label(axes, colours, "distance to the nearest class, beyond what is typical", "photos")
+        return figure
+
+    words = (
+        f"Distances: {refused} of {len(excess)} tested photos lie beyond the threshold and are refused as "
+        f"none of these."
+    )
+    return Chart("refusal", "What is refused as none of these", words, draw)
+
+
+def confusion(matrix: NDArray[np.intp], classes: Sequence[str]) -> Chart:
+    """Chart a confusion matrix, counts (classes, classes): rows are the truth, columns the answers."""
+
+    def draw(colours: Colours) -> Figure:
+        side = max(4.2, min(14.0, 0.32 * len(classes) + 2.2))
+        figure, axes = _axes(colours, (side, side))
+        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap=_map_of(colours.accent), vmin=0, vmax=1, aspect="equal")
+        axes.grid(visible=False)
+        size = 9 if len(classes) <= _NAMED else 4.5
+        names = [_short(name) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(len(classes)), names, fontsize=size)
+        for row, column in np.argwhere(matrix):
+            colour = "white" if share[row, column] > 0.5 else colours.ink
+            axes.text(column, row, matrix[row, column], ha="center", va="center", fontsize=size, color=colour)
+        _label(axes, colours, "answer", "truth")
+        return figure
+
+    right = int(matrix.trace())
+    words = f"Confusion matrix: {right} of {matrix.sum()} photos on the diagonal."
+    return Chart("confusion", "Which breeds are taken for which", words, draw)
+
+
+def sizes(width: NDArray[np.int32], height: NDArray[np.int32], network: int) -> Chart:
+    """Chart the widths and heights of photos, int32 (n,), beside the network's input.
+
+    Photos of about the same size are one dot, the larger the more there are.
+    """
+    points, counts = np.unique(_rounded(np.stack([width, height], axis=1)), axis=0, return_counts=True)
+    low, high = min(points.min(), network) / 1.25, max(points.max(), network) * 1.25
+
+    def draw(colours: Colours) -> Figure:
+        figure, axes = _axes(colours, (5.2, 4.8))
+        axes.plot([low, high], [low, high], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
+        axes.scatter(
+            *points.T, s=12 + 260 * counts / counts.sum(), color=colours.accent, alpha=0.6, linewidths=0
+        )
+        axes.scatter(
+            network, network, s=60, marker="s", facecolors="none", edgecolors=colours.ink, linewidths=1.5
+        )
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            _pixel_ticks(axis, is_wide=high > 30 * low)
+        _label(axes, colours, "width in pixels", "height in pixels")
+        return figure
+
+    words = (
+        f"Widths and heights of {len(width):,} photos: widths from {width.min()} to {width.max()} pixels, "
+        f"heights from {height.min()} to {height.max()}; the network takes {network}×{network}."
+    )
+    return Chart("sizes", "Width and height", words, draw)
+
+
+def _rounded(pixels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Round to steps of a thirtieth of a doubling: 2.3 %, less than a dot is wide."""
+    return np.exp2(np.round(np.log2(pixels) * 30) / 30).round().astype(np.int64)
+
+
+def _pixel_ticks(axis: Any, is_wide: bool) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_wide else (1, 2, 3, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_locator(NullLocator())
+
+
+def _map_of(colour: str) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shade", ["#ffffff", colour])
+
+
+def _percent_ticks(*axes: Any) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    for axis in axes:
+        axis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
+
+
+def _short(name: str, longest: int = 24) -> str:
+    name = " ".join(printable(name).split()) or "?"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
