@@ -49,7 +49,7 @@ fuzz: $(TEST_READY)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || \
 		echo "There is no atheris for this Python; Hypothesis changes the files, and sees less."
 	for target in decode store model csv; do .venv/bin/python tests/fuzz.py $$target $(SECONDS) || exit 1; done
-	KILLS=100 .venv/bin/python -m pytest -n 1 -k killed_at_random tests/test_faults.py
+	KILLS=100 .venv/bin/python -m pytest -n 1 -k killed_at_random tests/hostile/test_faults.py
 
 lint: $(APP_READY) $(DOCS_READY) $(TEST_READY)
 	.venv/bin/ruff check .

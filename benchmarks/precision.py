@@ -55,7 +55,7 @@ def main() -> None:
             base = (right, loss) if name == "fp32" else base
             rows.append([name, f"{right:.2%}", f"{100 * (right - base[0]):+.2f}", f"{loss:.4f}",
                          f"{100 * (loss / base[1] - 1):+.1f} %"])  # fmt: skip
-    show(["recipe", "accuracy", "points", "log loss", "change"], rows)
+    show(["config", "accuracy", "points", "log loss", "change"], rows)
 
 
 if __name__ == "__main__":

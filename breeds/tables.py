@@ -67,7 +67,7 @@ def _shares(model: Model) -> list[str]:
 def _about(store: Store, model: Model | None) -> dict[str, Any]:
     """Return what the file says of itself: where paths start, configs, and what the model's numbers mean."""
     config, *also = [json.loads(config.to_json()) for config, _ in store.parts()]
-    about = {"root": store.table.root, "recipe": config, "also": also}
+    about = {"root": store.table.root, "config": config, "also": also}
     if model is not None:
         threshold = model.unknown.threshold if model.unknown else None
         about |= {"classes": model.classes, "unknown_threshold": threshold}

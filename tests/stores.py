@@ -11,7 +11,7 @@ import numpy as np
 
 def seal(file: h5py.File) -> None:
     """Give the features of a store, as they are now, the checksums that fit them."""
-    features, config = file["features"][:], file.attrs["recipe"].decode()
+    features, config = file["features"][:], file.attrs["config"].decode()
     digests = b"".join(
         hashlib.sha256(features[start : start + 16].tobytes()).digest()
         for start in range(0, len(features), 16)

@@ -174,7 +174,7 @@ async def model(request: Request) -> Response:
             "name": workshop.name,
             "classes": used.classes,
             "head": used.kind,
-            "recipe": str(used.config),
+            "config": str(used.config),
             "photos": photos if isinstance(photos, int) else None,
             "unknown": used.unknown is not None,
         }

@@ -221,7 +221,7 @@ def measure(tested: Tested) -> dict[str, Any]:
         "corrected": _as_corrected(tested),
         "classes": model.classes,
         "weights": {"name": model.config.weights, "sha256": model.config.weights_sha256},
-        "recipe": {**json.loads(model.config.to_json()), "sha256": model.config.digest},
+        "config": {**json.loads(model.config.to_json()), "sha256": model.config.digest},
         "head": model.kind,
         "store": str(tested.store.path),
         "caveat": _RANDOM if model.config.weights == "random" else _OPTIMISTIC,

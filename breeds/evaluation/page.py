@@ -225,9 +225,7 @@ def _caveats(numbers: dict[str, Any], tested: Tested, labels: Labels) -> list[st
 
 
 def _facts(tested: Tested) -> list[tuple[str, str]]:
-    configs = [
-        (f"Config{f' {n}' if n else ''}", str(part)) for n, (part, _) in enumerate(tested.model.parts)
-    ]
+    configs = [(f"Config{f' {n}' if n else ''}", str(part)) for n, (part, _) in enumerate(tested.model.parts)]
     record, store = tested.model.record, tested.store
     own = record.get("train_accuracy")
     corrections = store.corrections.effect(store.table).sentences()

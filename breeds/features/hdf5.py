@@ -417,7 +417,7 @@ def read_rows(source: h5py.Dataset, rows: Rows) -> NDArray[Any]:
 
 def write_provenance(file: h5py.File, config: FeatureConfig, engine: str) -> None:
     """Record the config, the engine and every version that had a part in the features."""
-    write_attribute(file, "recipe", config.to_json())
+    write_attribute(file, "config", config.to_json())
     write_attribute(file, "config_sha256", config.digest)
     write_attribute(file, "engine", engine)
     write_attribute(file, "versions", json.dumps(versions()))
@@ -449,7 +449,7 @@ def read_attribute(file: h5py.File, name: str) -> str:
 def read_config(file: h5py.File) -> FeatureConfig:
     """Return the config of the features in `file`, or raise DamagedError."""
     try:
-        return FeatureConfig.from_json(read_attribute(file, "recipe"))
+        return FeatureConfig.from_json(read_attribute(file, "config"))
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"its config cannot be read: {error}") from None
 

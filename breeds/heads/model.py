@@ -165,11 +165,11 @@ def save_model(model: Model, path: Path) -> str:
     about = {
         "kind": model.kind,
         "classes": model.classes,
-        "recipe": json.loads(model.config.to_json()),
+        "config": json.loads(model.config.to_json()),
         "config_sha256": model.config.digest,
         "weights_path": model.weights_path,
         "also": [
-            {"recipe": json.loads(config.to_json()), "weights_path": path} for config, path in model.also
+            {"config": json.loads(config.to_json()), "weights_path": path} for config, path in model.also
         ],
         "temperature": model.temperature,
         "unknown": model.unknown and {"threshold": model.unknown.threshold, "keep": model.unknown.keep},
@@ -217,14 +217,14 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
     return Model(
         kind=str(about["kind"]),
         classes=[str(name) for name in list(about["classes"])],
-        config=FeatureConfig.from_json(json.dumps(about["recipe"])),
+        config=FeatureConfig.from_json(json.dumps(about["config"])),
         weights_path=str(about["weights_path"]),
         mean=arrays["mean"],
         scale=arrays["scale"],
         layers=[(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(count)],
         seen=arrays["seen"],
         also=[
-            (FeatureConfig.from_json(json.dumps(a["recipe"])), str(a["weights_path"])) for a in about["also"]
+            (FeatureConfig.from_json(json.dumps(a["config"])), str(a["weights_path"])) for a in about["also"]
         ],
         temperature=float(about["temperature"]),
         unknown=about["unknown"]

@@ -88,7 +88,7 @@ def about(model: Model) -> dict[str, Any]:
         "unknown_threshold": model.unknown.threshold if model.unknown else None,
         "size": model.config.size,
         "resize": _UPRIGHT + square,
-        "recipe": config,
+        "config": config,
         "also": also,
         "head": model.kind,
         "temperature": model.temperature,

@@ -212,7 +212,7 @@ def test_model_and_health(served: Served, app_place: Path) -> None:
         model = load_model(app_place / MODEL)
         about = client.get("/api/model").json()
         assert about["classes"] == model.classes
-        assert (about["name"], about["recipe"]) == ("photos", str(model.config))
+        assert (about["name"], about["config"]) == ("photos", str(model.config))
 
 
 def test_openapi_describes_it_and_nothing_is_loaded_from_elsewhere(served: Served) -> None:

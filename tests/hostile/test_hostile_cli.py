@@ -388,8 +388,8 @@ def test_what_a_model_records_may_be_anything(changed: str, place: Path) -> None
     long = "/x" * 2500
     changes: dict[str, dict[str, object]] = {
         "store": {"record": {**model.record, "store": long}},
-        "weights_path": {"recipe": replace(model.config, weights="mine.h5"), "weights_path": long},
-        "weights_sha256": {"recipe": replace(model.config, weights_sha256="***")},
+        "weights_path": {"config": replace(model.config, weights="mine.h5"), "weights_path": long},
+        "weights_sha256": {"config": replace(model.config, weights_sha256="***")},
     }
     changed_model(place, **changes[changed])
     Image.new("RGB", (9, 9), (1, 2, 3)).save(place / "new.png")

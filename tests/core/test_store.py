@@ -87,7 +87,7 @@ def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
 def test_the_config_and_the_versions_are_attributes(store: Path, random_config: FeatureConfig) -> None:
     with h5py.File(store) as f:
         config = dataclasses.replace(random_config, backbone="made up")
-        assert FeatureConfig.from_json(f.attrs["recipe"]) == config
+        assert FeatureConfig.from_json(f.attrs["config"]) == config
         assert f.attrs["config_sha256"].decode() == config.digest
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
         digests = f["block_sha256"][:].tobytes()
@@ -499,11 +499,11 @@ TEXT = h5py.string_dtype()
 BOMB = {"dtype": np.float32, "shape": (5, 10**6), "chunks": (5, 1000), "compression": "gzip"}
 SABOTAGE = {
     "a format that is a list": attribute("format", [1, 2]),
-    "no config": lambda f: f.attrs.__delitem__("recipe"),
-    "a config that is not JSON": attribute("recipe", "{"),
-    "a config that is a number": attribute("recipe", 7),
-    "a config of other keys": attribute("recipe", '{"backbone": "xception"}'),
-    "a config nested without end": attribute("recipe", "[" * 60000),
+    "no config": lambda f: f.attrs.__delitem__("config"),
+    "a config that is not JSON": attribute("config", "{"),
+    "a config that is a number": attribute("config", 7),
+    "a config of other keys": attribute("config", '{"backbone": "xception"}'),
+    "a config nested without end": attribute("config", "[" * 60000),
     "no features": remove("features"),
     "features that are a group": group,
     "features in another file, virtually": virtual,

@@ -402,7 +402,7 @@ def test_a_model_comes_back_bit_for_bit(model: Model, tmp_path: Path) -> None:
     model.temperature, model.weights_path = 1.25, "/some/where.h5"
     save_model(model, tmp_path / "m.safetensors")
     loaded = load_model(tmp_path / "m.safetensors")
-    for name in ("kind", "classes", "recipe", "weights_path", "temperature", "record"):
+    for name in ("kind", "classes", "config", "weights_path", "temperature", "record"):
         assert getattr(loaded, name) == getattr(model, name), name
     for one, two in zip(arrays_of_model(loaded), arrays_of_model(model), strict=True):
         assert (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
@@ -564,7 +564,7 @@ BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
     "a number of 5,000 digits": lambda b: "1" * 5000,
     **{
         f"no {name}": lambda b, name=name: b.pop(name)
-        for name in ("kind", "classes", "recipe", "temperature")
+        for name in ("kind", "classes", "config", "temperature")
     },
     **{f"no {name}": lambda b, name=name: b.pop(name) for name in ("weights_path", "record")},
     "classes twice": lambda b: b.update(classes=["pug", "pug", "beagle"]),
@@ -575,10 +575,10 @@ BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
     "classes equal as text": lambda b: b.update(classes=["1", 1, "2"]),
     "config null": lambda b: b.update(config=None),
     "config text": lambda b: b.update(config="xception"),
-    "config with less": lambda b: b["recipe"].pop("view"),
-    "config with more": lambda b: b["recipe"].update(evil=1),
-    "config of wrong kinds": lambda b: b["recipe"].update(size="299"),
-    "config with a truth": lambda b: b["recipe"].update(size=True),
+    "config with less": lambda b: b["config"].pop("view"),
+    "config with more": lambda b: b["config"].update(evil=1),
+    "config of wrong kinds": lambda b: b["config"].update(size="299"),
+    "config with a truth": lambda b: b["config"].update(size=True),
     "temperature zero": lambda b: b.update(temperature=0),
     "temperature negative": lambda b: b.update(temperature=-1.0),
     "temperature nan": lambda b: b.update(temperature=float("nan")),
@@ -690,7 +690,7 @@ def test_every_number_of_the_report_is_scikit_learns(open_store: Callable[..., S
     assert numbers["classes"] == ["a", "b", "c", "d", "e"]
     assert (numbers["n_test"], numbers["n_train"], numbers["n_seen"]) == (36, 144, 144)
     assert numbers["weights"] == {"name": "random", "sha256": store.config.weights_sha256}
-    assert numbers["recipe"]["sha256"] == store.config.digest
+    assert numbers["config"]["sha256"] == store.config.digest
     assert "random" in numbers["caveat"]
 
 

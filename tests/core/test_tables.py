@@ -57,7 +57,7 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
     assert frame.split.isna().all()
     about = json.loads(parquet.read_metadata(place / "made.parquet").metadata[b"breeds"])
     assert about["root"] == "made up"
-    assert FeatureConfig.from_json(json.dumps(about["recipe"])) == store.config
+    assert FeatureConfig.from_json(json.dumps(about["config"])) == store.config
 
 
 @pytest.mark.slow

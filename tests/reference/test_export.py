@@ -87,7 +87,7 @@ def assert_said(folder: Path, about: dict[str, str], probabilities: np.ndarray, 
 def assert_described(about: dict[str, str], model: Model) -> None:
     assert json.loads(about["classes"]) == model.classes
     assert json.loads(about["unknown_threshold"]) == pytest.approx(model.unknown.threshold)
-    assert FeatureConfig.from_json(about["recipe"]) == model.config
+    assert FeatureConfig.from_json(about["config"]) == model.config
     assert "(96, 96)" in about["resize"] and "BILINEAR" in about["resize"]
     assert "random" in about["caveat"]
 
@@ -112,7 +112,7 @@ def test_onnx_runtime_gives_what_predict_says_for_any_number_of_photos(made: Pat
 
 def test_openvino_gives_what_predict_says_for_any_number_of_photos(made: Path) -> None:
     network = openvino.Core().read_model(made / "models/photos.xml")
-    names = ("classes", "unknown_threshold", "recipe", "resize", "caveat")
+    names = ("classes", "unknown_threshold", "config", "resize", "caveat")
     about = {name: network.get_rt_info(["breeds", name]).astype(str) for name in names}
     assert_described(about, load_model(made / "models/photos.safetensors"))
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

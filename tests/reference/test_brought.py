@@ -233,7 +233,7 @@ def test_everything_that_decides_is_part_of_the_config(tmp_path: Path) -> None:
     ):  # fmt: skip
         values = json.loads(config.to_json())
         values["reading"][key] = wrong
-        with pytest.raises(ValueError, match="recipe"):
+        with pytest.raises(ValueError, match="config"):
             FeatureConfig.from_json(json.dumps(values))
 
 

@@ -707,7 +707,7 @@ def peak_of_decoding(limit: int, workers: int, photo: Path, tmp_path: Path) -> i
     put(tmp_path, "small.jpg")
     command = [sys.executable, "-c", _PEAK, limit, workers, tmp_path / "small.jpg", photo]
     # What is freed goes back to the system at once, so that the peak is what was held.
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "MALLOC_MMAP_THRESHOLD_": "65536"}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "MALLOC_MMAP_THRESHOLD_": "65536"}
     return int(
         subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, check=True).stdout
     )
@@ -805,7 +805,7 @@ def test_importing_photos_changes_nothing_for_others() -> None:
         "import breeds.photos\n"
         "assert before == (Image.MAX_IMAGE_PIXELS, list(warnings.filters)), 'changed'"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 

@@ -23,7 +23,7 @@ from breeds.heads.model import load_model
 from breeds.prediction import predict
 from breeds.training import train
 
-FIRST_FORMAT = Path(__file__).with_name("first_format.h5")
+FIRST_FORMAT = Path(__file__).parents[1] / "first_format.h5"
 RECIPE = FeatureConfig("made up", "random", "ab" * 32, 96, "stretch")
 
 
