@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from breeds.cli import common
 from breeds.errors import BreedsError
+from breeds.outputs import view_store
 from breeds.places import as_source
 from breeds.started import command
 from breeds.text import say
@@ -179,7 +180,7 @@ def extract_views(
             show(
                 extract(
                     selection,
-                    store if view == ORIGINAL else common.view_store(store, view),
+                    store if view == ORIGINAL else view_store(store, view),
                     Asked(view=view, **decided),
                     arguments.workers,
                     arguments.trust_mtime,

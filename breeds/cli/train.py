@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breeds.cli import common
+from breeds.outputs import view_stores
 from breeds.started import command
 from breeds.text import say
 
@@ -81,7 +82,7 @@ def open_views(store: Store) -> list[Store]:
     from breeds.errors import BreedsError
     from breeds.features import Store, check_config
 
-    views = [Store.open(path) for path in common.view_stores(store.path)]
+    views = [Store.open(path) for path in view_stores(store.path)]
     if not views:
         raise BreedsError(f"There are no views beside {store.path}; run {command('extract')} --views flip.")
     for view in views:

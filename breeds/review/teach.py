@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from breeds.backbones.choose import ABILITIES
-from breeds.cli.common import view_stores
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked, Selection, extract
@@ -20,10 +19,10 @@ from breeds.features.columns import Keys
 from breeds.features.corrections import PATIENCE, Corrections
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.heads.backbone import check_computable, found_weights
+from breeds.outputs import view_stores
 from breeds.photos import Photo, key_of, picture
 from breeds.photos.limits import size_fault
-from breeds.review.folder import Folder
-from breeds.review.names import photo_name
+from breeds.review.folder import Folder, photo_name
 from breeds.text import visible
 
 # Longest side of the picture that a photo is decoded to, to see that it can be.

@@ -60,7 +60,7 @@ def imports_of(name: str) -> set[str]:
 
 
 def floor_of(name: str) -> int:
-    if name == "breeds.features.__main__":  # a front, whatever folder it lies in
+    if name in ("breeds.features.__main__", "breeds.app.__main__"):  # a front, whatever folder it lies in
         return 0
     if name == "breeds.cli.common":  # which moves up when the fronts outside of `breeds.cli` are gone
         return FLOOR["text"]
