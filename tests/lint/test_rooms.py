@@ -17,11 +17,8 @@ FLOORS = (
     ("sample",),
     ("app",),
     ("library",),
-    (
-        "exporting", "tables", "modelcard", "extraction", "training", "evaluation", "prediction", "preview",
-        "review",
-    ),
-    ("report",),
+    ("review",),
+    ("exporting", "tables", "extraction", "training", "evaluation", "prediction", "report"),
     ("heads",),
     ("features",),
     ("backbones",),
