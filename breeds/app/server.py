@@ -33,7 +33,7 @@ from breeds.app.service import BusyError
 from breeds.app.site import LeftError, Secrets, Site, is_same
 from breeds.app.uploads import RefusedError, too_large
 from breeds.errors import BreedsError
-from breeds.prediction.answers import plain_json
+from breeds.report.answers import plain_json
 from breeds.text import say
 
 # How long the head of a request may be, in bytes; how many connections and requests there are at once.

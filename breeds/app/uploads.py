@@ -65,7 +65,7 @@ class Upload:
             If there are none, or the request is over.
         """
         with self._lock:
-            if self._file is None or self._file.closed:
+            if self.error or self._file is None or self._file.closed:
                 raise PhotoError(self.error or "nobody waits for it any more")
             self._file.seek(0)
             data: bytes = self._file.read()

@@ -11,12 +11,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluation import check_stores
-from breeds.evaluation.doubts import Judged, find_near_duplicates, judge
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Correction, Corrections
-from breeds.heads.model import Model
+from breeds.heads.label_issues import Judged, find_near_duplicates, judge
+from breeds.heads.model import Model, check_stores
 from breeds.heads.scikit import alone
 from breeds.text import certainty, visible
 
