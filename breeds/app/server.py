@@ -153,11 +153,12 @@ class Guard:
         """Serve one request, or refuse it."""
         if scope["type"] != "http":
             return
-        received = 0
+        received, is_gone = 0, False
 
         async def bounded() -> Message:
-            nonlocal received
+            nonlocal received, is_gone
             message = await receive()
+            is_gone = message["type"] == "http.disconnect"
             received += len(message.get("body", b""))
             if received > self._most_bytes:
                 raise RefusedError(413, too_large(self._most_bytes))
@@ -168,7 +169,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-            await send(message)
+            if not is_gone:
+                await send(message)
 
         try:
             answer = self._checked(Request(scope))

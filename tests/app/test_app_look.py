@@ -354,7 +354,7 @@ def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
             text += next(pieces)
         assert "</html>" not in text
         with fresh.client() as other:
-            assert other.get("/api/health").json()["status"] == "ok"
+            assert other.get("/api/health").status_code == 200
             assert other.get("/look/photos?only=mistakes").status_code == 200
         go.set()
         assert "".join(pieces).rstrip().endswith("</html>")
