@@ -92,7 +92,7 @@ def test_every_name_of_the_code_in_contributing_exists() -> None:
         ("breeds/backbones/keras.py", "KerasEngine"),
         ("breeds/backbones/choose.py", "ENGINES"),
         ("breeds/backbones/__init__.py", "Engine"),
-        ("breeds/training/__init__.py", "HEADS"),
+        ("breeds/heads/kinds.py", "KINDS"),
         ("tests/lint/test_rooms.py", "HEAVY"),
     ):
         assert name in names_in(ROOT / module), f"{module} has no {name}"

@@ -27,7 +27,7 @@ FLOORS = (
     ("backbones",),
     ("photos",),
     (
-        "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "web",
+        "machine", "quiet", "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "web",
         "progress", "plainhdf5", "parquet", "places",
     ),
 )  # fmt: skip
