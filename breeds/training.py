@@ -25,12 +25,10 @@ from breeds.heads.threads import limited
 from breeds.heads.unknown import JUDGED_ON, fit_detector
 from breeds.labels import means_unknown
 from breeds.machine import memory_of_machine
-from breeds.metrics import log_loss
+from breeds.metrics import FEW, log_loss
 from breeds.split import check_parts, draw_parts, fold_of
 
 FOLDS = 5
-#: Under so many training photos of a class, its numbers rest on too few.
-FEW = 10
 #: Without photos for validation, one of so many folds of the training photos stands in.
 _VALIDATION_FOLDS = 8
 #: Training holds the features about so many times: as read, standardised, and in the search's folds.

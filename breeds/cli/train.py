@@ -36,8 +36,8 @@ def parser() -> argparse.ArgumentParser:
         help="what is trained: " + ", or ".join(f"{name}: {kind.title}" for name, kind in KINDS.items()),
     )
     add("--C", metavar="X", type=common.strength,
-        help=f"inverse regularisation strength of the {taking('C')} head, from 1e-12 to 1e12 (default: chosen by "
-        "cross-validation)")  # fmt: skip
+        help=f"inverse regularisation strength of the {taking('C')} head, 1e-12 to 1e12 (default: chosen "
+        "by cross-validation)")  # fmt: skip
     add("--seed", metavar="N", type=common.natural, default=0, help="decides the split and everything random")
     add("--val", metavar="SHARE", type=lambda text: common.share(text, 0.7), default=0.0,
         help="share of the photos for validation, beside the fifth for testing")  # fmt: skip
@@ -68,7 +68,7 @@ def settings_of(arguments: argparse.Namespace) -> TrainingSettings:
 
 def compare(store: Store, seed: int, heads: Sequence[str] = HEADS) -> int:
     """Print the table of heads; nothing is written."""
-    from breeds.evaluation.crossval import compare_heads
+    from breeds.heads.crossval import compare_heads
 
     for sentence in store.corrections.effect(store.table).sentences():
         say(sentence)
@@ -111,8 +111,8 @@ def main() -> int:
     from breeds.errors import BreedsError
     from breeds.features import Store
     from breeds.heads.model import save_model
-    from breeds.modelcard import write_card
     from breeds.outputs import MODEL, check_output
+    from breeds.report.modelcard import write_card
     from breeds.training import train_head
 
     settings = settings_of(arguments)

@@ -25,9 +25,6 @@ from killed import COUNTED
 
 from breeds.errors import BreedsError
 from breeds.evaluation import answer_test_photos, compare_models, evaluate
-from breeds.evaluation.crossval import compare_heads, cross_validate
-from breeds.evaluation.doubts import find_doubts, find_near_duplicates
-from breeds.evaluation.terminal import as_text, cross_validation_text
 from breeds.features import FeatureIndex, Store, assemble
 from breeds.features.corrections import (
     MOST_BYTES,
@@ -37,10 +34,13 @@ from breeds.features.corrections import (
     corrections_path,
     undo,
 )
+from breeds.heads.crossval import compare_heads, cross_validate
+from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.labels import unfit
 from breeds.metrics import wilson_interval
+from breeds.report.terminal import as_text, cross_validation_text
 from breeds.split import fold_of
 from breeds.text import is_formula
 from breeds.training import labelled, train
