@@ -22,8 +22,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.photos.held import Held, take
-from breeds.photos.photo import Photo
+from breeds.photos import MemoryPhoto, Photo, key_of
 from breeds.prediction import Answer, answer_of
 from breeds.text import say
 
@@ -193,7 +192,7 @@ class InferenceService:
     def _warm_up(self) -> None:
         try:
             if not self.warm or not self._opened().fits(self.model):
-                self._answered([_Blank()], False, self._stop)
+                self._answered([_blank()], False, self._stop)
         except Exception as error:  # whatever it is, the thread goes on: another model may be used
             self.failure = str(error) or type(error).__name__
             say(f"no photo can be answered: {self.failure}", file=sys.stderr)
@@ -230,43 +229,36 @@ class _Networks:
 
     def answers(self, model: Model, photos: Sequence[Photo], explain: bool) -> Iterator[Answered]:
         """Yield an answer for every photo, in order."""
-        held = [_held(photo) for photo in photos]
-        keyed = [(one.key, one) for one in held if isinstance(one, Held)]
+        keys = [_key(photo) for photo in photos]
+        keyed = [(key, photo) for key, photo in zip(keys, photos, strict=True) if isinstance(key, str)]
         streams = [
             pipeline.maps(keyed, config) if self._maps else pipeline.features(keyed, config)
             for pipeline, config in zip(self._pipelines, self._configs, strict=True)
         ]
         rows = zip(*streams, strict=True)
-        for photo, one in zip(photos, held, strict=True):
-            found: list[Any] = [one] if isinstance(one, PhotoError) else [part for _, part in next(rows)]
+        for photo, key in zip(photos, keys, strict=True):
+            found: list[Any] = [part for _, part in next(rows)] if isinstance(key, str) else [key]
             errors = [str(part) for part in found if isinstance(part, PhotoError)]
-            if errors or isinstance(one, PhotoError):
+            if errors or isinstance(key, PhotoError):
                 yield Answered(Answer(photo.name, None, errors[0]), model)
                 continue
             feature = np.hstack([part[0] if self._maps else part for part in found])
             map_ = found[0][1] if self._maps and explain else None
             yield Answered(
-                answer_of(model, photo.name, one.key, feature),
+                answer_of(model, photo.name, key, feature),
                 model,
                 None if map_ is None else explanation_of(model, feature, map_),
             )
 
 
-def _held(photo: Photo) -> Held | PhotoError:
+def _key(photo: Photo) -> str | PhotoError:
     try:
-        held = take(photo.read())
-        assert isinstance(held, Held)
-        return held
+        return key_of(photo.read())
     except PhotoError as error:
         return PhotoError(str(error))
 
 
-class _Blank:
-    """A photo of nothing."""
-
-    name = label = split = group = ""
-
-    def read(self) -> bytes:
-        file = io.BytesIO()
-        Image.new("RGB", (64, 64)).save(file, "BMP")
-        return file.getvalue()
+def _blank() -> MemoryPhoto:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "BMP")
+    return MemoryPhoto(file.getvalue())
