@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -153,12 +154,11 @@ class Guard:
         """Serve one request, or refuse it."""
         if scope["type"] != "http":
             return
-        received, is_gone = 0, False
+        received = 0
 
         async def bounded() -> Message:
-            nonlocal received, is_gone
+            nonlocal received
             message = await receive()
-            is_gone = message["type"] == "http.disconnect"
             received += len(message.get("body", b""))
             if received > self._most_bytes:
                 raise RefusedError(413, too_large(self._most_bytes))
@@ -169,8 +169,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-            if not is_gone:
-                await send(message)
+            await send(message)
 
         try:
             answer = self._checked(Request(scope))
@@ -179,6 +178,8 @@ class Guard:
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             await (answer or self._app)(inner, bounded, strict)
+        except h11.LocalProtocolError:  # of a body that is no HTTP: uvicorn has said so meanwhile
+            return
         except Exception as error:  # a defect of ours; a page that says so was sent already
             what = f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}"
             say(f"error: {what}", file=sys.stderr)
