@@ -347,4 +347,5 @@ def _counts(photos: Labelled, chosen: Chosen) -> dict[str, Any]:
 
 
 def _opened(store: Store | str | os.PathLike[str]) -> Store:
+    store = getattr(store, "_store", store)  # until `breeds.Store` is that of features
     return store if isinstance(store, Store) else Store.open_beside([Path(store)], corrected=True)

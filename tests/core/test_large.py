@@ -18,7 +18,7 @@ from breeds.evaluation import evaluate
 from breeds.features import FeatureIndex, Store, Table, assemble, list_shards, shard_folder, verify
 from breeds.features.table import COLUMNS, Unread
 from breeds.features.tablefile import LARGE
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.prediction import predict
 from breeds.training import draw, train
 
@@ -194,7 +194,7 @@ def test_a_photo_is_answered_the_same_from_a_store_and_anew(app_place: Path, tmp
     for script, *arguments in (("extract_features.py", "photos", *options), ("train_head.py", "--C", "0.01")):
         done = run_script(script, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    model = load_model(tmp_path / "models/photos.safetensors")
+    model = Model.load(tmp_path / "models/photos.safetensors")
     photo = str(min((tmp_path / "photos").glob("*/*")))
     answers = [next(iter(predict(model, [photo], None, None)))]
     (tmp_path / "features/photos.h5").unlink()

@@ -25,7 +25,7 @@ from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
@@ -63,14 +63,14 @@ def place(
     store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_config)
     model = train(Store.open(store), C=1.0)
     model.unknown = None
-    save_model(model, tmp_path / "models" / "photos.safetensors")
+    model.save(tmp_path / "models" / "photos.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def model(place: Path) -> Model:
-    return load_model(place / "models" / "photos.safetensors")
+    return Model.load(place / "models" / "photos.safetensors")
 
 
 class Means:
@@ -272,7 +272,7 @@ from pyarrow import parquet
 from test_predict import Means
 import breeds.prediction as module
 from breeds.heads import backbone
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.report.answers import write_answers
 folder, photos = Path(sys.argv[1]), int(sys.argv[2])
 data = io.BytesIO()
@@ -285,7 +285,7 @@ def paths():
         if n % 100 == 99:
             yield None
 backbone.open_engine = lambda *_, **__: Means()
-model = load_model(folder / "models/photos.safetensors")
+model = Model.load(folder / "models/photos.safetensors")
 model = replace(model, config=replace(model.config, size=96))  # small photos are quick
 answers = module.predict(model, paths(), None, folder / "cache", cache_size=10**7)
 assert write_answers(answers, model.classes, folder / "out.csv", "csv", 1) == (photos, [])
@@ -674,7 +674,7 @@ def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
-    model = load_model(place / "models/photos.safetensors")
+    model = Model.load(place / "models/photos.safetensors")
     monkeypatch.setattr("breeds.report.answers._GROUP", 5)
     for _ in range(2):
         answers = predict(model, photos, None, None)
@@ -777,7 +777,7 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
     far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
     with FeatureCache(Path("models")) as cache:
         cache.add(random_config, key_of(stranger.read_bytes()), far)
-    save_model(model, Path("models/photos.safetensors"))
+    model.save(Path("models/photos.safetensors"))
     assert script(stranger, known[0], "--out=out.csv").returncode == 0
     row, own = read_csv().itertuples()
     assert row.breed == "unknown"

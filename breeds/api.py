@@ -1,0 +1,297 @@
+"""Extraction, evaluation and prediction for other programs: what `breeds.__all__` offers of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from breeds.backbones.processes import cores
+from breeds.errors import BreedsError, PhotoError
+from breeds.heads.model import Model
+from breeds.library.store import Store
+from breeds.photos import parse_views
+from breeds.photos.held import take
+from breeds.places import as_source
+from breeds.prediction import predict as answer_photos
+from breeds.prediction.remote import Asked
+from breeds.prediction.streams import asked_of, find_streamed
+from breeds.report.answers import as_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+load = Model.load
+
+
+def extract(
+    data: PathLike,
+    store: PathLike,
+    *,
+    labels: PathLike | None = None,
+    top: int | None = None,
+    classes: Sequence[str] | None = None,
+    weights: str = "imagenet",
+    backbone: PathLike = "xception",
+    view: str = "original",
+    resize: str | None = None,
+    size: int | None = None,
+    precision: str = "fp32",
+    engine: str = "auto",
+    workers: int | None = None,
+    trust_mtime: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    layout: str | None = None,
+    pool: str | None = None,
+    dtype: str = "float32",
+    assemble: bool | None = None,
+) -> Store:
+    """Bring a store up to date with the photos of a folder; only what is missing is computed.
+
+    What ``extract_features.py`` does, with the same options. A killed call loses no more than ten seconds'
+    work, and the next one goes on from there.
+
+    Parameters
+    ----------
+    data
+        Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
+        Parquet files of photos; or an address such as ``s3://bucket/photos``.
+    store
+        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+    labels
+        CSV file of labels, where they are not the subfolders' names.
+    top, classes
+        Keep the classes with the most photos, or these.
+    weights
+        ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
+    backbone, view, resize, size, precision
+        The network (also the path of an ONNX file, or of a hub's folder with one), which view of the photos,
+        how a photo becomes a square and its side in pixels (None: the network's own), and the arithmetic.
+    engine
+        ``openvino``, ``keras`` or ``auto``, which is ``keras`` beside a GPU. That loads TensorFlow into this
+        process, which prints and sets what it likes.
+    workers
+        Threads that read and decode; None for as many as there are cores.
+    trust_mtime
+        Take files of the same path, size and time for unchanged, unread.
+    mean, std, layout, pool
+        Of an ONNX network: three numbers each, for pixels from 0 to 1; ``nchw`` or ``nhwc``; ``none``,
+        ``avg`` or ``cls``. None: as its folder or its file says.
+    dtype
+        ``float32``, or ``float16``, which halves the store and rounds features in the fourth digit.
+    assemble
+        Put all features together in the store's file, or leave them in its shards; None: as the store is,
+        and a new one is put together.
+
+    Returns
+    -------
+    Store
+        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+
+    Raises
+    ------
+    BreedsError
+        If nothing can be done, another process writes the store, or it is another config's or data set's.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
+    >>> len(store), store.quarantined
+    (30, [])
+    """
+    from breeds.extraction import Asked, Selection
+    from breeds.extraction import extract as run
+
+    selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
+    asked = Asked(
+        str(weights),
+        os.fspath(backbone),
+        view,
+        resize,
+        size,
+        precision,
+        engine,
+        mean,
+        std,
+        layout,
+        pool,
+        dtype,
+    )
+    run(selection, Path(store), asked, workers or cores(), trust_mtime, in_one=assemble)
+    return Store(store)
+
+
+def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
+    """Measure a model on the labelled photos of a store that its training has not seen.
+
+    Returns
+    -------
+    dict
+        The numbers of ``evaluate.py``'s report, plain JSON values, as ``reports/README.md`` describes them:
+        shares from 0 to 1 with intervals of 95 %, log loss in nats, counts of photos.
+
+    Raises
+    ------
+    BreedsError
+        If the configs differ, the store has a class that the model does not know, or no photo is left.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> report = breeds.evaluate("models/photos.safetensors", "features/photos.h5")
+    >>> report["n_test"], 0 <= report["accuracy"] <= 1, len(report["accuracy_interval"])
+    (5, True, 2)
+    """
+    from breeds.evaluation import evaluate as run
+
+    return run(_opened(store)._store, _loaded(model))
+
+
+def predict(
+    model: Model | PathLike,
+    photos: Iterable[Any],
+    *,
+    top_k: int = 1,
+    unknown: bool = True,
+    views: str = "",
+    engine: str = "auto",
+    weights: str | None = None,
+    workers: int | None = None,
+    cache: PathLike | None = None,
+) -> pd.DataFrame:
+    """Answer for every photo: the values of ``predict.py --format json``, a row each, in the order given.
+
+    Each call opens the network anew, which takes longer than a photo: ask for many photos at once.
+
+    Parameters
+    ----------
+    model
+        The model, or its file.
+    photos
+        Paths, the bytes of photos' files, Pillow images or arrays, uint8 (height, width[, bands]), mixed
+        as they come. An image is turned upright by its EXIF and seen as its file would be. A file is
+        known by the SHA-256 of its bytes, an image or array by its size and RGB pixels. Photos are not
+        fetched from the web. A tar, a Parquet file or a folder of object storage
+        (``s3://bucket/photos``) stands for all its photos, a row each.
+    top_k
+        How many breeds to name.
+    unknown
+        Answer ``unknown`` for photos that seem to be of none of the breeds.
+    views
+        Average over these views of each photo too: ``flip``, ``crops:N``, or both with a comma.
+    engine
+        As in `breeds.extract`.
+    weights
+        Where the network's weights are, if they are not where they were at training.
+    workers
+        Threads that read and decode; None for as many as there are cores.
+    cache
+        Folder of a file, features.sqlite, that keeps features for the next time; None to write nothing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``path`` (text, None for photos in memory); ``breed``, the answer; ``probability``, float64 from
+        0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with a
+        ``top_k`` ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A
+        photo that cannot be read or decoded is a row with its error and no answer.
+
+    Raises
+    ------
+    BreedsError
+        If the network's weights are not there, or an option is wrong; never for a bad photo.
+
+    Examples
+    --------
+    >>> import breeds, pathlib
+    >>> photo = sorted(pathlib.Path("photos").rglob("*.jpg"))[0]
+    >>> table = breeds.predict("models/photos.safetensors", [photo, photo.read_bytes(), b"no photo"])
+    >>> bool(table.breed[0] == table.breed[1]), table.error[2][:26]
+    (True, 'not a photo of a known for')
+    """
+    check_several(photos)
+    if not isinstance(top_k, int) or top_k < 1:
+        raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
+    opened = _loaded(model)
+    names: list[str | None] = []
+
+    def noted() -> Iterator[Asked | None]:
+        for one in chain.from_iterable(map(_asked, photos)):
+            if one is not None:
+                names.append(one.name or None)
+            yield one
+
+    rows = []
+    answers = answer_photos(
+        opened, noted(), weights, None if cache is None else Path(cache), workers or cores(), engine,
+        parse_views(views) if views else (),
+    )  # fmt: skip
+    for answer in answers:
+        found = as_json(answer, opened.classes, top_k)
+        if found["breed"] and not unknown:
+            found["breed"] = found["guess"]
+        rows.append(found)
+    return _table(names, rows, min(top_k, len(opened.classes)))
+
+
+def check_several(photos: Any) -> None:
+    """Refuse a single photo where a list of photos belongs.
+
+    Raises
+    ------
+    BreedsError
+        If it is one, or nothing that photos could be in.
+    """
+    if hasattr(photos, "tocsr"):
+        raise BreedsError("A sparse array holds numbers, and no photos; give photos in a list.")
+    single = isinstance(photos, str | bytes | os.PathLike) or not isinstance(photos, Iterable)
+    if single or hasattr(photos, "getbands"):
+        raise BreedsError(f"Give photos in a list, also a single one: [photo], not {type(photos).__name__}.")
+
+
+def _opened(store: Store | PathLike) -> Store:
+    return store if isinstance(store, Store) else Store(store)
+
+
+def _loaded(model: Model | PathLike) -> Model:
+    return model if isinstance(model, Model) else Model.load(model)
+
+
+def _asked(photo: Any) -> Iterable[Asked | None]:
+    """Return a photo, or all of a source's, as `breeds.prediction.streams` gives them."""
+    name = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
+    source = find_streamed(name) if name and "\0" not in name else None
+    if source is not None:
+        return asked_of(source)
+    try:
+        return [Asked(name, take(photo))]
+    except PhotoError as error:
+        return [Asked(name, error)]
+
+
+def _table(names: list[str | None], rows: list[dict[str, Any]], top_k: int) -> pd.DataFrame:
+    """Put answers, as JSON has them, into a table."""
+    import pandas as pd
+
+    def column(values: Iterable[Any], dtype: type) -> pd.Series:
+        return pd.Series(list(values), dtype=dtype)
+
+    def likely(row: dict[str, Any], place: int, what: str) -> Any:
+        return row["top"][place][what] if place < len(row["top"]) else None
+
+    table = {
+        "path": column(names, object),
+        "breed": column((row["breed"] for row in rows), object),
+        "probability": column((row["probability"] for row in rows), float),
+        "guess": column((row["guess"] for row in rows), object),
+    }
+    for place in range(1, top_k):
+        table[f"breed_{place + 1}"] = column((likely(row, place, "breed") for row in rows), object)
+        table[f"probability_{place + 1}"] = column((likely(row, place, "probability") for row in rows), float)
+    table["error"] = column((row["error"] for row in rows), object)
+    return pd.DataFrame(table)
