@@ -13,7 +13,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model
 from breeds.library.store import Store
 from breeds.photos import parse_views
-from breeds.photos.held import take
+from breeds.photos.held import photo_of
 from breeds.places import as_source
 from breeds.prediction import predict as answer_photos
 from breeds.prediction.remote import Asked
@@ -269,7 +269,7 @@ def _asked(photo: Any) -> Iterable[Asked | None]:
     if source is not None:
         return asked_of(source)
     try:
-        return [Asked(name, take(photo))]
+        return [Asked(name, photo_of(photo))]
     except PhotoError as error:
         return [Asked(name, error)]
 

@@ -44,8 +44,8 @@ from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax
 from breeds.heads.unknown import fit_detector
-from breeds.photos import key_of, parse_resize, read
-from breeds.photos.held import Held, take
+from breeds.photos import Photo, key_of, parse_resize
+from breeds.photos.held import photo_of
 from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
 from breeds.split import fold_of
@@ -328,13 +328,14 @@ def _check_colours(name: str, values: Any) -> None:
         raise BreedsError(f"{name}={values!r}: give three numbers, of red, green and blue, or None.")
 
 
-def _taken(photo: Any) -> tuple[str, str | Held] | PhotoError:
-    """Return a photo's key, and its file or itself."""
+def _taken(value: Any) -> tuple[str, Photo] | PhotoError:
+    """Return a photo's key, and the photo."""
     try:
-        found = take(photo)
-        return (found.key, found) if isinstance(found, Held) else (key_of(read(found)), found)
+        photo = photo_of(value)
+        return key_of(photo.read()), photo
     except PhotoError as error:
-        return error
+        reason = str(error)
+    return PhotoError(reason)
 
 
 def _listed(X: Any) -> list[Any]:
