@@ -71,6 +71,12 @@ class Model:
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
     tested
         Keys of the photos kept for testing, uint8 (n, 32).
+
+    Examples
+    --------
+    >>> import breeds
+    >>> len(breeds.load("models/photos.safetensors").classes)
+    5
     """
 
     kind: str
