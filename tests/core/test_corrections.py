@@ -28,7 +28,7 @@ from breeds.evaluation import answer_test_photos, compare_models, crossval, eval
 from breeds.evaluation.crossval import compare_heads, cross_validate
 from breeds.evaluation.doubts import find_doubts, find_near_duplicates
 from breeds.evaluation.terminal import as_text, cross_validation_text
-from breeds.features import FeatureIndex, Store, assemble
+from breeds.features import Store, write_store
 from breeds.features.corrections import (
     MOST_BYTES,
     Correction,
@@ -303,10 +303,8 @@ def corrected(store: Store, words: Words) -> Store:
 
 def like(store: Store, name: str, **columns: list[str]) -> Store:
     """A store of the same photos with other columns."""
-    index = FeatureIndex(store.config)
-    index.add_file(store.path, store.table.key, store.features_sha256)
     path = store.path.with_name(name)
-    assemble(path, replace(store.table, **columns), index, "made up")
+    write_store(path, replace(store.table, **columns), store.config, store.features(), "made up")
     return Store.open(path)
 
 
