@@ -89,7 +89,7 @@ def test_damage_is_noticed_where_it_is_read(large: Path, tmp_path: Path) -> None
         list(verify(path))
 
 
-def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: Path) -> None:
+def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: Path, make_store) -> None:
     path = Path(shutil.copy(large, tmp_path))
     store = Store.open(path)
     other = store.table.take([3, 2, 1])
