@@ -13,7 +13,7 @@ from typing import IO, cast
 
 from breeds.cli import common
 from breeds.errors import BreedsError
-from breeds.sample.scripts import best_weights, run_four_scripts
+from breeds.sample.demo import best_weights, run_four_scripts
 from breeds.web import download, unreachable
 
 URL = "https://s3.amazonaws.com/fast-ai-imageclas/imagewoof2-160.tgz"
