@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -453,24 +452,6 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     result = run_script("predict.py", "new.png", "--engine", "openvino", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
     assert "converting the network" in result.stderr  # it is kept for `test_openvino.py`, which comes later
-
-
-@pytest.mark.parametrize("script", ["train_head.py", "predict.py photos"])
-def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
-    """From the first line of ours on, which Python wants to be another; what it does before is its own."""
-    command, *arguments = script.split()
-    front = (ROOT / command).read_text().splitlines()
-    first = next(number for number, line in enumerate(front, start=1) if "excepthook" in line)
-    for delay in (0.03, 0.06, 0.1, 0.2, 0.4, 0.8):
-        started = subprocess.Popen(
-            [sys.executable, str(ROOT / command), *arguments], cwd=place, stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        time.sleep(delay)
-        started.send_signal(signal.SIGINT)
-        _, text = started.communicate(timeout=60)
-        lines = re.findall(rf'{command}", line (\d+)', text)
-        assert not lines or int(lines[0]) <= first, text
 
 
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
