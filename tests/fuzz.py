@@ -105,21 +105,17 @@ def small_store(folder: Path) -> Path:
     import numpy as np
 
     from breeds.config import FeatureConfig
-    from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+    from breeds.features import Table, write_store
 
     rng, path = np.random.default_rng(0), folder / "seed.h5"
     config = FeatureConfig("xception", "random", "0" * 64, 299, "stretch")
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(path), config, index)
     keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(9)]
-    for i, key in enumerate(keys):
-        writer.add(key, f"{i}.jpg", rng.normal(i % 3, 1, 2048).astype(np.float32), "made up")
-    writer.commit("made up")
+    features = np.array([rng.normal(i % 3, 1, 2048) for i in range(9)], dtype=np.float32)
     labels = ["pug", "beagle", "collie"] * 3
     paths = [f"{label}/{i}.jpg" for i, label in enumerate(labels)]
     table = Table("made up", "", keys, paths, labels, [""] * 9, [1] * 9, [0] * 9)
     table.quarantine = [("bad.jpg", "empty file (0 bytes)")]
-    assemble(path, table, index, "made up")
+    write_store(path, table, config, features, "made up")
     return path
 
 
@@ -146,7 +142,7 @@ def model_target(folder: Path) -> Target:
 
     from breeds.errors import BreedsError
     from breeds.features import Store
-    from breeds.heads.model import load_model, save_model
+    from breeds.heads.model import Model
     from breeds.training import train
 
     path, seeds = folder / "one.safetensors", []
@@ -154,13 +150,13 @@ def model_target(folder: Path) -> Target:
     layers = [(np.ones((2048, 4), np.float32), np.ones(4, np.float32)),
               (np.ones((4, 3), np.float32), np.ones(3, np.float32))]  # fmt: skip
     for model in (logistic, replace(logistic, kind="dense", layers=layers)):
-        save_model(model, path)
+        model.save(path)
         seeds.append(path.read_bytes())
 
     def one(data: bytes) -> None:
         path.write_bytes(data)
         with contextlib.suppress(BreedsError):
-            model = load_model(path)
+            model = Model.load(path)
             with np.errstate(all="ignore"):
                 model.probabilities(np.ones((1, model.mean.size), np.float32))
 

@@ -26,9 +26,9 @@ from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
 from breeds.photos import key_of, picture, read
+from breeds.report.explanations import overlay
 from breeds.report.gallery import Gallery
 from breeds.report.mistakes import Looked, views
-from breeds.report.overlay import overlay
 from breeds.report.page import Report
 from breeds.report.thumbs import Served, Thumbnail
 from breeds.text import certainty, visible

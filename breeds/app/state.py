@@ -23,7 +23,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
-from breeds.heads.model import Model, load_model
+from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour
 from breeds.prediction.evidence import TrainingPhotos
 from breeds.report.thumbs import LONGEST, Thumbnail, thumbnail
@@ -180,7 +180,7 @@ class AppState:
         self._named = store
         self._busy = threading.Lock()
         self._busy_with = ""
-        self._models = _Read(lambda paths: load_model(paths[0]))
+        self._models = _Read(lambda paths: Model.load(paths[0]))
         self._stores = _Read(Store.open_beside)
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None

@@ -45,7 +45,7 @@ from breeds.app.site import Secrets
 from breeds.app.uploads import RefusedError, Upload
 from breeds.errors import BreedsError
 from breeds.features import Store
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.photos.web import fetch
 from breeds.training import train
@@ -210,7 +210,7 @@ def test_model_and_health(served: Served, app_place: Path) -> None:
     with served.client() as client:
         until(lambda: client.get("/api/health").json()["warm"])
         assert client.get("/api/health").json()["status"] == "ok"
-        model = load_model(app_place / MODEL)
+        model = Model.load(app_place / MODEL)
         about = client.get("/api/model").json()
         assert about["classes"] == model.classes
         assert (about["name"], about["config"]) == ("photos", str(model.config))
@@ -557,7 +557,7 @@ def test_photos_that_are_here_at_once_are_bounded(app_place: Path, tmp_path: Pat
 @pytest.fixture
 def service(app_place: Path) -> Iterator[InferenceService]:
     """The service on the model of `app_place`, with its network."""
-    service = InferenceService(load_model(app_place / MODEL))
+    service = InferenceService(Model.load(app_place / MODEL))
     yield service
     service.close()
 
@@ -601,7 +601,7 @@ def two_stores(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
 def test_a_model_that_cannot_be_explained_still_answers(
     two_stores: Model, service: InferenceService, app_place: Path, tmp_path: Path
 ) -> None:
-    save_model(two_stores, tmp_path / "two.safetensors")
+    two_stores.save(tmp_path / "two.safetensors")
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     paths = [*sorted((app_place / "photos").rglob("*.jpg"))[:9], tmp_path / "bad.jpg"]
     service.use(two_stores)
@@ -618,8 +618,8 @@ def test_a_model_that_cannot_be_explained_still_answers(
 def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
     app_place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = load_model(app_place / MODEL)
-    broken = load_model(app_place / MODEL)
+    model = Model.load(app_place / MODEL)
+    broken = Model.load(app_place / MODEL)
     broken.config = replace(model.config, weights_sha256="0" * 64)
     service = InferenceService(broken)
     service.start()
@@ -635,7 +635,7 @@ def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
 
 
 def test_a_photo_of_the_store_is_explained_once_until_the_model_changes(app_place: Path) -> None:
-    gate, model = Gate(photos=10), load_model(app_place / MODEL)
+    gate, model = Gate(photos=10), Model.load(app_place / MODEL)
     service = InferenceService(model, opener=gate.open)
     (photo,) = uploaded(min((app_place / "photos").rglob("*.jpg")))
 
@@ -645,7 +645,7 @@ def test_a_photo_of_the_store_is_explained_once_until_the_model_changes(app_plac
 
     asyncio.run(twice())
     assert gate.computed == 1
-    service.use(load_model(app_place / MODEL))
+    service.use(Model.load(app_place / MODEL))
     asyncio.run(twice())
     assert gate.computed == 2
     service.close()

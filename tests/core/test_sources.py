@@ -189,14 +189,14 @@ def test_members_are_those_that_webdataset_reads(app_place: Path, forms: Path) -
 def test_predictions_are_those_of_the_folder_and_in_order(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
     from breeds.photos import key_of
     from breeds.prediction import predict, streams
     from breeds.prediction.inputs import list_inputs
     from breeds.prediction.remote import Remote
     from breeds.report import answers as parts
 
-    model = load_model(app_place / "models/photos.safetensors")
+    model = Model.load(app_place / "models/photos.safetensors")
 
     def answers(*names: str, network: bool = True):
         with Remote() as remote:
@@ -219,9 +219,8 @@ def test_predictions_are_those_of_the_folder_and_in_order(
     assert frame.path.tolist() == [one.path for one in found]
     with pytest.raises(BreedsError, match="--no-network"):
         answers("s3://dogs/photos", network=False)
-    monkeypatch.setattr(parts, "PART_ROWS", 8)
     parts.check_parts(tmp_path / "parts")
-    total, failed = parts.write_parts(iter(found), model.classes, tmp_path / "parts", "csv", 1)
+    total, failed = parts.write_parts(iter(found), model.classes, tmp_path / "parts", "csv", 1, rows=8)
     written = sorted((tmp_path / "parts").iterdir())
     assert (total, failed, [path.name for path in written][-1]) == (30, [], "part-00003.csv")
     rows = [line.split(",")[0] for path in written for line in path.read_text().splitlines()[1:]]

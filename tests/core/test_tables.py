@@ -23,9 +23,9 @@ from breeds.cli import predict
 from breeds.cli import store as store_command
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.features.corrections import corrections_path
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
 from breeds.tables import export_features
 from breeds.training import train
@@ -37,7 +37,7 @@ EXPORT = ("-m breeds.features", "export")
 def place(make_store: MakeStore, tmp_path: Path) -> Path:
     """A folder with a store of three classes, and a model trained on it."""
     path = make_store({"a": 12, "=b": 12, "c c": 12}, "features/made.h5", spread=0.5)
-    save_model(train(Store.open(path), C=0.01), tmp_path / "models/made.safetensors")
+    train(Store.open(path), C=0.01).save(tmp_path / "models/made.safetensors")
     return tmp_path
 
 
@@ -62,10 +62,10 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
 
 @pytest.mark.slow
 def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
-    store, model = Store.open(place / "features/made.h5"), load_model(place / "models/made.safetensors")
+    store, model = Store.open(place / "features/made.h5"), Model.load(place / "models/made.safetensors")
     assert model.unknown is not None
     model.unknown = replace(model.unknown, threshold=float(np.median(model.unknown.excess(store.features()))))
-    save_model(model, place / "models/made.safetensors")
+    model.save(place / "models/made.safetensors")
     done = run_script(*EXPORT, "made.parquet", "--model", "models/made.safetensors", cwd=place)
     assert done.returncode == 0, done.stderr
     frame = pd.read_parquet(place / "made.parquet")
@@ -107,15 +107,11 @@ def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStor
     first = Store.open(make_store({"a": 7, "b": 7}, "features/one.h5", width=5))
     order = np.random.default_rng(1).permutation(14)
     config = replace(first.config, size=96)
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(tmp_path / "features/two.h5"), config, index)
     keys = [first.table.key[i] for i in order] + ["f" * 64]
-    for number, key in enumerate(keys):
-        writer.add(key, "", np.full(3, number, dtype=np.float32), "made up")
-    writer.commit("made up")
     n = len(keys)
     table = Table("made up", "", keys, [f"{i}.jpg" for i in range(n)], [""] * n, [""] * n, [1] * n, [0] * n)
-    assemble(tmp_path / "features/two.h5", table, index, "made up")
+    numbers = np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, axis=1)
+    write_store(tmp_path / "features/two.h5", table, config, numbers, "made up")
     both = Store.open_beside([first.path, tmp_path / "features/two.h5"])
     assert export_features(both, tmp_path / "both.parquet") == 14
     features = np.stack(pd.read_parquet(tmp_path / "both.parquet").features)
@@ -127,14 +123,9 @@ def test_odd_names_are_text_and_what_is_no_unicode_is_marked(
     random_config: FeatureConfig, tmp_path: Path
 ) -> None:
     names = ["caf\udce9.jpg", "new\nline,\x1b[2J.jpg", "=1+1.jpg"]
-    index = FeatureIndex(random_config)
-    writer = ShardWriter(shard_folder(tmp_path / "odd.h5"), random_config, index)
     keys = [f"{i:064x}" for i in range(3)]
-    for key in keys:
-        writer.add(key, "", np.ones(4, dtype=np.float32), "made up")
-    writer.commit("made up")
     table = Table("ro\udce9t", "", keys, names, names, [""] * 3, [1] * 3, [0] * 3)
-    assemble(tmp_path / "odd.h5", table, index, "made up")
+    write_store(tmp_path / "odd.h5", table, random_config, np.ones((3, 4), dtype=np.float32), "made up")
     export_features(Store.open(tmp_path / "odd.h5"), tmp_path / "odd.parquet")
     read = parquet.read_table(tmp_path / "odd.parquet")
     assert read["path"].to_pylist() == read["label"].to_pylist() == ["caf�.jpg", *names[1:]]
@@ -205,11 +196,11 @@ def test_without_pyarrow_it_says_what_to_install(place: Path) -> None:
 _EXPORT = """
 import re, sys
 from pathlib import Path
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.features import Store
 from breeds import tables
 tables.GROUP_BYTES = 2**18
-store, model = Store.open(Path(sys.argv[1])), load_model(Path(sys.argv[2]))
+store, model = Store.open(Path(sys.argv[1])), Model.load(Path(sys.argv[2]))
 print(tables.export_features(store, Path(sys.argv[3]), model))
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
@@ -220,7 +211,7 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1
 def test_memory_does_not_grow_with_the_rows(make_store: MakeStore, tmp_path: Path) -> None:
     """The features of ten times as many are 18 MB more; keys and names cost 100 bytes each, 0.5 MB."""
     few = make_store({"a": 20, "b": 20}, "few.h5", width=1024)
-    save_model(train(Store.open(few), C=0.01), tmp_path / "made.safetensors")
+    train(Store.open(few), C=0.01).save(tmp_path / "made.safetensors")
     peaks = []
     for count in (250, 2500):
         path = make_store({"a": count, "b": count}, f"{count}.h5", width=1024)
@@ -373,12 +364,12 @@ def test_the_page_has_every_column(written: Store) -> None:
     assert {"p_CLASS" if name.startswith("p_") else name for name in columns} == listed
 
 
-COMMAND = r"^(?:python -m |python |)(?:breeds[. ]store|predict.py) .*"
+COMMAND = r"^(?:python -m |python |)(?:breeds store|predict.py) .*"
 
 
 @pytest.mark.parametrize("line", re.findall(COMMAND, PAGE, re.MULTILINE))
 def test_the_commands_of_the_page_parse(line: str) -> None:
-    words = line.split("#")[0].replace("python", "").replace("-m breeds.features", "breeds store").split()
+    words = line.split("#")[0].replace("python -m ", "").replace("python", "").split()
     if words[0] == "predict.py":
         predict.parser().parse_args(words[1:])
     else:
