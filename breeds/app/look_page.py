@@ -27,10 +27,9 @@ from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
 from breeds.photos import key_of, picture, read
 from breeds.report.explanations import overlay
-from breeds.report.gallery import Gallery
-from breeds.report.mistakes import Looked, views
+from breeds.report.gallery import Gallery, Looked, views
 from breeds.report.page import Report
-from breeds.report.thumbs import Served, Thumbnail
+from breeds.report.photos import Served, Thumbnail
 from breeds.text import certainty, visible
 
 router = APIRouter(include_in_schema=False)
@@ -53,7 +52,7 @@ class Shelf:
         self._looked_at: dict[int, tuple[tuple[int, int], str]] = {}
 
     def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
-        """Return what a template needs of a photo, as `breeds.report.album.Photos` says."""
+        """Return what a template needs of a photo, as `breeds.report.photos.Photos` says."""
         key, missing = self._table.key[row], self.missing(row)
         return {
             "key": key,

@@ -22,8 +22,8 @@ from breeds.app.service import InferenceService
 from breeds.app.state import AppState
 from breeds.app.uploads import Form, RefusedError, Upload, Uploads
 from breeds.errors import PhotoError
+from breeds.report.photos import Thumbnail
 from breeds.report.render import asset, render, render_pieces
-from breeds.report.thumbs import Thumbnail
 
 T = TypeVar("T")
 router = APIRouter(include_in_schema=False)

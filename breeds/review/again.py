@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import metrics
-from breeds.evaluation import compare_answers
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
+from breeds.heads.crossval import compare_answers
 from breeds.heads.kinds import TrainingSettings
 from breeds.heads.model import Model, check_stores
 from breeds.heads.record import KEPT
