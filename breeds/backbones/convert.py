@@ -256,8 +256,8 @@ def _convert(folder: Path, config: FeatureConfig, weights: Weights) -> None:
     from breeds.backbones.keras import build
 
     # Any size can be set afterwards: the network is fully convolutional.
-    model = build(replace(config, size=BACKBONES[config.backbone].size, precision="fp32"), weights)
-    ov = import_openvino(with_converter=True)
+    model = build(replace(config, size=BACKBONES[config.backbone].size), weights)
+    ov = import_openvino()
     _mend_converter()
     from openvino.preprocess import PrePostProcessor
 
@@ -280,10 +280,9 @@ def _mend_converter() -> None:
     tensorflow")``; since Python 3.13 the second no longer finds in a function what the first has put there.
     """
     if sys.version_info >= (3, 13):
-        import tensorflow
         from openvino.frontend.tensorflow import utils
 
-        utils.get_environment_setup = lambda framework: {"tensorflow": tensorflow.__version__}
+        utils.get_environment_setup = lambda framework: {"tensorflow": version("tensorflow")}
 
 
 def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence[tuple[str, str]]) -> None:
@@ -300,7 +299,7 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
             continue
     if not pixels:
         raise BreedsError("None of the photos to calibrate int8 on can be decoded; use --precision fp32.")
-    ov = import_openvino(with_converter=True)
+    ov = import_openvino()
     with quiet():
         import nncf
 

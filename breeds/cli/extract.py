@@ -14,17 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breeds.backbones.registry import BACKBONES, ENGINE_CHOICES, PRECISIONS
 from breeds.cli import common
 from breeds.errors import BreedsError
 from breeds.places import as_source
 from breeds.started import command
 from breeds.text import say
-
-#: Keras's networks; `breeds.backbones.registry` has them, and help is shown without loading it.
-BACKBONES = (
-    "xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny", "efficientnetv2b0",
-    "mobilenetv3large",
-)  # fmt: skip
 
 if TYPE_CHECKING:
     from breeds.backbones.cluster.pool import Cluster
@@ -75,13 +70,13 @@ def parser() -> argparse.ArgumentParser:
     add("--pool", choices=("none", "avg", "cls"),
         help="how an ONNX network's output becomes a feature, where that is not clear: as it is, its "
         "average, or its first token (default: as the file says)")  # fmt: skip
-    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
+    add("--precision", default="fp32", choices=PRECISIONS,
         help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
         "with VNNI, less than twice on others")  # fmt: skip
     add("--dtype", default="float32", choices=("float32", "float16"),
         help="what features are kept as: float16 halves the store, and rounds the fourth digit")  # fmt: skip
-    add("--engine", default="auto", choices=("auto", "openvino", "keras", "ray"),
-        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU; ray is "
+    add("--engine", default="auto", choices=(*ENGINE_CHOICES, "ray"),
+        help="what computes the features; auto is openvino where it works, else keras; ray is "
         "either, on the nodes of a cluster")  # fmt: skip
     add("--address", metavar="A", default="auto",
         help="of the cluster: auto for the cluster that this machine is in, its head as HOST:PORT, or "
@@ -94,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         add(f"--actor-{what}", metavar="N", type=kind, default=default,
             help=f"how many {what[:-1].upper()}s each process on a cluster takes")  # fmt: skip
     add("--workers", metavar="N", type=common.workers, default=os.cpu_count() or 2,
-        help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
+        help="threads that read and decode photos")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
     add("--assemble", action=argparse.BooleanOptionalAction, default=None,

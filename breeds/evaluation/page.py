@@ -260,7 +260,7 @@ def _commands(tested: Tested, model_path: str) -> str:
         options += ["--size", str(config.size), "--resize", config.resize]
         options += [
             "--precision",
-            config.precision.replace("mixed_bfloat16", "bf16").replace("mixed_float16", "fp16"),
+            config.precision,
         ]
         lines.append(("extract", options))
     train = ["--store", *(str(store.path) for store in stores), "--model", model_path]

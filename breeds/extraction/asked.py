@@ -9,7 +9,7 @@ from pathlib import Path
 from breeds.backbones.brought.file import is_onnx
 from breeds.backbones.brought.folder import Options
 from breeds.backbones.brought.settle import BACKBONE, settle
-from breeds.backbones.choose import config_precision
+from breeds.backbones.choose import check_precision
 from breeds.backbones.convert import converted_width
 from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, XCEPTION
 from breeds.backbones.weights import Weights, get_weights
@@ -91,7 +91,7 @@ class Asked:
     size
         Width and height of the network's input; None is the backbone's own.
     precision, engine
-        One of `breeds.backbones.choose.PRECISIONS` and one of `breeds.backbones.choose.ENGINES`.
+        One of `PRECISIONS` and one of `ENGINE_CHOICES` of `breeds.backbones.registry`.
     mean, std, layout, pool
         How an ONNX network is read (`breeds.config.Reading`); None is as its folder says.
     dtype
@@ -123,14 +123,14 @@ class Asked:
             return self._find_brought()
         size, resize = self.square()
         weights = get_weights(self.weights, BACKBONES[self.backbone])
-        precision = config_precision(self.engine, self.precision)
+        check_precision(self.precision, self.engine)
         config = FeatureConfig(
             self.backbone,
             weights.name,
             weights.sha256,
             size,
             resize,
-            precision,
+            self.precision,
             view=self.view,
             dtype=self.dtype,
         )
@@ -144,11 +144,11 @@ class Asked:
             raise BreedsError(
                 f"--weights {self.weights}: an ONNX network has its weights in it; leave it out."
             )
-        precision = config_precision("openvino", self.precision)
+        check_precision(self.precision, "openvino")
         found = settle(self.backbone, self._options())
         weights = found.weights
         config = FeatureConfig(
-            BACKBONE, weights.name, weights.sha256, found.size, found.resize, precision, view=self.view,
+            BACKBONE, weights.name, weights.sha256, found.size, found.resize, self.precision, view=self.view,
             reading=found.reading, dtype=self.dtype,
         )  # fmt: skip
         width = converted_width(config, lambda: weights)

@@ -164,7 +164,7 @@ def explain(
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     workers
         Threads that read and decode.
 

@@ -20,11 +20,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from breeds.backbones import Engine
-from breeds.backbones.choose import ENGINES, PRECISIONS, open_engine
+from breeds.backbones.choose import open_engine
 from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
 from breeds.backbones.processes import cores
-from breeds.backbones.registry import width_of
+from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS, width_of
 from breeds.backbones.weights import Weights
 from breeds.config import LAYOUTS, POOLS, FeatureConfig
 from breeds.errors import BreedsError, PhotoError
@@ -69,7 +69,7 @@ class BottleneckFeatures(
     resize : str, optional
         How a photo becomes a square: ``stretch``, ``crop``, ``pad``, ``crop256-bicubic`` ...; None is as the
         folder says, or else ``stretch``.
-    precision : {"fp32", "bf16", "fp16", "int8"}, default "fp32"
+    precision : {"fp32", "bf16", "int8"}, default "fp32"
         The arithmetic. int8 is set on photos of a folder, by `breeds.extract`: name its store.
     engine : {"auto", "openvino", "keras"}, default "auto"
         What computes, as in `breeds.extract`.
@@ -185,7 +185,7 @@ class BottleneckFeatures(
         """Refuse parameters that are wrong, as the command line refuses them."""
         allowed = {
             "precision": PRECISIONS,
-            "engine": ENGINES,
+            "engine": ENGINE_CHOICES,
             "errors": ERRORS,
             "layout": (None, *LAYOUTS),
             "pool": (None, *POOLS),

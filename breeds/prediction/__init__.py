@@ -26,8 +26,8 @@ from breeds.prediction.inputs import in_chunks
 from breeds.prediction.remote import AHEAD, Asked, Remote, local
 from breeds.prediction.sources import FeatureSource
 
-#: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
-_CHUNK, _GPU_CHUNK = 128, 2048
+#: Photos that are answered together; rows come this many at a time.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def predict(
     cache
         Folder in which the features are kept for the next time, or None.
     workers
-        Threads that read and decode, or processes beside a GPU.
+        Threads that read and decode.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     views
         Views of every photo over which to average, beside the photo as it is.
     cache_size
@@ -105,7 +105,7 @@ def predict(
     def largest() -> int:
         if remote is not None and remote.held:  # while these are answered, as many are fetched
             return AHEAD
-        return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
+        return _CHUNK
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))

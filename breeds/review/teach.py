@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.backbones.choose import ABILITIES
 from breeds.cli.common import view_stores
-from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked, Selection, extract
 from breeds.features import Store, check_config, lock_file
@@ -296,22 +294,10 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
 def _asked(store: Store) -> Asked:
     """Return what a user would have to decide for the config of a store."""
     config = store.config
-    engine, precision = _engine(config)
     weights, backbone, read = _weights(store), config.backbone, config.reading
     if read is None:
-        return Asked(weights, backbone, config.view, config.resize, config.size, precision, engine)
+        return Asked(weights, backbone, config.view, config.resize, config.size, config.precision)
     return Asked(
-        backbone=weights, view=config.view, resize=config.resize, size=config.size, precision=precision,
-        engine="openvino", mean=read.mean, std=read.std, layout=read.layout, pool=read.pool,
+        backbone=weights, view=config.view, resize=config.resize, size=config.size,
+        precision=config.precision, mean=read.mean, std=read.std, layout=read.layout, pool=read.pool,
     )  # fmt: skip
-
-
-def _engine(config: FeatureConfig) -> tuple[str, str]:
-    """Return the engine and the precision to ask for, where only one engine has it."""
-    able = [
-        (name, asked)
-        for name, row in ABILITIES.items()
-        for asked, called in row.precisions.items()
-        if called == config.precision
-    ]
-    return able[0] if len(able) == 1 else ("auto", config.precision)

@@ -90,7 +90,7 @@ def test_every_name_of_the_code_in_contributing_exists() -> None:
     for module, name in (
         ("breeds/backbones/registry.py", "BACKBONES"),
         ("breeds/backbones/keras.py", "KerasEngine"),
-        ("breeds/backbones/choose.py", "ENGINES"),
+        ("breeds/backbones/registry.py", "ENGINES"),
         ("breeds/backbones/__init__.py", "Engine"),
         ("breeds/training/__init__.py", "HEADS"),
         ("tests/lint/test_rooms.py", "HEAVY"),

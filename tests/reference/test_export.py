@@ -346,7 +346,7 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
         ({"precision": "int8"}, "onnx", "int8 network is OpenVINO's own, and ONNX Runtime would round"),
         ({"precision": "int8"}, "keras", "int8 network is OpenVINO's own, and Keras would round"),
         ({"precision": "bf16"}, "openvino", "precision bf16 are rounded while they are computed"),
-        ({"precision": "mixed_float16"}, "keras", "precision mixed_float16 are rounded"),
+        ({"precision": "bf16"}, "keras", "precision bf16 are rounded"),
         ({"backbone": "dinov2"}, "keras", "dinov2 is no network of Keras; export it as onnx"),
     ],
 )

@@ -45,7 +45,7 @@ def bring(target: Path, path: Path, sha256: str, size: int, reading: Reading) ->
     _look(model, path)
     data = model.SerializeToString()
     del model
-    ov = import_openvino(with_converter=True)
+    ov = import_openvino()
     with quiet():
         try:
             network = ov.Core().read_model(data)
