@@ -321,7 +321,7 @@ def test_a_network_that_cannot_be_used_is_refused(change: Any, words: str, tmp_p
         ({}, {"resize": "stretch40"}, "--resize stretch40"),
         ({}, {"weights": "random"}, "--weights random: an ONNX network has its weights in it"),
         ({}, {"engine": "keras"}, "--engine keras: an ONNX network is run by OpenVINO"),
-        ({}, {"precision": "fp16"}, "--precision fp16 needs Keras"),
+        ({}, {"precision": "fp16"}, "--precision fp16 is known to no engine"),
         ({"dims": ("n", 3, "h", "w")}, {}, "does not say which size of photos it takes; give --size"),
         ({"dims": ("n", 3, "h", "w")}, {"size": 2000}, "--size 2000: Breeds takes up to 1024"),
         ({"dims": ("n", "c", "h", "w")}, {"size": 32}, "does not say which axis of (?, ?, ?, ?) is that"),
