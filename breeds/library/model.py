@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from breeds.backbones import Engine
 from breeds.backbones.processes import cores
+from breeds.backbones.resolve import open_network
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads import model as heads
-from breeds.heads.backbone import open_network
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.modelcard import card_path, write_card

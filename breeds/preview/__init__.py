@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from breeds.backbones.resolve import square
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.extraction import Asked, Selection
+from breeds.extraction import Selection
 from breeds.outputs import PAGE, check_output
 from breeds.photos import parse_resize, parse_views
 from breeds.preview.found import ELONGATED, find
@@ -49,7 +51,12 @@ class Preview:
 
 
 def preview(
-    selection: Selection, page: Path, asked: Asked, views: str | None, following: str, workers: int = 2
+    selection: Selection,
+    page: Path,
+    config: FeatureConfig,
+    views: str | None,
+    following: str,
+    workers: int = 2,
 ) -> Preview:
     """Write a page that shows photos before they are extracted; no engine and no weights are needed.
 
@@ -58,7 +65,7 @@ def preview(
 
     Parameters
     ----------
-    selection, asked
+    selection, config
         Which photos, and what the network would be given of them; what it would compute does not matter.
     page
         The HTML file to write.
@@ -78,7 +85,7 @@ def preview(
     if page.suffix.lower() not in (".html", ".htm"):  # the next argument may have been meant otherwise
         raise BreedsError(f"--preview {page}: the page's name has to end in .html; name another file.")
     check_output(page, PAGE)
-    size, resize = asked.square()
+    size, resize = square(config)
     shown = parse_views(views or EXAMPLE_VIEWS)
     listing = selection.find()
     seen = see(listing, workers)
@@ -90,7 +97,7 @@ def preview(
         seen=seen,
         found=found,
         selection=selection,
-        asked=asked,
+        config=config,
         size=size,
         resize=resize,
         how=parse_resize(resize),

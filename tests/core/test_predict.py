@@ -93,7 +93,7 @@ def quick_engine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append("opened")
         return Means()
 
-    monkeypatch.setattr("breeds.heads.backbone.open_engine", open_engine)
+    monkeypatch.setattr("breeds.backbones.resolve.open_engine", open_engine)
     return opened
 
 
