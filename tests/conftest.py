@@ -152,7 +152,9 @@ def random_config() -> FeatureConfig:
     from breeds.backbones.weights import get_weights
 
     weights = get_weights("random", XCEPTION)
-    return FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    return FeatureConfig(
+        XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch", width=XCEPTION.width
+    )
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +180,9 @@ def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
     photos = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::60]]
     photos += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::400]
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    config = FeatureConfig(
+        XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch", width=XCEPTION.width
+    )
     engine = open_engine(config, lambda: weights, "keras")
     return photos, config, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
 
