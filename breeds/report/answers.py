@@ -187,7 +187,7 @@ def _write_parquet(
     answers: Iterable[Answer], classes: list[str], out: Path, top_k: int
 ) -> tuple[int, list[Answer]]:
     """Write the columns of CSV, a row group of answers in memory at a time."""
-    from breeds.parquet import Column, written
+    from breeds.export.parquet import Column, written
 
     top_k = min(top_k, len(classes))
     columns: dict[str, Column] = {"path": str, "breed": str, "probability": float, "guess": str}
