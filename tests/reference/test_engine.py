@@ -27,7 +27,7 @@ from conftest import (
 
 from breeds.backbones import Engine
 from breeds.backbones.choose import open_engine
-from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones.registry import XCEPTION
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
@@ -158,6 +158,7 @@ assert np.array_equal(together, apart)
 """
 
 
+@pytest.mark.thorough
 @starts_tensorflow
 @pytest.mark.parametrize(
     "lesser",
@@ -382,115 +383,3 @@ def test_weights_that_are_not_finite_are_refused_before_hours_of_work(
         f["block1_conv1"]["block1_conv1/kernel"][0, 0, 0, 0] = np.nan
     with pytest.raises(BreedsError, match="finite"):
         open_with(get_weights(str(path), XCEPTION))
-
-
-# on a GPU, as far as a CPU can show it
-
-
-@pytest.fixture(scope="module")
-def small(files) -> tuple[FeatureConfig, Weights, list[np.ndarray]]:
-    """A config of 71×71 pixels on the random weights in a file, that file, and random pixels."""
-    weights = get_weights(str(files[0]), XCEPTION)
-    config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, 71, "stretch")
-    rng = np.random.default_rng(0)
-    return config, weights, list(rng.integers(0, 256, (21, 71, 71, 3), dtype=np.uint8))
-
-
-def test_where_there_is_a_gpu_batches_grow_and_shrink_with_its_memory(
-    small, small_engine, monkeypatch
-) -> None:
-    import tensorflow
-
-    config, weights, photos = small
-    monkeypatch.setattr("breeds.backbones.keras.GPU_BATCH", 16)
-    expected = np.stack(list(small_engine.stream(photos)))
-    monkeypatch.setattr("breeds.backbones.keras.gpus", lambda: 1)
-    engine = open_engine(config, lambda: weights, "keras")
-    assert engine.outruns_threads
-    assert not tensorflow.config.experimental.tensor_float_32_execution_enabled()
-    compute, sizes = engine._model.predict_on_batch, []  # type: ignore[attr-defined]
-
-    def small_device(batch):
-        sizes.append(len(batch))
-        if len(batch) > 5:
-            raise RuntimeError("{{function_node __wrapped__Conv2D}} RESOURCE_EXHAUSTED: OOM when allocating")
-        return compute(batch)
-
-    monkeypatch.setattr(engine._model, "predict_on_batch", small_device)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(np.stack(list(engine.stream(photos))), expected, rtol=1e-4, atol=1e-5)
-    assert sizes[:3] == [16, 8, 4] and set(sizes[2:]) == {4}
-
-
-def test_a_device_too_small_for_one_photo_is_one_sentence_and_other_errors_stay(
-    small, small_engine, monkeypatch
-) -> None:
-    engine, photos = small_engine, small[2]
-
-    def broken(text):
-        def predict(_):
-            raise RuntimeError(text)
-
-        return predict
-
-    monkeypatch.setattr(engine._model, "predict_on_batch", broken("a bug"))  # type: ignore[attr-defined]
-    with pytest.raises(RuntimeError, match="a bug"):
-        list(engine.stream(photos))
-    monkeypatch.setattr(engine._model, "predict_on_batch", broken("CUDA out of memory"))  # type: ignore[attr-defined]
-    with pytest.raises(BreedsError, match="not enough memory for one photo of 71×71"):
-        list(engine.stream(photos))
-
-
-@pytest.mark.parametrize(
-    ("backbone", "precision"),
-    [
-        ("xception", "mixed_bfloat16"),
-        pytest.param("xception", "mixed_float16", marks=pytest.mark.thorough),
-        pytest.param("convnexttiny", "mixed_bfloat16", marks=pytest.mark.thorough),
-    ],
-)
-def test_half_precision_is_near_the_reference_and_averages_in_float32(
-    small, small_engine, backbone: str, precision: str, tmp_path: Path
-) -> None:
-    config, weights, photos = small
-    engine = small_engine
-    if backbone != config.backbone:
-        weights = get_weights("random", BACKBONES[backbone])
-        config = replace(config, backbone=backbone, weights_sha256=weights.sha256)
-        engine = open_engine(config, lambda: weights, "keras")
-        # To draw them once more would take longer.
-        engine._model.save_weights(tmp_path / "w.weights.h5")  # type: ignore[attr-defined]
-        weights = get_weights(str(tmp_path / "w.weights.h5"), BACKBONES[backbone])
-    reference = np.stack(list(engine.stream(photos[:4])))
-    engine = open_engine(replace(config, precision=precision), lambda: weights)
-    found = np.stack(list(engine.stream(photos[:4])))
-    assert engine._model.layers[-1].compute_dtype == "float32"  # type: ignore[attr-defined]
-    assert found.dtype == np.float32
-    cosine = (found * reference).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(reference, axis=1)
-    assert cosine.min() > 0.99
-    assert np.abs(found - reference).max() > 1e-4  # it is no fp32 under another name
-
-
-@starts_tensorflow
-def test_extraction_decoding_in_processes_gives_the_same_store(
-    photos: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
-    (photos / "broken.jpg").rename(next(photos.iterdir()) / "broken.jpg")
-    args = [str(photos), "--weights", "random", "--size", "71", "--engine", "keras",
-            "--store", "processes.h5", "--workers", "3"]  # fmt: skip
-    (tmp_path / "processes.py").write_text(
-        f"import breeds.backbones.keras as k, sys; sys.argv[1:] = {args!r}\n"
-        "if __name__ == '__main__':\n"
-        "    k.gpus = lambda: 1; k.GPU_BATCH = 8\n"
-        "    import extract_features; from breeds.cli import common; common.run(extract_features.main)\n"
-    )
-    result = run_script("-m processes", cwd=tmp_path)
-    assert result.returncode == 1, result.stderr
-    assert "12 features (12 new, 0 reused) + 1 quarantined" in result.stdout
-    engine = request.getfixturevalue("small_engine")  # afterwards: so TensorFlow is in memory once
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: engine)
-    found = extract_photos(photos, tmp_path / "threads.h5", size=71, engine="keras")
-    assert (found.new, len(found.quarantined)) == (12, 1)
-    with h5py.File(tmp_path / "threads.h5") as one, h5py.File(tmp_path / "processes.h5") as other:
-        assert one["key"][:].tolist() == other["key"][:].tolist()
-        np.testing.assert_allclose(one["features"][:], other["features"][:], rtol=1e-4, atol=1e-5)
