@@ -23,7 +23,7 @@ from breeds.app.service import MOST_WAITING, InferenceService
 from breeds.app.site import Secrets, Site
 from breeds.app.state import AppState
 from breeds.app.uploads import Uploads
-from breeds.heads.backbone import open_network
+from breeds.backbones.resolve import open_network
 
 MODEL, STORE = "models/photos.safetensors", "features/photos.h5"
 PATIENCE = 60
@@ -139,7 +139,7 @@ def serving_here(
 class Gate:
     """Stands in for a network: it computes one photo after the other, and only when it is let."""
 
-    name, outruns_threads = "gate", False
+    name = "gate"
 
     def __init__(self, width: int = 2048, photos: int = 0) -> None:
         self._width = width

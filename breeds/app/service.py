@@ -18,8 +18,8 @@ from PIL import Image
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.processes import cores
+from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.photos import MemoryPhoto, Photo, key_of
@@ -62,13 +62,13 @@ class InferenceService:
     model
         The first model.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     workers
         Threads that read and decode.
     most_waiting
         How many photos may wait, over all requests.
     opener
-        Opens a network as `breeds.heads.backbone.open_network` does.
+        Opens a network as `breeds.backbones.resolve.open_network` does.
     """
 
     def __init__(
