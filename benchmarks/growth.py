@@ -28,7 +28,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield a feature, float32 (2048,), for every photo, in order."""

@@ -23,7 +23,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield a feature for every photo, in order."""

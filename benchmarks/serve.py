@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT))
 def run_alone(model_path: str, count: str, *photos: str) -> None:
     """Print photos/s of the engine and its decoding threads, as the application opens it, without any HTTP."""
     from breeds.backbones.pipeline import Pipeline
-    from breeds.backbones.processes import cores
     from breeds.heads.backbone import open_network
     from breeds.heads.model import load_model
     from breeds.photos import key_of, read
+    from breeds.workers import cores
 
     model = load_model(Path(model_path))
     keyed = [(key_of(read(path)), path) for path in photos]

@@ -23,20 +23,20 @@ import numpy as np
 from breeds.app.turns import FullError, Turns
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import KeyAndPath, Pixels, load_pixels
-from breeds.backbones.processes import cores
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.prediction import Answer, answer_of
 from breeds.text import say
+from breeds.workers import cores
 
 #: How many photos may wait, over all requests.
 MOST_WAITING = 1024
 # With so few cores, all of them on one photo are as fast as each on its own, and the first answer is sooner.
 _FEW_CORES = 4
-# How many decoded photos wait for the engine at most: those of a GPU are gone at once.
-_AHEAD, _GPU_AHEAD = 4, 64
+# How many decoded photos wait for the engine at most.
+_AHEAD = 4
 
 
 class BusyError(Exception):
@@ -249,7 +249,7 @@ class Desk:
         """Decode a photo for each network, and let it wait for them; a bad one is answered here."""
         setup = job.setup = self._setup
         for config, _ in setup.model.parts:
-            pixels = load_pixels(config, job.photo, job.given_up)
+            pixels = attempt(load_pixels, config, job.photo, job.given_up)
             if isinstance(pixels, PhotoError):
                 key, path = job.photo
                 job.future.set_result(Answered(Answer(path, None, str(pixels), key=key), setup.model))
@@ -261,8 +261,7 @@ class Desk:
             self._changed.notify_all()
 
     def _ahead(self) -> int:
-        gpu = any(engine.outruns_threads for engine in self._setup.network.opened)
-        return _GPU_AHEAD if gpu else max(_AHEAD, cores())
+        return max(_AHEAD, cores())
 
     # The thread that computes
 

@@ -22,12 +22,10 @@ FeatureAndMap = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Engine(Protocol):
     """Something that turns pixels into features.
 
-    `outruns_threads` is set where photos are computed faster than threads of one process decode them.
     A feature is the mean over a map of small cells, which an engine that was opened for it gives too.
     """
 
     name: str
-    outruns_threads: bool
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""

@@ -28,7 +28,6 @@ from xml.etree import ElementTree
 
 from breeds.backbones.loading import import_openvino
 from breeds.backbones.network import Network, digest_of
-from breeds.backbones.processes import run_alone
 from breeds.backbones.quiet import quiet
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
@@ -38,6 +37,7 @@ from breeds.files import cache_folder
 from breeds.photos import decode, key_of, read
 from breeds.started import need
 from breeds.text import mention
+from breeds.workers import run_alone
 
 #: Version of the conversion; a change of what it gives needs a new one.
 _RULE = "1"

@@ -13,10 +13,10 @@ from breeds.backbones import FeatureAndMap, unmapped
 from breeds.backbones.convert import fp32_network
 from breeds.backbones.loading import import_openvino
 from breeds.backbones.network import Network
-from breeds.backbones.processes import cores
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.workers import cores
 
 T = TypeVar("T")
 
@@ -55,7 +55,6 @@ class OpenvinoEngine:
     """
 
     name = "openvino"
-    outruns_threads = False
 
     def __init__(
         self,

@@ -1,28 +1,26 @@
-"""Photos to features, in order: workers read and decode the next ones while the engine computes."""
+"""Photos to features, in order: threads read and decode the next photos while the engine computes."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
-from itertools import chain, islice
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones import Engine, FeatureAndMap
-from breeds.backbones.processes import kill, process_pool
 from breeds.config import FeatureConfig
-from breeds.errors import BreedsError, GoneError, PhotoError
+from breeds.errors import GoneError, PhotoError, attempt
 from breeds.photos import decode, key_of, read
 from breeds.photos.held import Held
 from breeds.photos.tars import Place
+from breeds.workers import run_ahead
 
-T = TypeVar("T")
 R = TypeVar("R")
 Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
@@ -32,38 +30,26 @@ KeyAndPath = tuple[str, str]
 KeyAndPhoto = tuple[str, str | Held | Place]
 P = TypeVar("P", bound=KeyAndPhoto)
 
-
-class Ahead(Protocol):
-    """Yields every item, in order, with what a function gives for it, somewhere else and ahead of time."""
-
-    def __call__(
-        self, function: Callable[[T], R], items: Iterable[T], /
-    ) -> Iterator[tuple[T, R | PhotoError]]:
-        """Begin."""
-        ...
-
-
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
 AHEAD, AHEAD_EACH = 32, 4
 
 
 class Pipeline:
-    """An engine, opened when the first photo could be decoded, and the workers that decode for it.
+    """An engine, opened when the first photo could be decoded, and the threads that decode for it.
 
     Parameters
     ----------
     opener
         Opens the engine; called at most once, and only for a photo that could be decoded.
     workers
-        Threads that read and decode, or processes where the engine is too fast for threads.
+        Threads that read and decode.
     """
 
     def __init__(self, opener: Callable[[], Engine], workers: int) -> None:
         self._opener = opener
-        self._workers = workers
+        self._ahead = max(AHEAD, AHEAD_EACH * workers)
         self._engine: Engine | None = None
         self._threads = ThreadPoolExecutor(workers)
-        self._processes: ProcessPoolExecutor | None = None
         self._stop = threading.Event()
 
     def __enter__(self) -> Pipeline:
@@ -74,21 +60,12 @@ class Pipeline:
     ) -> None:
         if kind is not None:  # such as Ctrl-C: nobody wants what is being decoded, which may take a minute
             self._stop.set()
-            if self._processes is not None:
-                kill(self._processes)
-        for pool in (self._processes, self._threads):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     @property
     def name(self) -> str:
         """The engine's name, "" before it is opened."""
         return self._engine.name if self._engine else ""
-
-    @property
-    def outruns_threads(self) -> bool:
-        """Whether an engine is open that is as fast as `breeds.backbones.Engine` says, such as a GPU's."""
-        return self._engine is not None and self._engine.outruns_threads
 
     def features(
         self, photos: Iterable[P], config: FeatureConfig
@@ -106,7 +83,7 @@ class Pipeline:
         Raises
         ------
         BreedsError
-            If the engine cannot be opened, or a process that decodes was killed.
+            If the engine cannot be opened.
         """
         return self._run(photos, config, lambda engine, pixels: map(config.rounded, engine.stream(pixels)))
 
@@ -145,69 +122,34 @@ class Pipeline:
                 photo, error = waiting.popleft()
                 yield photo, error  # type: ignore[misc]
 
-        photos = iter(photos)
-        load = partial(load_pixels, config, stop=self._stop)
-        ahead = max(AHEAD, AHEAD_EACH * self._workers)
-        while block := list(islice(photos, ahead)):  # until a photo can be decoded: that needs an engine
-            prepared = run_ahead(self._threads, load, block, ahead)
-            for photo, pixels in prepared:
-                if isinstance(pixels, PhotoError):
-                    yield photo, pixels
-                    continue
-                engine, pool = self._start()
-                if pool is not self._threads:  # a process is stopped by killing it
-                    load = partial(load_pixels, config)
-                following = chain([(photo, pixels)], prepared, run_ahead(pool, load, photos, ahead))
-                try:
-                    for found in stream(engine, good(following)):
-                        yield from bad()
-                        yield waiting.popleft()[0], found
-                except BrokenExecutor:
-                    raise BreedsError(
-                        "A process that decodes photos was killed; is there enough memory? Try fewer "
-                        "--workers."
-                    ) from None
+        def load(photo: P) -> Pixels | PhotoError:
+            return attempt(load_pixels, config, photo, self._stop)
+
+        prepared = run_ahead(self._threads, load, photos, self._ahead)
+        for photo, pixels in prepared:  # until a photo can be decoded: only that needs an engine
+            if isinstance(pixels, PhotoError):
+                yield photo, pixels
+                continue
+            if self._engine is None:
+                self._engine = self._opener()
+            for found in stream(self._engine, good(chain([(photo, pixels)], prepared))):
                 yield from bad()
-
-    def _start(self) -> tuple[Engine, Executor]:
-        """Return the engine and the workers that keep up with it, started the first time."""
-        if self._engine is None:
-            self._engine = self._opener()
-            if self.outruns_threads:
-                self._processes = process_pool(self._workers)
-        return self._engine, self._processes or self._threads
+                yield waiting.popleft()[0], found
+            yield from bad()
 
 
-def load_pixels(
-    config: FeatureConfig, photo: KeyAndPhoto, stop: threading.Event | None = None
-) -> Pixels | PhotoError:
-    """Read and decode one photo as a config says, uint8 (size, size, 3), or say why not."""
+def load_pixels(config: FeatureConfig, photo: KeyAndPhoto, stop: threading.Event | None = None) -> Pixels:
+    """Read and decode one photo as a config says, uint8 (size, size, 3).
+
+    Raises
+    ------
+    PhotoError
+        If it cannot be used.
+    """
     key, file = photo
-    try:
-        if isinstance(file, Held):
-            return file.pixels(config.size, config.resize, config.view, stop)
-        data = read(file)
-        if key_of(data) != key:
-            return GoneError("changed while it was being read; run again")
-        return decode(data, config.size, config.resize, config.view, stop)
-    except PhotoError as error:
-        return error
-
-
-def run_ahead(
-    pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int
-) -> Iterator[tuple[T, R]]:
-    """Yield every item with its result, in order, with at most `window` of them under way."""
-    under_way: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for item in items:
-            under_way.append((item, pool.submit(function, item)))
-            if len(under_way) == window:
-                first, future = under_way.popleft()
-                yield first, future.result()
-        while under_way:
-            first, future = under_way.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in under_way:
-            future.cancel()
+    if isinstance(file, Held):
+        return file.pixels(config.size, config.resize, config.view, stop)
+    data = read(file)
+    if key_of(data) != key:
+        raise GoneError("changed while it was being read; run again")
+    return decode(data, config.size, config.resize, config.view, stop)

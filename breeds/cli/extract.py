@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         add(f"--actor-{what}", metavar="N", type=kind, default=default,
             help=f"how many {what[:-1].upper()}s each process on a cluster takes")  # fmt: skip
     add("--workers", metavar="N", type=common.workers, default=os.cpu_count() or 2,
-        help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
+        help="threads that read and decode photos")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
     add("--assemble", action=argparse.BooleanOptionalAction, default=None,

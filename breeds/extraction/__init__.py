@@ -88,7 +88,7 @@ def extract(
     store
         The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
     workers
-        Threads that read and decode, or processes beside a GPU.
+        Threads that read and decode.
     trust_mtime
         Take a file whose path, size and time have not changed for unchanged, without reading it.
     plain

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones.cluster.pool import Cluster
-from breeds.backbones.pipeline import Ahead, run_ahead
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.photos import Photo, key_of
@@ -32,6 +31,7 @@ from breeds.photos.sources import Streamed, inside
 from breeds.photos.tars import File, Found, Member, Place
 from breeds.places import is_address
 from breeds.progress import progress
+from breeds.workers import Ahead, run_ahead
 
 #: Photos on another machine that are read at once, as each is mostly waited for.
 AT_ONCE = 16
@@ -175,10 +175,7 @@ def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tupl
 def _key(item: tuple[Remote, bool]) -> str | PhotoError:
     """Return a file's key, "" if it is known."""
     file, is_known = item
-    try:
-        return "" if is_known else key_of(file.read())
-    except PhotoError as error:
-        return error
+    return "" if is_known else attempt(lambda: key_of(file.read()))
 
 
 def _contents(cluster: Cluster, files: Iterable[File]) -> Iterator[list[Found | None]]:

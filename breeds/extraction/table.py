@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from breeds.backbones.cluster.pool import Cluster
-from breeds.backbones.pipeline import Ahead, run_ahead
 from breeds.backbones.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction.asked import Selection
@@ -25,6 +24,7 @@ from breeds.photos.sources import Streamed
 from breeds.photos.tars import Place
 from breeds.places import is_address
 from breeds.progress import progress
+from breeds.workers import Ahead, run_ahead
 
 #: Says of a row of the table where its photo is.
 PlaceOf = Callable[[int], str | Place]
@@ -125,7 +125,7 @@ def look(item: tuple[str, Stamp | None]) -> tuple[str, int, int] | PhotoError:
         found = (status.st_size, status.st_mtime_ns)
         return ("" if found == stamp else key_of(read(path))), *found
     except PhotoError as error:
-        return error
+        return type(error)(str(error))
     except (OSError, ValueError) as error:
         return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from breeds.backbones.processes import cores
 from breeds.heads.model import softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.threads import limited
 from breeds.heads.unknown import Detector, Moments, detector_of, nearest_class
+from breeds.workers import cores
 
 Floats = NDArray[np.float32]
 

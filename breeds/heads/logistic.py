@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.processes import cores
 from breeds.heads.scikit import alone
 from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss
 from breeds.heads.threads import limited
+from breeds.workers import cores
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]

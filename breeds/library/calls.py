@@ -9,12 +9,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from breeds.backbones.processes import cores
 from breeds.errors import BreedsError
 from breeds.heads.record import LARGEST_C, SMALLEST_C
 from breeds.library.model import Model
 from breeds.library.store import Store
 from breeds.places import as_source
+from breeds.workers import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,9 +193,9 @@ def train(
     >>> model.record["n_train"], model.record["n_test"]
     (25, 5)
     """
-    from breeds.backbones.processes import run_alone
     from breeds.training import HEADS
     from breeds.training import train as run
+    from breeds.workers import run_alone
 
     if head not in HEADS:
         raise BreedsError(f"head={head!r}: Breeds has the heads {' and '.join(HEADS)}.")

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from breeds.backbones import Engine
-from breeds.backbones.processes import cores
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads import model as heads
 from breeds.heads.backbone import open_network
@@ -28,6 +27,7 @@ from breeds.prediction.answers import as_json
 from breeds.prediction.remote import Asked
 from breeds.prediction.streams import asked_of, find_streamed
 from breeds.text import mention
+from breeds.workers import cores
 
 if TYPE_CHECKING:
     import pandas as pd

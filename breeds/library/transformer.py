@@ -22,8 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from breeds.backbones import Engine
 from breeds.backbones.choose import ENGINES, PRECISIONS, open_engine
 from breeds.backbones.network import Network
-from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
-from breeds.backbones.processes import cores
+from breeds.backbones.pipeline import Feature, Pipeline
 from breeds.backbones.registry import width_of
 from breeds.backbones.weights import Weights
 from breeds.config import LAYOUTS, POOLS, FeatureConfig
@@ -39,6 +38,7 @@ from breeds.photos.held import Held, take
 from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
 from breeds.text import mention
+from breeds.workers import cores, run_ahead
 
 ERRORS = ("raise", "nan")
 # Photos that are looked up, decoded and computed together.

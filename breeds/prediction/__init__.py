@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones import Engine
-from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
+from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.config import FeatureConfig
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, key_of, read
@@ -25,9 +25,10 @@ from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
 from breeds.prediction.remote import AHEAD, Asked, Remote, local
 from breeds.prediction.sources import FeatureSource
+from breeds.workers import run_ahead
 
-#: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
-_CHUNK, _GPU_CHUNK = 128, 2048
+#: Photos that are answered together; rows come this many at a time.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def predict(
     cache
         Folder in which the features are kept for the next time, or None.
     workers
-        Threads that read and decode, or processes beside a GPU.
+        Threads that read and decode.
     engine
         One of `breeds.backbones.choose.ENGINES`.
     views
@@ -105,7 +106,7 @@ def predict(
     def largest() -> int:
         if remote is not None and remote.held:  # while these are answered, as many are fetched
             return AHEAD
-        return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
+        return _CHUNK
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
@@ -146,14 +147,10 @@ def _sources(
 
 
 def _key(photo: Asked) -> str | PhotoError:
-    if isinstance(photo.file, PhotoError):
-        return photo.file
-    if isinstance(photo.file, Held):
-        return photo.file.key
-    try:
-        return key_of(read(photo.file))
-    except PhotoError as error:
-        return error
+    file = photo.file
+    if isinstance(file, PhotoError):
+        return file
+    return file.key if isinstance(file, Held) else attempt(lambda: key_of(read(file)))
 
 
 def _found(photos: Iterable[tuple[str | PhotoError, Asked]]) -> list[KeyAndPhoto]:

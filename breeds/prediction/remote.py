@@ -14,7 +14,7 @@ from itertools import count
 from types import TracebackType
 from typing import Protocol
 
-from breeds.errors import PhotoError
+from breeds.errors import PhotoError, attempt
 from breeds.photos import picture, read
 from breeds.photos.addresses import is_url
 from breeds.photos.held import Held
@@ -130,12 +130,9 @@ class Remote:
             return name
         if fetched is None:
             return Asked(name, name)
-        try:
-            found = Asked(name, fetched.result())
-        except PhotoError as error:
-            return Asked(name, error)
-        self.held += 1
-        return found
+        path = attempt(fetched.result)
+        self.held += isinstance(path, str)
+        return Asked(name, path)
 
     def release(self, photos: Iterable[Asked]) -> None:
         """Let go of photos that are answered."""

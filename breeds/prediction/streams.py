@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from breeds.backbones.pipeline import run_ahead
-from breeds.errors import PhotoError
+from breeds.errors import PhotoError, attempt
 from breeds.photos import Photo, key_of
 from breeds.photos.addresses import is_url
 from breeds.photos.cloud import Remote
@@ -17,6 +16,7 @@ from breeds.photos.sources import Streamed, streamed
 from breeds.photos.tars import KEPT_BYTES
 from breeds.places import shown
 from breeds.prediction.remote import Asked
+from breeds.workers import run_ahead
 
 #: Photos that wait to be answered take so many bytes at most; larger ones are read again instead.
 HELD_BYTES = 64 * 2**20
@@ -71,8 +71,5 @@ def _fetch(item: tuple[Photo, Remote]) -> Remote | Held | PhotoError:
     _, file = item
     if file.size > KEPT_BYTES:
         return file
-    try:
-        data = file.read()
-    except PhotoError as error:
-        return error
-    return Held(key_of(data), data)
+    data = attempt(file.read)
+    return data if isinstance(data, PhotoError) else Held(key_of(data), data)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import run_ahead
 from breeds.errors import PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.photos import Listing, Photo, key_of, look, read
 from breeds.progress import progress
+from breeds.workers import run_ahead
 
 #: A JPEG need not be decoded in full to know that it can be: this is small, and thus fast.
 _LONGEST = 32

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPath, run_ahead
-from breeds.backbones.processes import cores
+from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
 from breeds.photos import key_of, picture, read
 from breeds.report.render import data_address
+from breeds.workers import cores, run_ahead
 
 if TYPE_CHECKING:
     from PIL import Image

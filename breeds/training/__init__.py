@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from breeds.backbones.network import Network
-from breeds.backbones.processes import memory_of_machine
 from breeds.errors import BreedsError
 from breeds.features import Store, versions
 from breeds.heads.model import Model, pack_keys
 from breeds.heads.unknown import JUDGED_ON
 from breeds.training.fits import FALLBACK_C, check_width, fit_logistic, in_memory
 from breeds.training.photos import FOLDS, Chosen, Labelled, choose, labelled
+from breeds.workers import memory_of_machine
 
 __all__ = ["FALLBACK_C", "FEW", "FOLDS", "HEADS", "check_width", "fit_logistic", "labelled", "train"]
 

@@ -10,12 +10,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import run_ahead
 from breeds.features import Store
 from breeds.heads import batched
 from breeds.heads.model import softmax
 from breeds.training.fits import Done, Fitted, all_the_same, check_width, fit_logistic, scores_of
 from breeds.training.photos import Chosen, Rows, folds_of
+from breeds.workers import run_ahead
 
 #: Photos that are read at once; photos that C is chosen on, and of each class at least, if it has so many.
 _BATCH, _SAMPLE, _OF_CLASS = 4096, 12_000, 10

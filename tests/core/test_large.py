@@ -31,7 +31,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for photo in pixels:

@@ -43,7 +43,6 @@ from breeds.cli import common
 
 class StandIn:
     name = "stand-in"
-    outruns_threads = False
     def stream(self, pixels):
         for number, photo in enumerate(pixels):
             time.sleep(float(os.environ["STAND_IN"]))
@@ -446,7 +445,6 @@ class Breaks:
     """An engine that fails after six photos."""
 
     name = "breaks"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for number, photo in enumerate(pixels):

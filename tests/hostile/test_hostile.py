@@ -45,7 +45,6 @@ class StandIn:
     """An engine that needs no network: pixels are the feature, as many as Xception's."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for photo in pixels:

@@ -34,7 +34,6 @@ from breeds.extraction import Asked, Selection, extract
 
 class StandIn:
     name = "stand-in"
-    outruns_threads = False
     def stream(self, pixels):
         for photo in pixels:
             yield np.float32(photo[0].reshape(-1)[:200]).repeat(10)

@@ -28,7 +28,7 @@ FLOORS = (
     ("photos",),
     (
         "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "web",
-        "progress", "plainhdf5", "parquet", "places",
+        "progress", "plainhdf5", "parquet", "places", "workers",
     ),
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

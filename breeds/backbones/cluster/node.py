@@ -18,11 +18,12 @@ from PIL import __version__ as pillow
 import breeds
 from breeds.backbones.choose import open_engine
 from breeds.backbones.network import Network
-from breeds.backbones.pipeline import KeyAndPhoto, Pipeline, run_ahead
+from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
 from breeds.started import begin
+from breeds.workers import run_ahead
 
 T = TypeVar("T")
 R = TypeVar("R")
