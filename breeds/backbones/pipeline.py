@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from breeds.backbones import Engine, FeatureAndMap
 from breeds.config import FeatureConfig
 from breeds.errors import GoneError, PhotoError, attempt
-from breeds.photos import decode, key_of, read
-from breeds.photos.held import Held
-from breeds.photos.tars import Place
+from breeds.photos import decode, key_of
+from breeds.photos.photo import Photo
 from breeds.workers import run_ahead
 
 R = TypeVar("R")
@@ -26,8 +25,8 @@ Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 #: A photo's key and where its file is.
 KeyAndPath = tuple[str, str]
-#: A photo's key and where its file is, its place in another file, or the photo itself, where it is in memory.
-KeyAndPhoto = tuple[str, str | Held | Place]
+#: A photo's key, and the photo.
+KeyAndPhoto = tuple[str, Photo]
 P = TypeVar("P", bound=KeyAndPhoto)
 
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
@@ -75,8 +74,7 @@ class Pipeline:
         Parameters
         ----------
         photos
-            Key and path of each, or the photo itself; a file whose bytes are not the key's any more
-            gives none.
+            Key of each, and the photo; one whose bytes are not the key's any more gives none.
         config
             Size, resize rule and view of the pixels, and how features are rounded; the rest is the engine's.
 
@@ -146,10 +144,8 @@ def load_pixels(config: FeatureConfig, photo: KeyAndPhoto, stop: threading.Event
     PhotoError
         If it cannot be used.
     """
-    key, file = photo
-    if isinstance(file, Held):
-        return file.pixels(config.size, config.resize, config.view, stop)
-    data = read(file)
+    key, source = photo
+    data = source.read()
     if key_of(data) != key:
         raise GoneError("changed while it was being read; run again")
     return decode(data, config.size, config.resize, config.view, stop)

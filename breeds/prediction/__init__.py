@@ -18,8 +18,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
-from breeds.photos import ORIGINAL, key_of, read
-from breeds.photos.held import Held
+from breeds.photos import ORIGINAL, key_of
 from breeds.prediction.cache import CACHE_BYTES, FeatureCache
 from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
@@ -147,19 +146,12 @@ def _sources(
 
 
 def _key(photo: Asked) -> str | PhotoError:
-    file = photo.file
-    if isinstance(file, PhotoError):
-        return file
-    return file.key if isinstance(file, Held) else attempt(lambda: key_of(read(file)))
+    return attempt(lambda: key_of(photo.photo().read()))
 
 
 def _found(photos: Iterable[tuple[str | PhotoError, Asked]]) -> list[KeyAndPhoto]:
     """Return key and file of the photos that could be read."""
-    return [
-        (key, photo.file)
-        for key, photo in photos
-        if isinstance(key, str) and not isinstance(photo.file, PhotoError)
-    ]
+    return [(key, photo.photo()) for key, photo in photos if isinstance(key, str)]
 
 
 def _answers(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from breeds.errors import PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
-from breeds.photos import Listing, Photo, key_of, look, read
+from breeds.photos import FilePhoto, Listing, key_of, look
 from breeds.progress import progress
 from breeds.workers import run_ahead
 
@@ -82,7 +82,7 @@ def see(listing: Listing, workers: int) -> Seen:
         if reason:
             bad[row] = reason
     seen = Seen(
-        path=Texts.of(photo.path for photo in listing.photos),
+        path=Texts.of(photo.name for photo in listing.photos),
         label=Names.of(photo.label for photo in listing.photos),
         split=Names.of(photo.split for photo in listing.photos),
         key=Keys(np.frombuffer(keys, dtype=PACKED)),
@@ -101,10 +101,10 @@ def _looks(listing: Listing, workers: int) -> Iterator[tuple[str, int, int, str]
     """Yield key, width, height and reason of every photo, in order."""
     stop = threading.Event()
 
-    def one(photo: Photo) -> tuple[str, int, int, str]:
+    def one(photo: FilePhoto) -> tuple[str, int, int, str]:
         key = ""
         try:
-            data = read(listing.full_path(photo))
+            data = photo.read()
             key = key_of(data)
             shown = look(data, _LONGEST, stop)
         except PhotoError as error:

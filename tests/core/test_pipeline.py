@@ -23,7 +23,7 @@ from PIL import Image
 from breeds.backbones.pipeline import Pipeline
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
-from breeds.photos import key_of, memory
+from breeds.photos import FilePhoto, key_of, memory
 from breeds.workers import run_alone
 
 RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
@@ -73,7 +73,7 @@ def test_every_photo_comes_back_once_in_order(pipeline, fates: list[str]) -> Non
             data = b"no photo" if fate == "bad" else png(number)
             if fate != "gone":
                 path.write_bytes(data)
-            photos.append((key_of(b"" if fate == "changed" else data), str(path)))
+            photos.append((key_of(b"" if fate == "changed" else data), FilePhoto(str(path))))
         found = list(started.features(photos, RECIPE))
     assert [photo for photo, _ in found] == photos
     reasons = {"bad": "not a photo", "gone": "no such file", "changed": "changed while"}
@@ -90,7 +90,7 @@ def test_no_engine_is_opened_where_no_photo_can_be_decoded(tmp_path: Path) -> No
         raise AssertionError
 
     with Pipeline(engine, workers=2) as started:
-        (_, reason), *rest = started.features([("0" * 64, str(tmp_path / "gone.jpg"))], RECIPE)
+        (_, reason), *rest = started.features([("0" * 64, FilePhoto(str(tmp_path / "gone.jpg")))], RECIPE)
     assert isinstance(reason, PhotoError) and not rest
     assert started.name == ""
 
@@ -115,14 +115,14 @@ import numpy as np
 from PIL import Image
 from breeds.backbones.pipeline import Pipeline
 from breeds.config import FeatureConfig
-from breeds.photos import key_of
+from breeds.photos import FilePhoto, key_of
 noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
 data = io.BytesIO()
 Image.fromarray(noise).save(data, "jpeg", quality=95)
 damaged = data.getvalue()[:-1000]
 with open(sys.argv[1], "wb") as file:
     file.write(damaged)
-photos = [(key_of(damaged), sys.argv[1])] * 100
+photos = [(key_of(damaged), FilePhoto(sys.argv[1]))] * 100
 with Pipeline(lambda: None, workers=2) as pipeline:
     config = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
     reasons = [reason for _, reason in pipeline.features(photos, config)]
@@ -156,7 +156,7 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(tmp_path: Path) -> N
     photos = []
     for number, data in enumerate([png(1), *map(slow_bitmap, range(3))]):
         (tmp_path / f"{number}").write_bytes(data)
-        photos.append((key_of(data), str(tmp_path / f"{number}")))
+        photos.append((key_of(data), FilePhoto(str(tmp_path / f"{number}"))))
 
     class One(Batches):
         def stream(self, pixels):
