@@ -23,7 +23,7 @@ from breeds.heads.backbone import weights_of
 from breeds.heads.export import Answers, as_texts
 from breeds.heads.model import Model
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
-from breeds.photos import decode, key_of, read
+from breeds.photos import FilePhoto, decode, key_of, read
 from breeds.prediction import predict
 from breeds.started import command, need
 
@@ -243,7 +243,7 @@ def _sample(model: Model, store: Store, weights: str | None) -> Sample:
             f"A file is compared on photos of {store.path} before it is written, and none that was tried is "
             f"where it was, in {store.table.root}, unchanged; bring them back, or extract them again."
         )
-    answers = [answer.probabilities for answer in predict(model, files, weights, None)]
+    answers = [answer.probabilities for answer in predict(model, map(FilePhoto, files), weights)]
     features = store.features(np.array(rows))
     score = model.unknown.excess(features) if model.unknown else None
     return Sample(np.stack(pixels), Answers(np.stack([a for a in answers if a is not None]), score))

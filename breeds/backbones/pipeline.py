@@ -66,6 +66,23 @@ class Pipeline:
         """The engine's name, "" before it is opened."""
         return self._engine.name if self._engine else ""
 
+    def warm(self, size: int) -> None:
+        """Open the engine, and let it compute something, which takes longer the first time."""
+        list(self._opened().stream([np.zeros((size, size, 3), dtype=np.uint8)]))
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            self._engine = self._opener()
+        return self._engine
+
+    def identify(self, photos: Iterable[Photo]) -> Iterator[tuple[Photo, str | PhotoError]]:
+        """Yield every photo, in order, with its key, or why it cannot be read."""
+
+        def key(photo: Photo) -> str | PhotoError:
+            return attempt(lambda: key_of(photo.read()))
+
+        return run_ahead(self._threads, key, photos, self._ahead)
+
     def features(
         self, photos: Iterable[P], config: FeatureConfig
     ) -> Iterator[tuple[P, Feature | PhotoError]]:
@@ -128,9 +145,7 @@ class Pipeline:
             if isinstance(pixels, PhotoError):
                 yield photo, pixels
                 continue
-            if self._engine is None:
-                self._engine = self._opener()
-            for found in stream(self._engine, good(chain([(photo, pixels)], prepared))):
+            for found in stream(self._opened(), good(chain([(photo, pixels)], prepared))):
                 yield from bad()
                 yield waiting.popleft()[0], found
             yield from bad()

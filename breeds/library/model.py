@@ -27,7 +27,6 @@ from breeds.prediction.answers import as_json
 from breeds.prediction.remote import Asked
 from breeds.prediction.streams import asked_of, find_streamed
 from breeds.text import mention
-from breeds.workers import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,8 +170,8 @@ class Model:
         classes, rows = self._model.classes, []
         with self._opened.turn:
             answers = predict(
-                self._model, noted(), weights, chosen, workers or cores(), engine,
-                parse_views(views) if views else (), opener=self._open,
+                self._model, noted(), weights, chosen, workers=workers, engine=engine,
+                views=parse_views(views) if views else (), opener=self._open,
             )  # fmt: skip
             for answer in answers:
                 found = as_json(answer, classes, top_k)
@@ -188,8 +187,9 @@ class Model:
         weights: str | None,
         engine: str,
         single: bool,
+        maps: bool,
     ) -> Engine:
-        opener = partial(open_network, model, part, weights, engine, single)
+        opener = partial(open_network, model, part, weights, engine, single, maps)
         return self._opened.get((part[0].digest, weights, engine, single), opener)
 
     def probabilities(self, features: ArrayLike) -> NDArray[np.float64]:

@@ -19,9 +19,8 @@ from breeds.heads.neighbours import NEAREST
 from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.photos import key_of, picture, read
-from breeds.prediction import Answer
+from breeds.prediction import Answer, Evidence
 from breeds.prediction.answers import safe_cell
-from breeds.prediction.evidence import Evidence
 from breeds.report.card import card
 from breeds.report.overlay import overlay
 from breeds.text import certainty

@@ -27,10 +27,10 @@ from test_predict import made_up_store, read_csv, script
 
 from breeds.config import FeatureConfig
 from breeds.features import Store
+from breeds.features.cache import FeatureCache
 from breeds.heads.model import Model, load_model, save_model
-from breeds.photos import key_of
+from breeds.photos import FilePhoto, key_of
 from breeds.prediction import Answer, predict
-from breeds.prediction.cache import FeatureCache
 from breeds.prediction.page import AnswersPage
 from breeds.training import train
 
@@ -114,7 +114,7 @@ def text_of(page: Path) -> str:
 def write_page(model: Model, paths: list[str], page: Path = Path("page.html")) -> None:
     """Write a page of the answers for `paths`, in this process."""
     answers = AnswersPage(page)
-    list(answers.watch(predict(model, paths, None, Path("models"))))
+    list(answers.watch(predict(model, map(FilePhoto, paths), None, Path("models"))))
     answers.write(model, MODEL)
 
 
@@ -193,7 +193,7 @@ def test_a_photo_that_is_gone_or_changed_meanwhile_is_a_tile_with_its_name(place
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))[:3]
     model = load_model(MODEL)
     page = AnswersPage(Path("page.html"))
-    list(page.watch(predict(model, photos, None, None)))
+    list(page.watch(predict(model, map(FilePhoto, photos), None, None)))
     os.unlink(photos[0])
     shutil.copy(photos[2], photos[1])
     page.write(model, MODEL)

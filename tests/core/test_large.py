@@ -19,6 +19,7 @@ from breeds.features import FeatureIndex, Store, Table, assemble, list_shards, s
 from breeds.features.table import COLUMNS, Unread
 from breeds.features.tablefile import LARGE
 from breeds.heads.model import load_model
+from breeds.photos import FilePhoto
 from breeds.prediction import predict
 from breeds.training import train
 
@@ -194,10 +195,10 @@ def test_a_photo_is_answered_the_same_from_a_store_and_anew(app_place: Path, tmp
         done = run_script(script, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     model = load_model(tmp_path / "models/photos.safetensors")
-    photo = str(min((tmp_path / "photos").glob("*/*")))
-    answers = [next(iter(predict(model, [photo], None, None)))]
+    photo = FilePhoto(str(min((tmp_path / "photos").glob("*/*"))))
+    answers = [next(iter(predict(model, [photo])))]
     (tmp_path / "features/photos.h5").unlink()
-    answers.append(next(iter(predict(model, [photo], None, None))))
+    answers.append(next(iter(predict(model, [photo]))))
     assert np.array_equal(answers[0].probabilities, answers[1].probabilities)
 
 
