@@ -16,12 +16,11 @@ from breeds.backbones.openvino import read_network
 from breeds.backbones.registry import BACKBONES
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.evaluation import check_stores
 from breeds.features import Store
 from breeds.files import check_writable, write_aside
 from breeds.heads.backbone import weights_of
 from breeds.heads.export import Answers, as_texts
-from breeds.heads.model import Model
+from breeds.heads.model import Model, check_stores
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
 from breeds.photos import FilePhoto, decode, key_of, read
 from breeds.prediction import predict

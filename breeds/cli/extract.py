@@ -194,7 +194,7 @@ def extract_views(
 
 def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Asked) -> int:
     """Write the page, say where it is and what comes next; 1 if photos cannot be read."""
-    from breeds.preview import preview
+    from breeds.report.preview import preview
 
     if arguments.trust_mtime:
         raise BreedsError("--trust-mtime leaves photos unread and --preview reads each; use one of the two.")

@@ -634,7 +634,7 @@ def test_files_are_private_in_order_and_gone_at_the_end(server: Server, photo: b
                 assert file.read_bytes() == photo + asked.name.rpartition("/")[2].encode()
                 assert len(list(file.parent.iterdir())) <= 2 * AHEAD + 1  # those ahead, and those before None
     assert [one.name for one in found if one] == [name for name in names if name]
-    assert [place for place, one in enumerate(found) if one is None] == [9, 26, 43]
+    assert [number for number, one in enumerate(found) if one is None] == [9, 26, 43]
     assert found[7] == Asked("a.jpg", "a.jpg")
     assert str(found[8].file) == "the server answers 404 (not found)"  # type: ignore[union-attr]
     assert not file.parent.exists()

@@ -20,7 +20,7 @@ from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.photos import key_of, picture, read
 from breeds.prediction import Answer, Evidence
-from breeds.prediction.answers import safe_cell
+from breeds.report.answers import safe_cell
 from breeds.report.card import card
 from breeds.report.overlay import overlay
 from breeds.text import certainty
