@@ -28,8 +28,8 @@ def run_alone(model_path: str, count: str, *photos: str) -> None:
     from breeds.backbones.pipeline import Pipeline
     from breeds.heads.backbone import open_network
     from breeds.heads.model import load_model
+    from breeds.machine import cores
     from breeds.photos import FilePhoto, key_of
-    from breeds.workers import cores
 
     model = load_model(Path(model_path))
     keyed = [(key_of(FilePhoto(path).read()), FilePhoto(path)) for path in photos]

@@ -27,10 +27,10 @@ from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
+from breeds.machine import cores
 from breeds.photos import FilePhoto
 from breeds.prediction import Answer, answer_of
 from breeds.text import say
-from breeds.workers import cores
 
 #: How many photos may wait, over all requests.
 MOST_WAITING = 1024

@@ -16,7 +16,7 @@ from breeds.backbones.network import Network
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.workers import cores
+from breeds.machine import cores
 
 T = TypeVar("T")
 

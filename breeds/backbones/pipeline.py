@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from breeds.backbones import Engine, FeatureAndMap
 from breeds.config import FeatureConfig
 from breeds.errors import GoneError, PhotoError, attempt
+from breeds.machine import run_ahead
 from breeds.photos import decode, key_of
 from breeds.photos.photo import Photo
-from breeds.workers import run_ahead
 
 R = TypeVar("R")
 Pixels = NDArray[np.uint8]

@@ -23,6 +23,7 @@ from breeds.backbones.cluster.pool import Cluster
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
+from breeds.machine import Ahead, run_ahead
 from breeds.photos import key_of
 from breeds.photos.cloud import ObjectPhoto, Remote
 from breeds.photos.local import Local
@@ -32,7 +33,6 @@ from breeds.photos.sources import Streamed, inside
 from breeds.photos.tars import File, Found, TarPhoto
 from breeds.places import is_address
 from breeds.progress import progress
-from breeds.workers import Ahead, run_ahead
 
 #: Photos on another machine that are read at once, as each is mostly waited for.
 AT_ONCE = 16

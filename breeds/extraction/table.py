@@ -19,12 +19,12 @@ from breeds.extraction.asked import Selection
 from breeds.extraction.streamed import identify_streamed
 from breeds.features import Store, Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
+from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, key_of
 from breeds.photos.photo import FilePhoto, Photo
 from breeds.photos.sources import Streamed
 from breeds.places import is_address
 from breeds.progress import progress
-from breeds.workers import Ahead, run_ahead
 
 #: Gives the photo of a row of the table.
 PlaceOf = Callable[[int], Photo]

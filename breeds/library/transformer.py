@@ -30,13 +30,13 @@ from breeds.features.kept import KeptFeatures
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.library.refused import refusing
+from breeds.machine import cores
 from breeds.photos import parse_resize
 from breeds.photos.held import photo_of
 from breeds.photos.photo import RejectedPhoto
 from breeds.photos.resize import RULES
 from breeds.prediction import Cache, TrainingFeatures, features_of
 from breeds.text import mention
-from breeds.workers import cores
 
 ERRORS = ("raise", "nan")
 # Photos that are looked up, decoded and computed together.

@@ -24,9 +24,9 @@ from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbour, TrainingPhotos
+from breeds.machine import cores
 from breeds.photos import ORIGINAL, Photo
 from breeds.text import mention
-from breeds.workers import cores
 
 # Photos that are answered together; rows come this many at a time.
 _CHUNK = 128

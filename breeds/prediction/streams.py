@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from breeds.errors import PhotoError, attempt
+from breeds.machine import run_ahead
 from breeds.photos import FilePhoto, MemoryPhoto
 from breeds.photos.addresses import is_url
 from breeds.photos.cloud import ObjectPhoto, Remote
@@ -15,7 +16,6 @@ from breeds.photos.sources import Streamed, streamed
 from breeds.photos.tars import KEPT_BYTES
 from breeds.places import shown
 from breeds.prediction.remote import Asked
-from breeds.workers import run_ahead
 
 #: Photos that wait to be answered take so many bytes at most; larger ones are read again instead.
 HELD_BYTES = 64 * 2**20

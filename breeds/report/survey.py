@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from breeds.errors import PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
+from breeds.machine import run_ahead
 from breeds.metrics import FEW
 from breeds.photos import FilePhoto, Listing, key_of, look
 from breeds.progress import progress
-from breeds.workers import run_ahead
 
 #: A JPEG need not be decoded in full to know that it can be: this is small, and thus fast.
 _LONGEST = 32

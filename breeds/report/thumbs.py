@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
+from breeds.machine import cores, run_ahead
 from breeds.photos import key_of, picture, read
 from breeds.report.render import data_address
-from breeds.workers import cores, run_ahead
 
 if TYPE_CHECKING:
     from PIL import Image

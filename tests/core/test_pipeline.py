@@ -23,8 +23,8 @@ from PIL import Image
 from breeds.backbones.pipeline import Pipeline
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
+from breeds.machine import run_alone
 from breeds.photos import FilePhoto, key_of, memory
-from breeds.workers import run_alone
 
 RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
 
@@ -170,7 +170,7 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(tmp_path: Path) -> N
 
 
 UNGUARDED = """
-from breeds.workers import run_alone
+from breeds.machine import run_alone
 print(run_alone(len, "abc"))
 """
 

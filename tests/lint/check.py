@@ -37,7 +37,7 @@ FLOORS = (
     ("photos",),
     (
         "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
-        "workers",
+        "machine", "quiet",
     ),
 )  # fmt: skip
 APART = (

@@ -67,9 +67,8 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.slow
 @pytest.mark.parametrize(("head", "kind"), [("logistic", EXACT), ("dense", GRADIENT)])
 def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
-    dogs: Store, head: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    dogs: Store, head: str, kind: str
 ) -> None:
-    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 20)
     model = train(dogs, head=head)
     rows = range(0, len(dogs.table), 3)
     photos = [(dogs.table.key[row], FilePhoto(dogs.table.path[row], root=dogs.table.root)) for row in rows]

@@ -22,8 +22,8 @@ from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
+from breeds.machine import run_ahead
 from breeds.started import begin
-from breeds.workers import run_ahead
 
 T = TypeVar("T")
 R = TypeVar("R")

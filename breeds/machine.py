@@ -1,4 +1,4 @@
-"""Threads and processes: how many cores there are, work ahead in threads, work in a process of its own."""
+"""What this machine gives: cores and memory, threads that work ahead, a process of its own for a function."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Ahead(Protocol):
 
 _CHILD = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from breeds.workers import answer; answer(int(sys.argv[1]))"
+    "from breeds.machine import answer; answer(int(sys.argv[1]))"
 )
 
 
