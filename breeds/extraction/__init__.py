@@ -8,12 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from breeds.backbones.choose import open_engine
-from breeds.backbones.cluster.features import ClusterPipeline
-from breeds.backbones.cluster.pool import Cluster
 from breeds.backbones.pipeline import Pipeline
 from breeds.config import FeatureConfig
 from breeds.extraction.asked import Asked, Selection
@@ -35,6 +34,9 @@ from breeds.features.columns import Keys
 from breeds.features.shards import SHARD_ROWS
 from breeds.files import check_writable, hold
 from breeds.photos import Listing
+
+if TYPE_CHECKING:
+    from breeds.backbones.ray import RayPipeline
 
 __all__ = ["Asked", "Selection", "Summary", "extract", "move_into_shards"]
 
@@ -73,7 +75,7 @@ def extract(
     trust_mtime: bool = False,
     plain: Path | None = None,
     in_one: bool | None = None,
-    cluster: Cluster | None = None,
+    cluster: RayPipeline | None = None,
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
@@ -129,11 +131,9 @@ def extract(
         moved = in_one != was_in_one
         index = _index(config, old, store, table, in_one)
         opener = partial(open_engine, config, lambda: weights, asked.engine, network)
-        computing = (
-            nullcontext(ClusterPipeline(cluster, lambda: weights, network))
-            if cluster
-            else Pipeline(opener, workers)
-        )
+        if cluster is not None:
+            cluster.prepare(lambda: weights, network)
+        computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
             table, new = extract_missing(table, index, shard_folder(store), pipeline, place)
         refuse_nothing_left(table)
@@ -155,7 +155,7 @@ def extract(
         damaged=index.damaged,
         mended=old.damage() if old else "",
         seconds=time.perf_counter() - started,
-        **(pipeline.said() if isinstance(pipeline, ClusterPipeline) else {}),
+        **(cluster.said() if cluster is not None else {}),
     )
 
 
