@@ -55,8 +55,6 @@ def extract(
     std: Sequence[float] | None = None,
     layout: str | None = None,
     pool: str | None = None,
-    dtype: str = "float32",
-    assemble: bool | None = None,
 ) -> Store:
     """Bring a store up to date with the photos of a folder; only what is missing is computed.
 
@@ -89,11 +87,6 @@ def extract(
     mean, std, layout, pool
         Of an ONNX network: three numbers each, for pixels from 0 to 1; ``nchw`` or ``nhwc``; ``none``,
         ``avg`` or ``cls``. None: as its folder or its file says.
-    dtype
-        ``float32``, or ``float16``, which halves the store and rounds features in the fourth digit.
-    assemble
-        Put all features together in the store's file, or leave them in its shards; None: as the store is,
-        and a new one is put together.
 
     Returns
     -------
@@ -128,9 +121,8 @@ def extract(
         std,
         layout,
         pool,
-        dtype,
     )
-    run(selection, Path(store), asked, workers or cores(), trust_mtime, in_one=assemble)
+    run(selection, Path(store), asked, workers or cores(), trust_mtime)
     return Store(store)
 
 

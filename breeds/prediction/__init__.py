@@ -356,8 +356,7 @@ class TrainingFeatures:
         if not cached or self._store is None:
             return {}
         try:
-            if not (self._store.is_first and self._store.damage()):  # else what is read is compared
-                return dict(zip(cached, self._index.read(cached), strict=True))
+            return dict(zip(cached, self._index.read(cached), strict=True))
         except BreedsError:
             pass
         try:
