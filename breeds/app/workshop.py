@@ -26,7 +26,7 @@ from breeds.features.corrections import Added, Correction, Corrections, add, cor
 from breeds.features.table import Table
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
-from breeds.report.thumbs import LONGEST, Thumbnail, thumbnail
+from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
 
