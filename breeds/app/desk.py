@@ -23,8 +23,8 @@ import numpy as np
 from breeds.app.turns import FullError, Turns
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import KeyAndPath, Pixels, load_pixels
+from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError, attempt
-from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.machine import cores
@@ -36,7 +36,7 @@ from breeds.text import say
 MOST_WAITING = 1024
 # With so few cores, all of them on one photo are as fast as each on its own, and the first answer is sooner.
 _FEW_CORES = 4
-# How many decoded photos wait for the engine at most.
+# How many decoded photos wait for the engine, at least.
 _AHEAD = 4
 
 
@@ -146,7 +146,7 @@ class Desk:
     model
         The first model.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     workers
         Threads that read and decode.
     most_waiting

@@ -106,11 +106,7 @@ class Pipeline:
         self, photos: Iterable[P], config: FeatureConfig
     ) -> Iterator[tuple[P, FeatureAndMap | PhotoError]]:
         """Do as `features` does, and yield with every feature the map that it is the mean of."""
-
-        def stream(engine: Engine, pixels: Iterable[Pixels]) -> Iterator[FeatureAndMap]:
-            return engine.stream_maps(pixels)
-
-        return self._run(photos, config, stream)
+        return self._run(photos, config, lambda engine, pixels: engine.stream_maps(pixels))
 
     def _run(
         self,

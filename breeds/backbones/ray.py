@@ -219,9 +219,7 @@ class RayPipeline:
                 raise BreedsError(f"A node cannot go on: {reason}; {_NOTHING_LOST}") from None
             raise
         except self._ray.exceptions.RayError as error:
-            lines = [
-                line.strip() for line in str(error).splitlines() if "Error" in line
-            ]  # else pages of advice
+            lines = [line.strip() for line in str(error).splitlines() if "Error" in line]  # of pages
             reason = (lines or [type(error).__name__])[-1][:200]
             raise BreedsError(f"The cluster fails ({reason}); {_NOTHING_LOST}") from None
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from breeds.backbones.choose import open_engine
 from breeds.backbones.pipeline import Pipeline
+from breeds.backbones.resolve import resolve
 from breeds.config import FeatureConfig
-from breeds.extraction.asked import Asked, Selection
+from breeds.extraction.asked import Selection
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features import (
@@ -34,7 +35,7 @@ from breeds.photos import Listing
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
 
-__all__ = ["Asked", "Selection", "Summary", "extract"]
+__all__ = ["Selection", "Summary", "extract"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,12 @@ class Summary:
 def extract(
     selection: Selection,
     store: Path,
-    asked: Asked,
+    config: FeatureConfig,
     workers: int = 2,
     trust_mtime: bool = False,
     plain: Path | None = None,
     cluster: RayPipeline | None = None,
+    engine: str = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
@@ -80,8 +82,8 @@ def extract(
 
     Parameters
     ----------
-    selection, asked
-        Which photos, and by which config.
+    selection, config
+        Which photos, and by which config (`breeds.backbones.resolve.resolve` fills in what it leaves open).
     store
         The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
     workers
@@ -92,6 +94,8 @@ def extract(
         For a view: the store of the photos as they are, whose int8 network it shares.
     cluster
         Where photos are read and computed instead of here; shards and store are written here all the same.
+    engine
+        What computes, as in `breeds.backbones.choose.open_engine`.
 
     Raises
     ------
@@ -102,12 +106,12 @@ def extract(
     Examples
     --------
     >>> photos, store = Selection(Path("photos")), Path("features/photos.h5")
-    >>> summary = extract(photos, store, Asked(size=224))  # doctest: +SKIP
+    >>> summary = extract(photos, store, FeatureConfig(size=224))  # doctest: +SKIP
     """
     started = time.perf_counter()
     check_writable(store)
     listing = selection.streamed() or selection.find()
-    config, weights = asked.find()
+    config, weights = resolve(config, engine)
     old = _open_old(store, config)
     table, place = make_table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
     photos = len(table) + len(table.quarantine)
@@ -119,7 +123,7 @@ def extract(
             refuse_another_data_set(store, old.table, table)
         config, network = calibrated(config, store, old, plain, table, lambda: weights)
         index = _index(config, old, store, table)
-        opener = partial(open_engine, config, lambda: weights, asked.engine, network)
+        opener = partial(open_engine, config, lambda: weights, engine, network)
         if cluster is not None:
             cluster.prepare(lambda: weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)

@@ -34,8 +34,6 @@ _ROWS, _SECONDS = 128, 10
 _WAIT_SECONDS = 5
 _ASKED_AT_ONCE = 500
 _CHECKSUM_BYTES = 4
-# No feature takes more.
-_MOST_BYTES = 2**20
 # What a row takes in the file beside its feature, and the most that are dropped in one transaction.
 _ROW_OVERHEAD, _DROPPED_AT_ONCE = 600, 4096
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -71,8 +69,9 @@ class FeatureCache:
     def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the features of the photos `keys` that are here and intact, float32 (width,) each."""
         identities = {_identity(config, key): key for key in keys}
+        length = config.width * 4 + _CHECKSUM_BYTES
         found = {}
-        for identity, row in [*self._pending(identities), *self._stored(list(identities))]:
+        for identity, row in [*self._pending(identities), *self._stored(list(identities), length)]:
             feature, checksum = row[:-_CHECKSUM_BYTES], row[-_CHECKSUM_BYTES:]
             if _checksum(identity, feature) == checksum:
                 found[identities[identity]] = np.frombuffer(feature, dtype="<f4")
@@ -81,19 +80,16 @@ class FeatureCache:
     def _pending(self, identities: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         return [(identity, self._rows[identity]) for identity in identities if identity in self._rows]
 
-    def _stored(self, identities: list[bytes]) -> list[tuple[bytes, bytes]]:
+    def _stored(self, identities: list[bytes], length: int) -> list[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = []
         try:
             database = self._open(create=False)
             for start in range(0, len(identities) if database else 0, _ASKED_AT_ONCE):
                 some = identities[start : start + _ASKED_AT_ONCE]
                 marks = ",".join("?" * len(some))
-                # A row that no network gives is none of ours: it is not even read.
-                query = (
-                    f"SELECT id, feature FROM features WHERE id IN ({marks}) "
-                    f"AND length(feature) BETWEEN {_CHECKSUM_BYTES} AND {_MOST_BYTES}"
-                )
-                found += database.execute(query, some).fetchall()  # type: ignore[union-attr]
+                # A row of another length is none of ours: it is not even read.
+                query = f"SELECT id, feature FROM features WHERE id IN ({marks}) AND length(feature) = ?"
+                found += database.execute(query, (*some, length)).fetchall()  # type: ignore[union-attr]
         except (sqlite3.Error, OSError, BreedsError) as error:
             self._give_up(error)
         return found

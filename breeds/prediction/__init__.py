@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
-from breeds.backbones.registry import width_of
+from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import FeatureIndex, Store
 from breeds.features.cache import CACHE_BYTES, FeatureCache
-from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbour, TrainingPhotos
@@ -70,7 +69,7 @@ class Predictor:
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with, where they are.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     workers
         Threads that read and decode; None for as many as there are cores.
     views
@@ -82,7 +81,7 @@ class Predictor:
     explain
         Find the evidence for every answer: the network then runs also for photos whose features are at hand.
     opener
-        Opens a network as `breeds.heads.backbone.open_network` does.
+        Opens a network as `breeds.backbones.resolve.open_network` does.
 
     Raises
     ------
@@ -312,12 +311,10 @@ def features_of(
         By key, what the same network has just computed for some of the photos.
     """
     different = dict(photos)
-    width = width_of(config)
     found: dict[str, Feature | PhotoError] = {}
     for cache in caches:
         if len(found) < len(different):
-            here = cache.get(config, (key for key in different if key not in found))
-            found |= {key: feature for key, feature in here.items() if len(feature) == width}
+            found |= cache.get(config, [key for key in different if key not in found])
     new = {key: feature for key, feature in (known or {}).items() if key not in found}
     missing = [photo for photo in different.items() if photo[0] not in found and photo[0] not in new]
     for key, feature in new.items():

@@ -30,7 +30,7 @@ RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
 
 
 class Batches:
-    """An engine that gathers batches of four, as Keras does: the mean of each photo."""
+    """An engine that gathers batches of four: the mean of each photo."""
 
     name = "batches"
 
@@ -162,7 +162,7 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(tmp_path: Path) -> N
         def stream(self, pixels):
             yield from (photo.mean(keepdims=True).ravel() for photo in pixels)
 
-    with pytest.raises(KeyboardInterrupt), Pipeline(lambda: One(), workers=2) as started:
+    with pytest.raises(KeyboardInterrupt), Pipeline(One, workers=2) as started:
         next(started.features(photos, RECIPE))
         left = time.perf_counter()
         raise KeyboardInterrupt
