@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 FLOORS = (
     ("cli", "sample", "__main__"),
     ("app",),
-    ("review", "sklearn"),
+    ("review", "sklearn", "api"),
     ("extraction", "training", "evaluation", "prediction", "export", "report"),
     ("heads",),
     ("features", "backbones"),
