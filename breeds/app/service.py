@@ -17,11 +17,11 @@ from PIL import Image
 
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import Pipeline
-from breeds.backbones.processes import cores
 from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
+from breeds.machine import cores
 from breeds.photos import MemoryPhoto, Photo, key_of
 from breeds.prediction import Answer, answer_of
 from breeds.text import say

@@ -24,8 +24,7 @@ from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST, Neighbour
-from breeds.prediction.evidence import TrainingPhotos
+from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
 from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
