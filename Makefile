@@ -55,6 +55,7 @@ lint: $(APP_READY) $(DOCS_READY) $(TEST_READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	for version in 3.11 3.12 3.13; do .venv/bin/mypy --python-version $$version || exit 1; done
+	.venv/bin/python tests/lint/check.py
 
 setup: $(READY)
 

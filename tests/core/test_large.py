@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -23,7 +22,6 @@ from breeds.heads.model import load_model
 from breeds.prediction import predict
 from breeds.training import train
 
-FIRST_FORMAT = Path(__file__).parents[1] / "first_format.h5"
 RECIPE = FeatureConfig("made up", "random", "ab" * 32, 96, "stretch")
 
 
@@ -274,10 +272,10 @@ def test_damage_is_noticed_where_it_is_read(large: Path, tmp_path: Path) -> None
         list(verify(path))
 
 
-def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: Path) -> None:
+def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: Path, make_store) -> None:
     path = Path(shutil.copy(large, tmp_path))
     store = Store.open(path)
-    other = Store.open(FIRST_FORMAT)
+    other = Store.open(make_store({"a": 5, "b": 5}))
     index = FeatureIndex(other.config)
     other.count_in(index)
     assemble(path, other.table, index, "")
@@ -352,27 +350,3 @@ def test_what_does_not_fit_the_dense_head_is_refused(make_store, tmp_path: Path)
 
 
 # stores of the first format
-
-
-def test_a_store_of_the_first_format_is_read(tmp_path: Path) -> None:
-    keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(6)]
-    store = Store.open(FIRST_FORMAT)
-    assert list(store.table.key) == keys
-    assert list(store.table.path)[3:] == ["pug/3.jpg", "\udcffodd/ä.jpg", "x/y.png"]
-    assert list(store.table.label) == ["pug"] * 4 + ["\udcffodd", ""]
-    assert list(store.table.split) == ["", "", "test", "", "val", ""]
-    assert (store.table.root, store.table.weights_path) == ("/photos", "w.h5")
-    assert store.table.quarantine == [("bad.jpg", "empty")]
-    assert list(store.table.bad_keys) == [hashlib.sha256(b"bad").hexdigest()]
-    expected = np.arange(6)[:, None] + np.arange(4) / 8
-    assert np.array_equal(store.features(), expected) and list(verify(FIRST_FORMAT)) == []
-    assert np.array_equal(store.features(np.array([4, 1])), expected[[4, 1]])
-    path = Path(shutil.copy(FIRST_FORMAT, tmp_path / "s.h5"))
-    with h5py.File(path, "r+") as file:
-        file["features"][0, 0] = 5
-    with pytest.raises(BreedsError, match="the features do not match their checksum"):
-        Store.open(path).features(np.array([3]))
-    with h5py.File(path, "r+") as file:
-        file["label"][0] = b"beagle"
-    with pytest.raises(BreedsError, match="the table does not match its checksum"):
-        Store.open(path)

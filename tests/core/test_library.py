@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from check import HEAVY
 from conftest import ROOT, run_script
 from PIL import Image
-from test_rooms import HEAVY
 from threadpoolctl import threadpool_info
 
 import breeds

@@ -243,11 +243,3 @@ def test_the_notebook_runs_from_top_to_bottom(place: Path, monkeypatch: pytest.M
     assert shown[-2].count("holiday_") == 12
     assert "<breeds.Model: logistic, 10 classes" in shown[-1]
     assert (place / "models/dogs.safetensors").is_file()
-
-
-def test_the_notebook_is_kept_without_outputs() -> None:
-    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert len(code) > 8
-    assert not any(cell.outputs or cell.execution_count for cell in code)
