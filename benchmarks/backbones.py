@@ -45,9 +45,9 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
     The second says something on a busy machine too.
     """
     from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import found_weights
     from breeds.features import Store
     from breeds.features.calibration import networks_of
-    from breeds.heads.backbone import found_weights
     from breeds.photos import decode, read
 
     ready = {}
@@ -79,8 +79,8 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
 
 def judged(paths: list[Path], repeats: int) -> dict[str, object]:
     """Cross-validate logistic regression on stores beside each other, C and temperature chosen inside."""
-    from breeds.evaluation.crossval import cross_validate
     from breeds.features import Store
+    from breeds.heads.crossval import cross_validate
     from breeds.training import train
 
     store = Store.open_beside(paths)

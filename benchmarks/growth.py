@@ -54,7 +54,7 @@ def write_store(path: Path, photos: int, in_one: bool = True) -> None:
             written += len(keys) if len(keys) > 1 else 0
             return rng.standard_normal((len(keys), WIDTH), dtype=np.float32) + centres[here]
 
-    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch", dtype="float16")
+    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
     table = Table(
         "made up",
         "",
@@ -78,11 +78,16 @@ def timed(work: Callable[[], object]) -> None:
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
     import breeds.extraction
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection, extract
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     photos = Path(folder)
-    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), Asked("random", size=71)))
+    timed(
+        lambda: extract(
+            Selection(photos), photos.with_suffix(".h5"), FeatureConfig(weights="random", size=71)
+        )
+    )
 
 
 def run_open(path: str) -> None:

@@ -16,9 +16,9 @@ sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
 from breeds.backbones.processes import cores  # noqa: E402
-from breeds.evaluation.crossval import compare_heads  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
+from breeds.heads.crossval import compare_heads  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.temperature import fit_temperature  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
@@ -172,7 +172,7 @@ def calibration(store: Store) -> None:
 
 def doubts(store: Store) -> None:
     """Plant 3 % wrong labels and see how many of the doubts are these."""
-    from breeds.evaluation.doubts import _C, DOUBTFUL
+    from breeds.heads.label_issues import _C, DOUBTFUL
 
     features, truth, keys, _ = load(store)
     mean, scale = logistic.standardise(features)

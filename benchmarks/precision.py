@@ -24,8 +24,8 @@ RECIPES = {
 
 def cross_validated(store_path: Path) -> tuple[float, float]:
     """Return mean accuracy and log loss over 5 folds and 3 repeats, C and temperature chosen inside."""
-    from breeds.evaluation.crossval import cross_validate
     from breeds.features import Store
+    from breeds.heads.crossval import cross_validate
     from breeds.training import train
 
     store = Store.open(store_path)

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from breeds.backbones.openvino import read_network
 from breeds.backbones.registry import BACKBONES
+from breeds.backbones.resolve import weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.evaluation import check_stores
 from breeds.features import Store
 from breeds.files import check_writable, write_aside
-from breeds.heads.backbone import weights_of
 from breeds.heads.export import Answers, as_texts
-from breeds.heads.model import Model
+from breeds.heads.model import Model, check_stores
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
 from breeds.photos import decode, key_of, read
 from breeds.prediction import predict
@@ -128,7 +127,7 @@ def _check_fits(form: str, configs: list[FeatureConfig], head: str) -> None:
                 f"export it as openvino, or extract with --precision fp32."
             )
         if form == "keras" and config.backbone not in BACKBONES:
-            name = "An ONNX network" if config.reading else config.backbone
+            name = "An ONNX network" if config.preprocessing else config.backbone
             raise BreedsError(f"{name} is no network of Keras; export it as onnx or openvino.")
     if len({(config.size, config.resize, config.decode_rule) for config in configs}) > 1:
         shapes = " and ".join(f"{config.size}×{config.size} {config.resize}" for config in configs)

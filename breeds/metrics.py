@@ -17,6 +17,8 @@ Probabilities = NDArray[np.float64]
 Values = NDArray[np.float64]
 Interval = tuple[float, float]
 
+#: Under so many photos of a class, numbers about it rest on too few.
+FEW = 10
 #: Photos drawn at once while resampling: small enough to stay in a processor's cache.
 _BLOCK = 1 << 18
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluation import check_stores
 from breeds.features import Store
 from breeds.features.columns import PACKED, locate
-from breeds.heads.model import Model
+from breeds.heads.model import Model, check_stores
 from breeds.labels import UNKNOWN
 from breeds.outputs import FEATURES_PARQUET
 from breeds.parquet import Column, written

@@ -13,7 +13,7 @@ from breeds import __version__
 from breeds.app.answers import answers
 from breeds.app.site import Site, site_of, while_here
 from breeds.app.uploads import MOST_FILES, Form, RefusedError, Upload
-from breeds.prediction.answers import as_json, plain_json
+from breeds.report.answers import as_json, plain_json
 
 router = APIRouter(prefix="/api")
 _MOST_JSON = 2**20

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import numpy as np
 
-from breeds.evaluation.gallery import Gallery
+from breeds.report.gallery import Gallery
 from breeds.text import visible
 
 #: Some of the tested photos, by name: what is said of one of them, and of several.

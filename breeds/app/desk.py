@@ -24,8 +24,8 @@ from breeds.app.turns import FullError, Turns
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import KeyAndPath, Pixels, load_pixels
 from breeds.backbones.processes import cores
+from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.prediction import Answer, answer_of
@@ -342,7 +342,7 @@ class Desk:
         model, (key, path) = job.setup.model, job.photo
         job.pixels.clear()
         parts = zip(found, model.parts, strict=True)
-        feature = np.hstack([config.rounded(one[0]) for one, (config, _) in parts])
+        feature = np.hstack([one[0] for one, _ in parts])
         answer = answer_of(model, path, key, feature)
         explanation = None
         if job.explain and job.setup.network.maps:

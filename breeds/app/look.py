@@ -14,13 +14,13 @@ from breeds.app.chosen import write_query
 from breeds.app.workshop import Workshop
 from breeds.errors import BreedsError, PhotoError
 from breeds.evaluation import answer_test_photos, measure
-from breeds.evaluation.gallery import Gallery
-from breeds.evaluation.mistakes import Looked, views
-from breeds.evaluation.page import Report
 from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
 from breeds.photos import key_of, read
+from breeds.report.gallery import Gallery
+from breeds.report.mistakes import Looked, views
+from breeds.report.page import Report
 from breeds.report.thumbs import Served
 
 
@@ -38,7 +38,7 @@ class Shelf:
         self._looked_at: dict[int, tuple[tuple[int, int], str]] = {}
 
     def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
-        """Return what a template needs of a photo, as `breeds.evaluation.album.Photos` says."""
+        """Return what a template needs of a photo, as `breeds.report.album.Photos` says."""
         key, missing = self._table.key[row], self.missing(row)
         return {
             "key": key,

@@ -27,7 +27,7 @@ from breeds.app.guard import WRONG, Guard
 from breeds.app.site import LeftError, Site
 from breeds.app.uploads import RefusedError
 from breeds.errors import BreedsError
-from breeds.prediction.answers import plain_json
+from breeds.report.answers import plain_json
 from breeds.text import say
 
 # How long the head of a request may be, in bytes.

@@ -65,7 +65,7 @@ def open_engine(
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
         do the config's precision, or maps of a network that has none were asked for.
     """
-    brought = config.reading is not None
+    brought = config.preprocessing is not None
     able = [
         name
         for name, entry in ENGINES.items()

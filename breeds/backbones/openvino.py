@@ -73,7 +73,7 @@ class OpenvinoEngine:
             ):
                 raise BreedsError("--precision bf16: this CPU has no bfloat16 arithmetic; use fp32 or int8.")
             read = read_network(core, config, weights, network)
-            backbone = "this ONNX network" if config.reading else config.backbone
+            backbone = "this ONNX network" if config.preprocessing else config.backbone
             self._cells = _add_map(read, backbone) if maps else None
             self._requests = _compile(core, read, config, threads or cores(), single)
         except (ImportError, OSError, RuntimeError) as error:

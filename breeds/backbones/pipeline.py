@@ -90,24 +90,20 @@ class Pipeline:
             Key and path of each, or the photo itself; a file whose bytes are not the key's any more
             gives none.
         config
-            Size, resize rule and view of the pixels, and how features are rounded; the rest is the engine's.
+            Size, resize rule and view of the pixels; the rest is the engine's.
 
         Raises
         ------
         BreedsError
             If the engine cannot be opened.
         """
-        return self._run(photos, config, lambda engine, pixels: map(config.rounded, engine.stream(pixels)))
+        return self._run(photos, config, lambda engine, pixels: engine.stream(pixels))
 
     def maps(
         self, photos: Iterable[P], config: FeatureConfig
     ) -> Iterator[tuple[P, FeatureAndMap | PhotoError]]:
         """Do as `features` does, and yield with every feature the map that it is the mean of."""
-
-        def stream(engine: Engine, pixels: Iterable[Pixels]) -> Iterator[FeatureAndMap]:
-            return ((config.rounded(feature), map_) for feature, map_ in engine.stream_maps(pixels))
-
-        return self._run(photos, config, stream)
+        return self._run(photos, config, lambda engine, pixels: engine.stream_maps(pixels))
 
     def _run(
         self,

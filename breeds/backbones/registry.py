@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from breeds.config import FeatureConfig
 
 #: Largest input size that is accepted, in pixels; memory grows with its square.
 LARGEST_SIZE = 1024
@@ -104,10 +100,3 @@ ENGINES = {
 #: What users choose from.
 ENGINE_CHOICES = ("auto", *ENGINES)
 PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions))
-
-
-def width_of(config: FeatureConfig) -> int:
-    """Return how many numbers a feature of a config has; 0 for a network that this version does not know."""
-    if config.reading is not None:
-        return config.reading.width
-    return BACKBONES[config.backbone].width if config.backbone in BACKBONES else 0

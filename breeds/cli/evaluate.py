@@ -74,11 +74,12 @@ def main() -> int:
     json_path = arguments.json or common.REPORTS / f"{model_path.stem}.json"
     page = None if arguments.no_html else json_path.with_suffix(".html")
     from breeds.errors import BreedsError
-    from breeds.evaluation import answer_test_photos, compare_models, measure, terminal, write_json
+    from breeds.evaluation import answer_test_photos, compare_models, measure, write_json
     from breeds.features import Store
     from breeds.heads.model import load_model
-    from breeds.modelcard import card_path, file_digest, write_card
     from breeds.outputs import PAGE, REPORT, check_output
+    from breeds.report import terminal
+    from breeds.report.modelcard import card_path, file_digest, write_card
 
     if page == json_path:
         raise BreedsError(f"--json {json_path} is the name of the page beside it; name a .json file.")
@@ -86,7 +87,7 @@ def main() -> int:
     if page:
         check_output(page, PAGE)
     if arguments.figures:
-        from breeds.evaluation.figures import check_figures, write_figures
+        from breeds.report.figures import check_figures, write_figures
 
         check_figures(arguments.figures)
     digest = file_digest(model_path)
@@ -101,7 +102,7 @@ def main() -> int:
     numbers = measure(tested) | {"model": str(model_path)}
     text = [*store.corrections.effect(store.table).sentences(), *terminal.as_lines(numbers)]
     if arguments.cv:
-        from breeds.evaluation.crossval import cross_validate
+        from breeds.heads.crossval import cross_validate
 
         numbers["cross_validation"] = cross_validate(store, model, *arguments.cv)
         text += ["", terminal.cross_validation_text(numbers["cross_validation"])]
@@ -110,7 +111,7 @@ def main() -> int:
         text += ["", f"against {arguments.against}: {terminal.against_text(numbers['against'])}"]
     found = None
     if arguments.doubts:
-        from breeds.evaluation.doubts import find_doubts, find_near_duplicates
+        from breeds.heads.label_issues import find_doubts, find_near_duplicates
 
         doubts, pairs = found = find_doubts(store), find_near_duplicates(store)
         numbers["doubts"] = [asdict(doubt) for doubt in doubts]
@@ -119,7 +120,7 @@ def main() -> int:
     write_json(numbers, json_path)
     written = [str(json_path)]
     if page:
-        from breeds.evaluation.page import write_report
+        from breeds.report.page import write_report
 
         write_report(numbers, tested, page, found)
         written.append(str(page))

@@ -73,16 +73,15 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
     from breeds.prediction import predict
-    from breeds.prediction.answers import format_of, write_answers
     from breeds.prediction.inputs import list_inputs
-    from breeds.prediction.parts import check_parts, write_parts
     from breeds.prediction.remote import Remote
+    from breeds.report.answers import check_parts, format_of, write_answers, write_parts
 
     if arguments.html:  # who asks for neither does not wait for what they load
-        from breeds.prediction.page import AnswersPage
+        from breeds.report.answers_page import AnswersPage
     if arguments.explain:
         from breeds.prediction.evidence import Explainer
-        from breeds.prediction.pictures import TABLE, PictureFolder
+        from breeds.report.explanations import TABLE, PictureFolder
 
     started = time.perf_counter()
     in_parts = (arguments.out or "").endswith("/")

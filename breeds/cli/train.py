@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 def compare(store: Store, seed: int) -> int:
     """Print the table of heads; nothing is written."""
-    from breeds.evaluation.crossval import compare_heads
+    from breeds.heads.crossval import compare_heads
 
     for sentence in store.corrections.effect(store.table).sentences():
         say(sentence)
@@ -98,8 +98,8 @@ def main() -> int:
     from breeds.errors import BreedsError
     from breeds.features import Store
     from breeds.heads.model import save_model
-    from breeds.modelcard import write_card
     from breeds.outputs import MODEL, check_output
+    from breeds.report.modelcard import write_card
     from breeds.training import train
 
     if arguments.head == "dense" and arguments.C:

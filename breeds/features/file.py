@@ -291,9 +291,9 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
     """
     with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
         width = index.read(table.key[:1]).shape[1]
-        features, digests = hdf5.create_features(file, len(table), width, index.config.dtype), bytearray()
+        features, digests = hdf5.create_features(file, len(table), width, "float32"), bytearray()
         for start in range(0, len(table), hdf5.FEATURE_ROWS):
-            block = index.read(table.key[start : start + hdf5.FEATURE_ROWS]).astype(index.config.dtype)
+            block = index.read(table.key[start : start + hdf5.FEATURE_ROWS])
             features[start : start + len(block)] = block
             digests += hdf5.block_digests(block)
         write_table(file, table, index.config, engine, hdf5.write_digests(file, bytes(digests)), {})

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import __version__
-from breeds.config import DTYPES, FeatureConfig
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features.columns import PACKED, Keys, Rows
 from breeds.files import UnfitError, open_regular
@@ -315,10 +315,10 @@ def create_features(file: h5py.File, rows: int, width: int, dtype: str) -> h5py.
 
 
 def features(file: h5py.File) -> h5py.Dataset:
-    """Return the dataset ``features``, checked to be of two dimensions and a dtype of `DTYPES`."""
+    """Return the dataset ``features``, checked to be float32 of two dimensions."""
     found = dataset(file, "features")
-    if found.dtype not in DTYPES or found.ndim != 2:
-        raise DamagedError("features is not float32 or float16 of two dimensions")
+    if found.dtype != "float32" or found.ndim != 2:
+        raise DamagedError("features is not float32 of two dimensions")
     return found
 
 

@@ -426,13 +426,13 @@ class ShardWriter:
             return
         keys, added = keys.take(fresh), [*self._rows.values()]
         rows = [added[row] for row in fresh]
-        block = np.stack([feature for _, feature in rows]).astype(self.config.dtype)
+        block = np.stack([feature for _, feature in rows])
         with temporary_beside(self._folder / "shard.h5") as aside:
             with hdf5.create_hdf5(aside) as file:
                 hdf5.write_provenance(file, self.config, engine)
                 hdf5.write_keys(file, keys)
                 hdf5.write_text(file, "path", [path for path, _ in rows])
-                hdf5.create_features(file, len(keys), block.shape[1], self.config.dtype)[:] = block
+                hdf5.create_features(file, len(keys), block.shape[1], "float32")[:] = block
                 features_sha256 = hdf5.write_digests(file, hdf5.block_digests(block))
                 hdf5.write_attribute(file, "features_sha256", features_sha256)
             with h5py.File(aside, "r") as file:

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 from breeds.backbones.network import Network, read_safetensors
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features import Store, check_config
 from breeds.files import write_aside
 from breeds.heads.record import check_record
 from breeds.heads.unknown import Detector
@@ -285,3 +286,20 @@ def _check(model: Model) -> None:
         raise ValueError("a number is not finite")
     if not (model.scale > 0).all() or not 1e-3 < model.temperature < 1e3:
         raise ValueError("a scale is not positive")
+
+
+def check_stores(store: Store, model: Model) -> None:
+    """Refuse a store, or stores beside each other, of other configs than the model's.
+
+    Raises
+    ------
+    BreedsError
+        If there are more or fewer of them, or a config is another.
+    """
+    if len(store.parts()) != len(model.parts):
+        raise BreedsError(
+            f"The model rests on {len(model.parts)} stores and {len(store.parts())} were given; name as "
+            f"many with --store, in the same order."
+        )
+    for (found, _), (wanted, _) in zip(store.parts(), model.parts, strict=True):
+        check_config(store.path, found, wanted)

@@ -14,19 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from breeds.backbones import Engine
 from breeds.backbones.processes import cores
+from breeds.backbones.resolve import open_network
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads import model as heads
-from breeds.heads.backbone import open_network
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
-from breeds.modelcard import card_path, write_card
 from breeds.outputs import MODEL, check_output
 from breeds.photos import parse_views
 from breeds.photos.held import take
 from breeds.prediction import predict
-from breeds.prediction.answers import as_json
 from breeds.prediction.remote import Asked
 from breeds.prediction.streams import asked_of, find_streamed
+from breeds.report.answers import as_json
+from breeds.report.modelcard import card_path, write_card
 from breeds.text import mention
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
+from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, key_of, read
 from breeds.photos.held import Held
@@ -89,7 +89,7 @@ def predict(
         Fetches the photos whose paths are addresses on the web, where all are named by their paths; without
         it they have no answer.
     opener
-        Opens a network as `breeds.heads.backbone.open_network` does.
+        Opens a network as `breeds.backbones.resolve.open_network` does.
 
     Raises
     ------

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.cli.common import view_store
-from breeds.evaluation import check_stores, compare_answers
+from breeds.evaluation import compare_answers
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model, check_stores, load_model, save_model
 from breeds.heads.record import KEPT
-from breeds.modelcard import write_card
+from breeds.report.modelcard import write_card
 from breeds.text import mention, visible
 from breeds.training import train
 

@@ -10,11 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluation import check_stores
-from breeds.evaluation.doubts import Judged, find_near_duplicates, judge
 from breeds.features import Store
 from breeds.features.corrections import Correction, Corrections
-from breeds.heads.model import Model
+from breeds.heads.label_issues import Judged, find_near_duplicates, judge
+from breeds.heads.model import Model, check_stores
 from breeds.text import certainty, visible
 
 #: Why a photo is in the queue, in the order of the queue.

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluation import check_stores
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Corrections
-from breeds.heads.model import Model
+from breeds.heads.model import Model, check_stores
 from breeds.heads.scikit import alone
 
 #: So many times as many photos as are asked for are taken by their margin, and chosen from for diversity.

@@ -16,14 +16,13 @@ from breeds.errors import BreedsError
 from breeds.features import Store, versions
 from breeds.heads.model import Model, pack_keys
 from breeds.heads.unknown import JUDGED_ON
+from breeds.metrics import FEW
 from breeds.training.fits import FALLBACK_C, check_width, fit_logistic, in_memory
 from breeds.training.photos import FOLDS, Chosen, Labelled, choose, labelled
 
-__all__ = ["FALLBACK_C", "FEW", "FOLDS", "HEADS", "check_width", "fit_logistic", "labelled", "train"]
+__all__ = ["FALLBACK_C", "FOLDS", "HEADS", "check_width", "fit_logistic", "labelled", "train"]
 
 HEADS = ("logistic", "dense")
-#: Under so many training photos of a class, its numbers rest on too few.
-FEW = 10
 #: Training at once holds the features about so many times: as read, standardised, and in the search's folds.
 _COPIES = 7
 

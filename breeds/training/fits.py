@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.registry import width_of
 from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.heads.model import apply_layers, softmax
@@ -174,7 +173,7 @@ def check_width(store: Store, features: NDArray[np.float32]) -> None:
     BreedsError
         If it is another; nothing can be said of networks that this version does not know.
     """
-    widths = [width_of(config) for config, _ in store.parts()]
+    widths = [config.width for config, _ in store.parts()]
     if all(widths) and sum(widths) != features.shape[1]:
         raise BreedsError(
             f"{store.path} has {features.shape[1]} features a photo, and its config ({store.config}) gives "

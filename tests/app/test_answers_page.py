@@ -31,7 +31,7 @@ from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
-from breeds.prediction.page import AnswersPage
+from breeds.report.answers_page import AnswersPage
 from breeds.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
@@ -268,7 +268,7 @@ def test_few_pictures_are_in_the_page(place: Path) -> None:
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few pictures are embedded that those of a test are too many."""
-    monkeypatch.setattr("breeds.prediction.page.EMBEDDED_BYTES", 10_000)
+    monkeypatch.setattr("breeds.report.answers_page.EMBEDDED_BYTES", 10_000)
 
 
 def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
@@ -326,7 +326,7 @@ def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
         assert len(os.listdir("page_files")) > 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("breeds.prediction.page.thumbnails", stopped)
+    monkeypatch.setattr("breeds.report.answers_page.thumbnails", stopped)
     before = sorted(os.listdir())
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     with pytest.raises(KeyboardInterrupt):

@@ -27,10 +27,11 @@ from test_app_browser import opened
 from breeds.app import look, look_page
 from breeds.app.explained import Explained
 from breeds.config import FeatureConfig
-from breeds.evaluation import answer_test_photos, labels, measure
+from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
 from breeds.features.corrections import Correction, add, corrections_path, undo
 from breeds.heads.model import load_model, save_model
+from breeds.report import labels
 from breeds.training import train
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from pages import CANARY, check_looks, opened, store_with_photos
 
 from breeds.config import FeatureConfig
 from breeds.evaluation import answer_test_photos, measure
-from breeds.evaluation.page import write_report
 from breeds.features import Store
 from breeds.heads.model import Model, load_model, save_model
+from breeds.report.page import write_report
 from breeds.training import train
 
 #: One process makes what these tests share, beside the other pages that a browser opens.
@@ -238,7 +238,7 @@ def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path
 
 @pytest.mark.slow
 def test_charts_say_in_words_what_they_show(made: Path) -> None:
-    from breeds.evaluation.figures import draw_charts
+    from breeds.report.figures import draw_charts
 
     model = load_model(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)
@@ -256,7 +256,7 @@ def test_charts_say_in_words_what_they_show(made: Path) -> None:
 
 
 def test_the_map_is_the_same_each_time(made: Path, tmp_path: Path) -> None:
-    from breeds.evaluation.gallery import Gallery
+    from breeds.report.gallery import Gallery
 
     model = load_model(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)

@@ -26,7 +26,7 @@ from safetensors import safe_open
 import breeds
 from breeds.heads.model import load_model
 from breeds.prediction import Answer
-from breeds.prediction.answers import write_answers
+from breeds.report.answers import write_answers
 
 DOCS = ROOT / "docs"
 TOUR = re.findall(r"```(sh|text)\n(.*?)```", (DOCS / "tour.md").read_text(encoding="utf-8"), flags=re.DOTALL)

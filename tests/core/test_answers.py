@@ -16,7 +16,7 @@ import pytest
 
 from breeds.errors import BreedsError
 from breeds.prediction import Answer
-from breeds.prediction.answers import FORMATS, safe_cell, write_answers
+from breeds.report.answers import FORMATS, safe_cell, write_answers
 
 #: Those that are text; Parquet is of `test_tables.py`.
 TEXTS = [form for form in FORMATS if form != "parquet"]

@@ -24,10 +24,7 @@ from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script
 from killed import COUNTED
 
 from breeds.errors import BreedsError
-from breeds.evaluation import answer_test_photos, compare_models, crossval, evaluate
-from breeds.evaluation.crossval import compare_heads, cross_validate
-from breeds.evaluation.doubts import find_doubts, find_near_duplicates
-from breeds.evaluation.terminal import as_text, cross_validation_text
+from breeds.evaluation import answer_test_photos, compare_models, evaluate
 from breeds.features import FeatureIndex, Store, assemble
 from breeds.features.corrections import (
     MOST_BYTES,
@@ -37,10 +34,14 @@ from breeds.features.corrections import (
     corrections_path,
     undo,
 )
+from breeds.heads import crossval
+from breeds.heads.crossval import compare_heads, cross_validate
+from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.labels import unfit
 from breeds.metrics import wilson_interval
+from breeds.report.terminal import as_text, cross_validation_text
 from breeds.split import fold_of
 from breeds.text import is_formula
 from breeds.training import labelled, train
@@ -565,7 +566,7 @@ def test_heads_are_compared_by_both(
     import train_head
 
     quick = {name: head for name, head in crossval._heads(0).items() if name != "dense"}
-    monkeypatch.setattr("breeds.evaluation.crossval._heads", lambda seed: quick)
+    monkeypatch.setattr("breeds.heads.crossval._heads", lambda seed: quick)
     words = {row: label for row, label in other_words(noisy, list(range(0, 90, 7))).items() if label}
     store = corrected(noisy, words)
     same = like(noisy, "same.h5", label=list(store.corrected.label))

@@ -12,11 +12,11 @@ import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script, tensorflow
 
 from breeds.evaluation import compare_models, evaluate
-from breeds.evaluation.crossval import cross_validate
-from breeds.evaluation.terminal import as_text, cross_validation_text
 from breeds.features import Store
+from breeds.heads.crossval import cross_validate
 from breeds.heads.model import load_model, save_model
 from breeds.metrics import wilson_interval
+from breeds.report.terminal import as_text, cross_validation_text
 from breeds.training import train
 
 FOUR = {"a": 16, "b": 16, "c": 16, "d": 16}

@@ -11,10 +11,10 @@ import pytest
 from conftest import assert_refused, run_script, tensorflow
 from sklearn.linear_model import LogisticRegression
 
-from breeds.evaluation.crossval import compare_heads, cross_validate
-from breeds.evaluation.doubts import find_doubts, find_near_duplicates
 from breeds.features import Store
 from breeds.heads import logistic
+from breeds.heads.crossval import compare_heads, cross_validate
+from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.training import train
 
 COUNTS = {"a": 40, "b": 40, "c": 40}

@@ -164,32 +164,9 @@ def test_the_scripts_take_a_store_that_leaves_its_features_in_shards(app_place: 
     assert_refused(run_script("train_head.py", "--C", "0.01", cwd=tmp_path), "No such store")
 
 
-# half precision
-
-
-@pytest.mark.slow
-def test_features_in_half_precision_are_a_config_of_their_own(photos: Path, tmp_path: Path) -> None:
-    store, whole = tmp_path / "features" / "half.h5", tmp_path / "features" / "whole.h5"
-    extract_photos(photos, store, dtype="float16")
-    extract_photos(photos, whole)
-    half, full = Store.open(store), Store.open(whole)
-    assert half.features().dtype == np.float32
-    assert np.array_equal(half.features(), full.features().astype(np.float16))
-    assert half.config.digest != full.config.digest and str(half.config).count("float16") == 1
-    with h5py.File(store) as file, h5py.File(whole) as other:
-        assert file["features"].dtype == np.float16
-        assert file["features"].nbytes * 2 == other["features"].nbytes
-    assert list(verify(store)) == []
-    with pytest.raises(BreedsError, match="another config"):
-        extract_photos(photos, whole, dtype="float16")
-    expected = half.features()
-    extract_photos(photos, store, dtype="float16", in_one=False)
-    assert np.array_equal(Store.open(store).features(), expected)
-
-
 def test_a_photo_is_answered_the_same_from_a_store_and_anew(app_place: Path, tmp_path: Path) -> None:
     shutil.copytree(app_place / "photos", tmp_path / "photos")
-    options = ("--weights", "random", "--size", "96", "--dtype", "float16")
+    options = ("--weights", "random", "--size", "96")
     for script, *arguments in (("extract_features.py", "photos", *options), ("train_head.py", "--C", "0.01")):
         done = run_script(script, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ import breeds
 from breeds.features import Store
 from breeds.features.corrections import Corrections
 from breeds.heads.model import Model, load_model, save_model
-from breeds.modelcard import card_path, write_card
+from breeds.report.modelcard import card_path, write_card
 from breeds.review import train_again
 from breeds.training import train
 

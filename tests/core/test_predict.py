@@ -28,9 +28,9 @@ from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, s
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
-from breeds.prediction.answers import write_answers
 from breeds.prediction.cache import FeatureCache
 from breeds.prediction.inputs import list_inputs
+from breeds.report.answers import write_answers
 from breeds.training import train
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
@@ -93,7 +93,7 @@ def quick_engine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append("opened")
         return Means()
 
-    monkeypatch.setattr("breeds.heads.backbone.open_engine", open_engine)
+    monkeypatch.setattr("breeds.backbones.resolve.open_engine", open_engine)
     return opened
 
 
@@ -273,7 +273,7 @@ from test_predict import Means
 import breeds.prediction as module
 from breeds.heads import backbone
 from breeds.heads.model import load_model
-from breeds.prediction.answers import write_answers
+from breeds.report.answers import write_answers
 folder, photos = Path(sys.argv[1]), int(sys.argv[2])
 data = io.BytesIO()
 Image.new("RGB", (9, 7)).save(data, "png")
@@ -675,7 +675,7 @@ def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
 ) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     model = load_model(place / "models/photos.safetensors")
-    monkeypatch.setattr("breeds.prediction.answers._GROUP", 5)
+    monkeypatch.setattr("breeds.report.answers._GROUP", 5)
     for _ in range(2):
         answers = predict(model, photos, None, None)
         assert write_answers(answers, model.classes, Path("out.parquet"), "parquet", 1) == (12, [])

@@ -111,7 +111,9 @@ def test_numbers_are_those_of_the_folder_and_nothing_but_the_page_is_made(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert files_of(tmp_path) - before == {tmp_path / "reports" / "photos-preview.html"}
-    assert "breeds.preview" in done.stderr and not [name for name in HEAVY if f" {name}\n" in done.stderr]
+    assert "breeds.report.preview" in done.stderr and not [
+        name for name in HEAVY if f" {name}\n" in done.stderr
+    ]
     (line,) = done.stdout.splitlines()
     assert line.startswith("reports/photos-preview.html: 12 photos, 3 classes, looked at in ")
     assert line.endswith("next: python extract_features.py photos --store my.h5 --weights nowhere.h5")

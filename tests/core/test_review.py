@@ -20,10 +20,10 @@ from scipy.stats import binomtest
 
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.evaluation.doubts import find_doubts, find_near_duplicates, judge
 from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
 from breeds.features.columns import Names
 from breeds.features.corrections import Correction, Corrections
+from breeds.heads.label_issues import find_doubts, find_near_duplicates, judge
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.review import label_next, queue, train_again
 from breeds.split import draw_parts, fold_of

@@ -191,9 +191,10 @@ def test_predictions_are_those_of_the_folder_and_in_order(
 ) -> None:
     from breeds.heads.model import load_model
     from breeds.photos import key_of
-    from breeds.prediction import parts, predict, streams
+    from breeds.prediction import predict, streams
     from breeds.prediction.inputs import list_inputs
     from breeds.prediction.remote import Remote
+    from breeds.report import answers as parts
 
     model = load_model(app_place / "models/photos.safetensors")
 

@@ -375,7 +375,7 @@ def test_large_numbers_that_are_fine(place: Path) -> None:
 
 def test_every_head_takes_huge_seeds() -> None:
     """`train_head.py --compare` fits them all, which takes a minute; this is the one that did not."""
-    from breeds.evaluation.crossval import _heads
+    from breeds.heads.crossval import _heads
 
     features = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     shares = _heads(2**64)["linear SVM"](features, np.arange(12) % 2, features)

@@ -33,8 +33,8 @@ from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, e
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.photos import decode, key_of, read
-from breeds.prediction.pictures import picture_name
 from breeds.report.card import card
+from breeds.report.explanations import picture_name
 from breeds.report.overlay import AGAINST, FOR, overlay
 from breeds.training import train
 

@@ -33,13 +33,13 @@ from threadpoolctl import threadpool_limits
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
-from breeds.evaluation.terminal import as_text
 from breeds.features import FeatureIndex, Store, assemble
 from breeds.heads import logistic
 from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
+from breeds.report.terminal import as_text
 from breeds.split import fold_of
 from breeds.training import FALLBACK_C, train
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from breeds.errors import PhotoError
-from breeds.preview.seen import Seen
 from breeds.report.render import link
+from breeds.report.survey import Seen
 from breeds.report.thumbs import LONGEST, Thumbnail, thumbnails
 
 T = TypeVar("T")

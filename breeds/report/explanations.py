@@ -20,8 +20,8 @@ from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.photos import key_of, picture, read
 from breeds.prediction import Answer
-from breeds.prediction.answers import safe_cell
 from breeds.prediction.evidence import Evidence
+from breeds.report.answers import safe_cell
 from breeds.report.card import card
 from breeds.report.overlay import overlay
 from breeds.text import certainty

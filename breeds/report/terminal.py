@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from breeds.metrics import FEW
 from breeds.text import visible
 
 if TYPE_CHECKING:
-    from breeds.evaluation.doubts import Doubt, NearDuplicate
-
-
-#: Under so many test photos of a class, its numbers rest on too few.
-FEW = 10
+    from breeds.heads.label_issues import Doubt, NearDuplicate
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -36,7 +33,7 @@ def as_lines(report: dict[str, Any]) -> list[str]:
 
 
 def cross_validation_text(numbers: dict[str, Any]) -> str:
-    """Lay out the numbers of `breeds.evaluation.crossval.cross_validate`."""
+    """Lay out the numbers of `breeds.heads.crossval.cross_validate`."""
     text = f"cross-validation, {numbers['folds']} folds {numbers['repeats']} times on {_across(numbers)}"
     if numbers["corrected"]:
         text += f"; with labels as corrected, which may flatter, on {_across(numbers['corrected'])}"

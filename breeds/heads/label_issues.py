@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.evaluation.crossval import labelled_features, out_of_fold
 from breeds.features import Store
+from breeds.heads.crossval import labelled_features, out_of_fold
 from breeds.heads.model import softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.split import fold_of

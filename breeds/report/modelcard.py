@@ -21,11 +21,10 @@ from breeds.errors import BreedsError
 from breeds.files import open_regular, read_regular, write_aside
 from breeds.heads.export import about
 from breeds.heads.model import Model
+from breeds.metrics import FEW
 from breeds.started import command
 from breeds.text import as_bytes, visible
 
-#: Under so many photos of a class, numbers about it rest on too few.
-FEW = 10
 # Bytes that a card can have, with thousands of classes.
 _MOST = 2**24
 _MARK = re.compile(rb"<!-- breeds model card 1 ([0-9a-f]{64}): [^\n]*-->\n")

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from breeds.errors import BreedsError
-from breeds.evaluation.album import Photos, out_of
-from breeds.evaluation.doubts import Doubt, NearDuplicate, find_doubts, find_near_duplicates
 from breeds.features import Store
+from breeds.heads.label_issues import Doubt, NearDuplicate, find_doubts, find_near_duplicates
+from breeds.report.album import Photos, out_of
 
 #: How many are shown of each list.
 DOUBTS, PAIRS = 24, 12

@@ -9,11 +9,11 @@ import numpy as np
 
 from breeds.backbones.convert import is_prepared
 from breeds.errors import BreedsError
-from breeds.evaluation.album import Album, Photos, out_of
-from breeds.evaluation.gallery import Gallery
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.photos import picture, read
+from breeds.report.album import Album, Photos, out_of
+from breeds.report.gallery import Gallery
 from breeds.report.overlay import overlay
 from breeds.report.thumbs import LONGEST, Thumbnail
 from breeds.started import command

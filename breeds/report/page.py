@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.evaluation import Tested
-from breeds.evaluation.album import Album, Photos, out_of
-from breeds.evaluation.doubts import Doubt, NearDuplicate
-from breeds.evaluation.figures import draw_charts
-from breeds.evaluation.gallery import Gallery
-from breeds.evaluation.labels import Labels
-from breeds.evaluation.mistakes import Looked, Mistakes, look_again
-from breeds.evaluation.terminal import FEW, touched
 from breeds.features.corrections import corrections_path
+from breeds.heads.label_issues import Doubt, NearDuplicate
 from breeds.heads.record import KEPT
+from breeds.metrics import FEW
+from breeds.report.album import Album, Photos, out_of
+from breeds.report.figures import draw_charts
+from breeds.report.gallery import Gallery
+from breeds.report.labels import Labels
+from breeds.report.mistakes import Looked, Mistakes, look_again
 from breeds.report.render import percent, write_page
+from breeds.report.terminal import touched
 from breeds.started import command
 
 T = TypeVar("T")
@@ -251,12 +252,11 @@ def _commands(tested: Tested, model_path: str) -> str:
     for store in stores:
         config = store.config
         options = [store.table.root, "--store", str(store.path)]
-        weights, read = store.table.weights_path or config.weights, config.reading
-        if read is None:
+        weights = store.table.weights_path or config.weights
+        if config.preprocessing is None:
             options += ["--weights", weights, "--backbone", config.backbone]
         else:
-            colours = (f"--{name}={','.join(map(repr, getattr(read, name)))}" for name in ("mean", "std"))
-            options += ["--backbone", weights, *colours, "--layout", read.layout, "--pool", read.pool]
+            options += ["--backbone", weights]
         options += ["--size", str(config.size), "--resize", config.resize]
         options += [
             "--precision",

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.errors import BreedsError
-from breeds.features import Store, check_config, versions
+from breeds.features import Store, versions
 from breeds.files import write_aside
-from breeds.heads.model import Model, softmax
+from breeds.heads.model import Model, check_stores, softmax
 from breeds.heads.unknown import Detector
 
 Floats = NDArray[np.float64]
@@ -267,23 +267,6 @@ def _as_corrected(tested: Tested) -> dict[str, Any] | None:
         return counts | dict.fromkeys(names)
     scores = _scores(found.truth, softmax(found.logits), tested.model.classes)
     return counts | {name: scores[name] for name in names}
-
-
-def check_stores(store: Store, model: Model) -> None:
-    """Refuse a store, or stores beside each other, of other configs than the model's.
-
-    Raises
-    ------
-    BreedsError
-        If there are more or fewer of them, or a config is another.
-    """
-    if len(store.parts()) != len(model.parts):
-        raise BreedsError(
-            f"The model rests on {len(model.parts)} stores and {len(store.parts())} were given; name as "
-            f"many with --store, in the same order."
-        )
-    for (found, _), (wanted, _) in zip(store.parts(), model.parts, strict=True):
-        check_config(store.path, found, wanted)
 
 
 def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> dict[str, Any]:

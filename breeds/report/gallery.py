@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.evaluation import Tested
-from breeds.evaluation.album import Photos
 from breeds.heads.scikit import alone
+from breeds.report.album import Photos
 from breeds.report.render import percent
 
 #: Photos shown in all, and of a class in the table; a strip's photos are this wide, in pixels.
