@@ -29,10 +29,10 @@ def run_alone(model_path: str, count: str, *photos: str) -> None:
     from breeds.backbones.processes import cores
     from breeds.backbones.resolve import open_network
     from breeds.heads.model import load_model
-    from breeds.photos import key_of, read
+    from breeds.photos import FilePhoto, key_of
 
     model = load_model(Path(model_path))
-    keyed = [(key_of(read(path)), path) for path in photos]
+    keyed = [(key_of(FilePhoto(path).read()), FilePhoto(path)) for path in photos]
     opener = partial(open_network, model, model.parts[0], None, "auto", cores() <= 4)
     with Pipeline(opener, max(2, os.cpu_count() or 2)) as pipeline:
         list(pipeline.features(keyed[:4], model.config))

@@ -28,6 +28,7 @@ from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
+from breeds.photos import FilePhoto
 from breeds.prediction import Answer, answer_of
 from breeds.text import say
 
@@ -249,9 +250,9 @@ class Desk:
         """Decode a photo for each network, and let it wait for them; a bad one is answered here."""
         setup = job.setup = self._setup
         for config, _ in setup.model.parts:
-            pixels = load_pixels(config, job.photo, job.given_up)
+            key, path = job.photo
+            pixels = load_pixels(config, (key, FilePhoto(path)), job.given_up)
             if isinstance(pixels, PhotoError):
-                key, path = job.photo
                 job.future.set_result(Answered(Answer(path, None, str(pixels), key=key), setup.model))
                 return
             job.pixels.append(pixels)

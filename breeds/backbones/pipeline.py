@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from breeds.backbones import Engine, FeatureAndMap
 from breeds.config import FeatureConfig
 from breeds.errors import GoneError, PhotoError
-from breeds.photos import decode, key_of, read
-from breeds.photos.held import Held
-from breeds.photos.tars import Place
+from breeds.photos import decode, key_of
+from breeds.photos.photo import Photo
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,8 +26,8 @@ Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
 #: A photo's key and where its file is.
 KeyAndPath = tuple[str, str]
-#: A photo's key and where its file is, its place in another file, or the photo itself, where it is in memory.
-KeyAndPhoto = tuple[str, str | Held | Place]
+#: A photo's key, and the photo.
+KeyAndPhoto = tuple[str, Photo]
 P = TypeVar("P", bound=KeyAndPhoto)
 
 
@@ -87,8 +86,7 @@ class Pipeline:
         Parameters
         ----------
         photos
-            Key and path of each, or the photo itself; a file whose bytes are not the key's any more
-            gives none.
+            Key of each, and the photo; one whose bytes are not the key's any more gives none.
         config
             Size, resize rule and view of the pixels; the rest is the engine's.
 
@@ -152,16 +150,16 @@ def load_pixels(
     config: FeatureConfig, photo: KeyAndPhoto, stop: threading.Event | None = None
 ) -> Pixels | PhotoError:
     """Read and decode one photo as a config says, uint8 (size, size, 3), or say why not."""
-    key, file = photo
+    key, source = photo
+    failed: type[PhotoError] = PhotoError
     try:
-        if isinstance(file, Held):
-            return file.pixels(config.size, config.resize, config.view, stop)
-        data = read(file)
+        data = source.read()
         if key_of(data) != key:
             return GoneError("changed while it was being read; run again")
         return decode(data, config.size, config.resize, config.view, stop)
     except PhotoError as error:
-        return error
+        failed, reason = type(error), str(error)
+    return failed(reason)  # a new one: the traceback of the one that was caught keeps the photo's bytes
 
 
 def run_ahead(

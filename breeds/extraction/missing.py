@@ -14,7 +14,7 @@ from breeds.errors import GoneError, PhotoError
 from breeds.extraction.table import PlaceOf
 from breeds.features import FeatureIndex, ShardWriter, Table
 from breeds.features.columns import Keys, Rows
-from breeds.photos.tars import Place
+from breeds.photos.photo import Photo
 from breeds.progress import Progress, progress
 
 
@@ -55,7 +55,7 @@ def _compute(
     gone = []
     under_way: dict[str, int] = {}  # a cluster gives them back as they are done
 
-    def photos() -> Iterator[tuple[str, str | Place]]:
+    def photos() -> Iterator[tuple[str, Photo]]:
         for row in rows:
             under_way[key := table.key[row]] = row
             yield key, place(row)

@@ -24,12 +24,13 @@ from breeds.backbones.pipeline import Ahead, run_ahead
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
-from breeds.photos import Photo, key_of
-from breeds.photos.cloud import Remote
+from breeds.photos import key_of
+from breeds.photos.cloud import ObjectPhoto, Remote
 from breeds.photos.local import Local
-from breeds.photos.rows import Row
+from breeds.photos.photo import FilePhoto, Photo
+from breeds.photos.rows import ParquetPhoto
 from breeds.photos.sources import Streamed, inside
-from breeds.photos.tars import File, Found, Member, Place
+from breeds.photos.tars import File, Found, TarPhoto
 from breeds.places import is_address
 from breeds.progress import progress
 
@@ -47,15 +48,16 @@ class Places:
     file: NDArray[np.int32]
     at: NDArray[np.int64]
 
-    def __call__(self, row: int) -> Place:
-        """Return where a row's photo is."""
+    def __call__(self, row: int) -> Photo:
+        """Return a row's photo."""
         number, at, size = int(self.file[row]), int(self.at[row]), int(self.table.size[row])
+        name = self.table.path[row]
         if number < 0:
-            return Remote(f"{self.base}/{self.table.path[row]}", size)
+            return ObjectPhoto(name, Remote(f"{self.base}/{name}", size))
         file = self.files[number]
         if file.name.lower().endswith(".parquet"):
-            return Row(file, at, size)
-        return Member(file, at, size)
+            return ParquetPhoto(name, file, at, size)
+        return TarPhoto(name, file, at, size)
 
 
 class _Rows:
@@ -83,7 +85,7 @@ class _Rows:
         self.splits.append(self._same.setdefault(found.split, found.split))
         self.sizes.append(found.size)
         self.times.append(mtime_ns)
-        self.at.append(getattr(found.place, "at", getattr(found.place, "row", -1)))
+        self.at.append(getattr(found.photo, "at", getattr(found.photo, "row", -1)))
         self.files.append(file)
 
     def of_classes(self, keep: set[str] | None) -> list[int]:
@@ -153,9 +155,9 @@ def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tupl
         found.data = None
         yield number, found, source.files[number][1].mtime_ns
 
-    def with_stamp(item: tuple[Photo, Remote]) -> tuple[Remote, bool]:
+    def with_stamp(item: tuple[FilePhoto, Remote]) -> tuple[Remote, bool]:
         photo, file = item
-        row = old.path.find(photo.path)
+        row = old.path.find(photo.name)
         stamp = (file.size, file.mtime_ns)
         return file, row >= 0 and bool(file.mtime_ns) and stamp == (old.size[row], old.mtime_ns[row])
 
@@ -164,11 +166,11 @@ def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tupl
         for (photo, file), (_, key) in zip(
             source.objects, ahead(_key, map(with_stamp, source.objects)), strict=True
         ):
-            found = Found(photo.path, photo.label, photo.split, size=file.size)
+            found = Found(photo.name, photo.label, photo.split, size=file.size)
             if isinstance(key, PhotoError):
                 found.error = str(key)
             else:
-                found.key = key or old.key[old.path.find(photo.path)]
+                found.key = key or old.key[old.path.find(photo.name)]
             yield -1, found, file.mtime_ns
 
 
@@ -176,7 +178,7 @@ def _key(item: tuple[Remote, bool]) -> str | PhotoError:
     """Return a file's key, "" if it is known."""
     file, is_known = item
     try:
-        return "" if is_known else key_of(file.read())
+        return "" if is_known else key_of(file.read_whole())
     except PhotoError as error:
         return error
 

@@ -20,14 +20,14 @@ from breeds.extraction.asked import Selection
 from breeds.extraction.streamed import identify_streamed
 from breeds.features import Store, Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
-from breeds.photos import Listing, Photo, key_of, read
+from breeds.photos import Listing, key_of
+from breeds.photos.photo import FilePhoto, Photo
 from breeds.photos.sources import Streamed
-from breeds.photos.tars import Place
 from breeds.places import is_address
 from breeds.progress import progress
 
-#: Says of a row of the table where its photo is.
-PlaceOf = Callable[[int], str | Place]
+#: Gives the photo of a row of the table.
+PlaceOf = Callable[[int], Photo]
 
 #: A file's size in bytes and its time, in nanoseconds.
 Stamp = tuple[int, int]
@@ -72,8 +72,8 @@ def make_table(
     return table, place
 
 
-def _path(table: Table, row: int) -> str:
-    return os.path.join(table.root, table.path[row])
+def _path(table: Table, row: int) -> Photo:
+    return FilePhoto(table.path[row], root=table.root)
 
 
 def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Cluster | None = None) -> Table:
@@ -87,9 +87,9 @@ def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Clu
     root = os.path.abspath(listing.root)
     old = trusted if trusted is not None and trusted.root == root else Table(root)
 
-    def with_stamp(photo: Photo) -> tuple[str, Stamp | None]:
-        row = old.path.find(photo.path)
-        path = os.path.join(root, photo.path)  # whatever folder the reader is in
+    def with_stamp(photo: FilePhoto) -> tuple[str, Stamp | None]:
+        row = old.path.find(photo.name)
+        path = os.path.join(root, photo.name)  # whatever folder the reader is in
         return path, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
     keys, sizes, times, can_be_read = bytearray(), array("q"), array("q"), bytearray()
@@ -100,15 +100,15 @@ def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Clu
         for photo, (_, seen) in zip(listing.photos, ahead(look, map(with_stamp, photos)), strict=True):
             can_be_read.append(not isinstance(seen, PhotoError))
             if isinstance(seen, PhotoError):
-                quarantine.append((photo.path, str(seen)))
+                quarantine.append((photo.name, str(seen)))
                 continue
-            keys += bytes.fromhex(seen[0] or old.key[old.path.find(photo.path)])
+            keys += bytes.fromhex(seen[0] or old.key[old.path.find(photo.name)])
             sizes.append(seen[1])
             times.append(seen[2])
     return Table(
         root=root,
         key=Keys(np.frombuffer(keys, dtype=PACKED)),
-        path=Texts.of(photo.path for photo in compress(listing.photos, can_be_read)),
+        path=Texts.of(photo.name for photo in compress(listing.photos, can_be_read)),
         label=Names.of(photo.label for photo in compress(listing.photos, can_be_read)),
         split=Names.of(photo.split for photo in compress(listing.photos, can_be_read)),
         size=np.frombuffer(sizes, dtype=np.int64),
@@ -123,7 +123,7 @@ def look(item: tuple[str, Stamp | None]) -> tuple[str, int, int] | PhotoError:
     try:
         status = os.stat(path)
         found = (status.st_size, status.st_mtime_ns)
-        return ("" if found == stamp else key_of(read(path))), *found
+        return ("" if found == stamp else key_of(FilePhoto(path).read())), *found
     except PhotoError as error:
         return error
     except (OSError, ValueError) as error:

@@ -160,7 +160,7 @@ def explain(
     Parameters
     ----------
     photos
-        Key and path of each.
+        Key of each, and the photo.
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
     engine

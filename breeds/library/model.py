@@ -21,7 +21,7 @@ from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.outputs import MODEL, check_output
 from breeds.photos import parse_views
-from breeds.photos.held import take
+from breeds.photos.held import photo_of
 from breeds.prediction import predict
 from breeds.prediction.remote import Asked
 from breeds.prediction.streams import asked_of, find_streamed
@@ -244,7 +244,7 @@ def _asked(photo: Any) -> Iterable[Asked | None]:
     if source is not None:
         return asked_of(source)
     try:
-        return [Asked(name, take(photo))]
+        return [Asked(name, photo_of(photo))]
     except PhotoError as error:
         return [Asked(name, error)]
 

@@ -34,8 +34,8 @@ from breeds.features.kept import KeptFeatures
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.library.refused import refusing
-from breeds.photos import key_of, parse_resize, read
-from breeds.photos.held import Held, take
+from breeds.photos import Photo, key_of, parse_resize
+from breeds.photos.held import photo_of
 from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
 from breeds.text import mention
@@ -253,13 +253,14 @@ class BottleneckFeatures(
         return tags
 
 
-def _taken(photo: Any) -> tuple[str, str | Held] | PhotoError:
-    """Return a photo's key, and its file or itself."""
+def _taken(value: Any) -> tuple[str, Photo] | PhotoError:
+    """Return a photo's key, and the photo."""
     try:
-        found = take(photo)
-        return (found.key, found) if isinstance(found, Held) else (key_of(read(found)), found)
+        photo = photo_of(value)
+        return key_of(photo.read()), photo
     except PhotoError as error:
-        return error
+        reason = str(error)
+    return PhotoError(reason)
 
 
 def _listed(X: Any) -> list[Any]:

@@ -66,7 +66,7 @@ class Remote:
 
         return _tried(self.address, ask)
 
-    def read(self) -> bytes:
+    def read_whole(self) -> bytes:
         """Return all of a photo's bytes.
 
         Raises
@@ -93,6 +93,21 @@ class Remote:
             return _tried(self.address, ask)
         except _MissingError:
             raise GoneError("no such file") from None
+
+
+@dataclass(slots=True)
+class ObjectPhoto:
+    """A photo that is a file of its own on another machine."""
+
+    name: str
+    file: Remote
+    label: str = ""
+    split: str = ""
+    group: str = ""
+
+    def read(self) -> bytes:
+        """Return the photo's bytes, as `Remote.read_whole` does."""
+        return self.file.read_whole()
 
 
 class _MissingError(BreedsError):

@@ -23,14 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from breeds.errors import BreedsError, GoneError, PhotoError
-from breeds.files import UnfitError, read_regular
+from breeds.errors import BreedsError, PhotoError
 from breeds.photos import limits, memory
-from breeds.photos.inside import read_inside
+from breeds.photos.inside import photo_at
 from breeds.photos.limits import MAX_PIXELS
 from breeds.photos.resize import resized
-from breeds.photos.tars import Place
-from breeds.places import is_address
 
 T = TypeVar("T")
 
@@ -56,39 +53,15 @@ _UPRIGHT = {
 _SIDEWAYS = {_UPRIGHT[number] for number in (5, 6, 7, 8)}
 
 
-def read(path: str | Place) -> bytes:
-    """Read one photo's bytes.
-
-    Parameters
-    ----------
-    path
-        A file's path; one that leads into a tar or a Parquet file (``photos-000.tar/rex.jpg``), or to where
-        this process was sent for photos (`breeds.photos.inside`); or a place, which reads its own.
+def read(path: str) -> bytes:
+    """Return the bytes of the photo of a path, as `photo_at` finds it.
 
     Raises
     ------
     GoneError
-        If it is no regular file, cannot be read, is empty, or is over `MAX_BYTES`.
-    BreedsError
-        If a place cannot be read just now.
+        If they are not there, or cannot be read.
     """
-    if not isinstance(path, str):
-        return path.read()
-    if is_address(path):
-        return read_inside(path)
-    try:
-        data = read_regular(path, MAX_BYTES)
-    except NotADirectoryError:
-        return read_inside(path)
-    except FileNotFoundError:
-        raise GoneError("no such file") from None
-    except UnfitError as error:
-        raise GoneError(error.strerror) from None
-    except (OSError, ValueError) as error:
-        raise GoneError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not data:
-        raise GoneError("empty file (0 bytes)")
-    return data
+    return photo_at("", path).read()
 
 
 def key_of(data: bytes) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from breeds.errors import BreedsError
 from breeds.files import open_regular
 from breeds.photos.endings import EXTENSIONS
+from breeds.photos.photo import FilePhoto
 
 SPLITS = ("train", "val", "test")
 # First bytes of the allowed formats, for photos whose names do not say what they are.
@@ -28,15 +29,6 @@ _WNID = re.compile(r"^n\d{8}-(?=.)")
 MAX_TABLE_BYTES = 200 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One photo as it was found: `path` is relative to the listing's root; "" means none given."""
-
-    path: str
-    label: str = ""
-    split: str = ""
-
-
 @dataclass
 class Listing:
     """The photos under `root`, sorted by path.
@@ -46,13 +38,9 @@ class Listing:
     """
 
     root: Path
-    photos: list[Photo] = field(default_factory=list)
+    photos: list[FilePhoto] = field(default_factory=list)
     ignored: int = 0
     missing: int = 0
-
-    def full_path(self, photo: Photo) -> str:
-        """Return the path that opens `photo`."""
-        return os.path.join(self.root, photo.path)
 
 
 def find_photos(
@@ -84,8 +72,8 @@ def find_photos(
         others = f" ({listing.ignored} other files)" if listing.ignored else ""
         raise BreedsError(f"No photos in {data}{others}; name a folder with JPEG or PNG files.")
     # By the bytes of the paths: that is the order of ASCII texts, which then need no copies of themselves.
-    is_plain = all(photo.path.isascii() for photo in listing.photos)
-    listing.photos.sort(key=lambda photo: photo.path if is_plain else os.fsencode(photo.path))
+    is_plain = all(photo.name.isascii() for photo in listing.photos)
+    listing.photos.sort(key=lambda photo: photo.name if is_plain else os.fsencode(photo.name))
     if top is not None or classes is not None:
         listing.photos = _of_classes(listing.photos, top, classes, data)
     return listing
@@ -186,7 +174,7 @@ def _find(data: Path, labels: Path | None) -> Listing:
 def _labelled_by_folder(data: Path) -> Listing:
     paths, ignored = walk_photos(data)
     layout = Layout.of(paths)
-    return Listing(data, [layout.photo(path) for path in paths], ignored)
+    return Listing(data, [layout.photo(path, str(data)) for path in paths], ignored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +213,14 @@ class Layout:
         parted = folders <= _SPLIT_FOLDERS.keys() and any(len(parts) > depth + 2 for parts in inside())
         return Layout(depth, parted)
 
-    def photo(self, path: str) -> Photo:
+    def photo(self, path: str, root: str = "") -> FilePhoto:
         """Return a photo with its label and part."""
         parts = path.split(os.sep)
         split = _SPLIT_FOLDERS[parts[self.depth]] if self.parted and len(parts) > self.depth + 1 else ""
         inner = parts[self.depth + self.parted :]
         # Interned: one text for all photos of a class.
-        return Photo(path, sys.intern(_WNID.sub("", inner[0])) if len(inner) > 1 else "", split)
+        label = sys.intern(_WNID.sub("", inner[0])) if len(inner) > 1 else ""
+        return FilePhoto(path, label, split, root=root)
 
     def class_folder(self, path: str) -> str:
         """Return the folder of a labelled photo's class."""
@@ -249,16 +238,17 @@ def _labelled_by(table: Path, root: Path) -> Listing:
         folder = "train" if (root / "train").is_dir() else ""
         for total, row in enumerate(rows, start=1):
             if kaggle:
-                photo = Photo(os.path.join(folder, f"{row['id']}.jpg"), row["breed"])
+                photo = FilePhoto(os.path.join(folder, f"{row['id']}.jpg"), row["breed"])
             else:
-                photo = Photo(row["path"], sys.intern(_WNID.sub("", row["label"])), row.get("split", ""))
+                photo = FilePhoto(row["path"], sys.intern(_WNID.sub("", row["label"])), row.get("split", ""))
+            photo.root = str(root)
             _check_row(photo, f"{table}, row {total + 1}")
-            if not os.path.isfile(listing.full_path(photo)):
-                first_missing += [] if len(first_missing) == 5 else [photo.path]
+            if not os.path.isfile(photo.path):
+                first_missing += [] if len(first_missing) == 5 else [photo.name]
                 continue
-            if photo.path in seen:
-                raise BreedsError(f"{table} names {photo.path} more than once; leave one row for each photo.")
-            seen.add(photo.path)
+            if photo.name in seen:
+                raise BreedsError(f"{table} names {photo.name} more than once; leave one row for each photo.")
+            seen.add(photo.name)
             listing.photos.append(photo)
     listing.missing = total - len(listing.photos)
     # Kaggle's table is of the whole competition, and people keep a part of its photos.
@@ -267,7 +257,7 @@ def _labelled_by(table: Path, root: Path) -> Listing:
             f"{listing.missing} of {total} photos in {table} are missing: {', '.join(first_missing)}."
         )
     if kaggle:
-        names = {os.path.basename(photo.path) for photo in listing.photos}
+        names = {os.path.basename(photo.name) for photo in listing.photos}
         listing.ignored = len(set(os.listdir(root / folder)) - names)
     return listing
 
@@ -291,16 +281,16 @@ def _csv_rows(table: Path) -> Iterator[tuple[set[str], Iterator[dict[str, str]]]
         raise BreedsError(f"Cannot read {table} as a CSV file: {reason}.") from None
 
 
-def _check_row(photo: Photo, place: str) -> None:
-    if not photo.path or "\0" in photo.path + photo.label:
+def _check_row(photo: FilePhoto, place: str) -> None:
+    if not photo.name or "\0" in photo.name + photo.label:
         raise BreedsError(f"{place}: the path is empty, or there is a NUL character.")
     if photo.split not in ("", *SPLITS):
         raise BreedsError(f"{place}: split is {photo.split!r}; use one of {', '.join(SPLITS)}.")
 
 
 def _of_classes(
-    photos: list[Photo], top: int | None, classes: Sequence[str] | None, data: Path
-) -> list[Photo]:
+    photos: list[FilePhoto], top: int | None, classes: Sequence[str] | None, data: Path
+) -> list[FilePhoto]:
     counts = Counter(photo.label for photo in photos if photo.label)
     if classes is None:
         keep = {label for label, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:top]}

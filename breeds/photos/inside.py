@@ -1,4 +1,4 @@
-"""Photos by a path that leads into a file of many, such as ``photos-000.tar/rex.jpg``, or to another machine.
+"""A photo again by the path that a listing, a store or a person gave it, also inside of a file of many.
 
 Another machine is asked only for what `remember` was told of, as the command line, or a call, has named it.
 """
@@ -10,8 +10,10 @@ from functools import lru_cache
 
 from breeds.errors import BreedsError, GoneError
 from breeds.photos import cloud, rows, tars
+from breeds.photos.cloud import ObjectPhoto
 from breeds.photos.endings import CONTAINERS, is_photo
 from breeds.photos.local import Local
+from breeds.photos.photo import FilePhoto, Photo, RejectedPhoto
 from breeds.photos.tars import File
 from breeds.places import is_address
 
@@ -29,18 +31,21 @@ def remember(shown: str, what: File | str) -> None:
         _files[shown] = what
 
 
-def read_inside(path: str) -> bytes:
-    """Read a photo of a path that is no file's.
+def photo_at(root: str, name: str) -> Photo:
+    """Return the photo of a path; whether it is there, and may be read, is found when it is read.
 
-    Raises
-    ------
-    GoneError
-        If it leads to nothing, or to another machine that nobody has named.
+    Parameters
+    ----------
+    root, name
+        A folder, a file of many photos or an address, and the path from there; "" and a whole path.
     """
+    path = os.path.join(root, name)
+    if not is_address(path) and not any(f"{ending}/" in path.lower() for ending in CONTAINERS):
+        return FilePhoto(name, root=root)
     try:
-        return _read_remote(path) if is_address(path) else _read_local(path)
-    except BreedsError as error:
-        raise GoneError(str(error).rstrip(".")) from None
+        return _remote(path) if is_address(path) else _local(path) or FilePhoto(name, root=root)
+    except (BreedsError, GoneError) as error:
+        return RejectedPhoto(name, str(error).rstrip("."))
 
 
 def is_there(path: str) -> bool:
@@ -48,28 +53,28 @@ def is_there(path: str) -> bool:
     if is_address(path) or os.path.isfile(path):
         return not is_address(path)
     try:
-        return bool(_read_local(path))
+        return not isinstance(photo := photo_at("", path), FilePhoto) and bool(photo.read())
     except (BreedsError, GoneError):
         return False
 
 
-def _read_local(path: str) -> bytes:
+def _local(path: str) -> Photo | None:
     for container, name in _split(path):
         if os.path.isfile(container):
-            return _read_member(Local.of(container), name)
-    raise GoneError("cannot be read: Not a directory")
+            return _member(Local.of(container), name, path)
+    return None
 
 
-def _read_remote(path: str) -> bytes:
+def _remote(path: str) -> Photo:
     for container, name in _split(path):
         if container in _files:
-            return _read_member(_files[container], name)
+            return _member(_files[container], name, path)
     for folder, address in _folders.items():
         if path.startswith(f"{folder}/"):
             found = cloud.found(address + path[len(folder) :])
             if found is None:
                 raise GoneError(_GONE)
-            return found.read()
+            return ObjectPhoto(path, found)
     raise GoneError("is on another machine, which is asked only where the command names it")
 
 
@@ -83,16 +88,16 @@ def _split(path: str) -> list[tuple[str, str]]:
     ]
 
 
-def _read_member(file: File, name: str) -> bytes:
+def _member(file: File, name: str, path: str) -> Photo:
     if file.name.lower().endswith(".parquet"):
         number = rows.row_number(name)
         if number < 0:
             raise GoneError(_GONE)
-        return rows.Row(file, number, 0).read()
+        return rows.ParquetPhoto(path, file, number, 0)
     place = _members(file).get(name)
     if place is None:
         raise GoneError("no photo of this name is in the tar")
-    return tars.Member(file, *place).read()
+    return tars.TarPhoto(path, file, *place)
 
 
 @lru_cache(maxsize=4)

@@ -36,13 +36,17 @@ _CONTENTS = {"thrift_string_size_limit": 64 * 2**20, "thrift_container_size_limi
 _BUFFER = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+@dataclass(slots=True)
+class ParquetPhoto:
     """A photo in a Parquet file; `size` in bytes."""
 
+    name: str
     parquet: File
     row: int
     size: int
+    label: str = ""
+    split: str = ""
+    group: str = ""
 
     def read(self) -> bytes:
         """Return the photo's bytes.
@@ -85,7 +89,7 @@ def found_in(parquet: File) -> Iterator[Found]:
                     photo.error = data
                 elif not photo.error:
                     photo.key, photo.size = hashlib.sha256(data).hexdigest(), len(data)
-                    photo.place = Row(parquet, number, len(data))
+                    photo.photo = ParquetPhoto(photo.path, parquet, number, len(data))
                     photo.data = data if len(data) <= KEPT_BYTES else None
                 yield photo
                 number += 1

@@ -15,9 +15,10 @@ from breeds.errors import BreedsError
 from breeds.photos import cloud, rows, tars
 from breeds.photos.cloud import Remote
 from breeds.photos.endings import CONTAINERS, PACKED, is_photo
-from breeds.photos.find import Layout, Photo
+from breeds.photos.find import Layout
 from breeds.photos.inside import remember
 from breeds.photos.local import Local
+from breeds.photos.photo import FilePhoto
 from breeds.photos.tars import File, Found
 from breeds.places import is_address, shown
 
@@ -48,7 +49,7 @@ class Streamed:
 
     root: str
     files: list[tuple[str, File]] = field(default_factory=list)
-    objects: list[tuple[Photo, Remote]] = field(default_factory=list)
+    objects: list[tuple[FilePhoto, Remote]] = field(default_factory=list)
     base: str = field(default="", repr=False)
     ignored: int = 0
 

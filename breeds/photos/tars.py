@@ -16,6 +16,7 @@ from typing import Protocol
 from breeds.errors import GoneError, PhotoError
 from breeds.photos.labels import label_of, plain_label
 from breeds.photos.limits import size_fault
+from breeds.photos.photo import Photo
 
 #: How many members a tar may have, and how many may lie side by side under one key.
 MAX_MEMBERS, MAX_SAMPLE = 1_000_000, 1000
@@ -62,13 +63,17 @@ class File(Protocol):
     def __hash__(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+@dataclass(slots=True)
+class TarPhoto:
     """A photo in a tar: its bytes are `size` from byte `at` on."""
 
+    name: str
     tar: File
     at: int
     size: int
+    label: str = ""
+    split: str = ""
+    group: str = ""
 
     def read(self) -> bytes:
         """Return the photo's bytes.
@@ -92,7 +97,7 @@ class Member:
 class Found:
     """What was found in a file of many photos: a photo, or what is to be set aside, with `error`.
 
-    `path` is its name inside; `data` are its bytes where they are in memory still, else `place` reads them.
+    `path` is its name inside; `data` are its bytes where they are in memory still, else `photo` reads them.
     """
 
     path: str
@@ -100,7 +105,7 @@ class Found:
     split: str = ""
     key: str = ""
     size: int = 0
-    place: Place | None = None
+    photo: Photo | None = None
     data: bytes | None = field(default=None, repr=False)
     error: str = ""
 
@@ -114,16 +119,8 @@ class Found:
         """
         if self.data is not None:
             return self.data
-        assert self.place is not None
-        return self.place.read()
-
-
-class Place(Protocol):
-    """Where a photo is that is no file of its own on this machine."""
-
-    def read(self) -> bytes:
-        """Return the photo's bytes, or raise `GoneError`."""
-        ...
+        assert self.photo is not None
+        return self.photo.read()
 
 
 def found_in(tar: File, is_photo: Extension) -> Iterator[Found | None]:
@@ -185,7 +182,7 @@ def _photo(header: Header, stream: _Stream, names: set[int]) -> Found:
         photo.error = f"the tar ends in the middle of it: {len(data)} of {header.size} bytes are there"
         return photo
     photo.key = hashlib.sha256(data).hexdigest()
-    photo.place = Member(stream.tar, header.at, header.size)
+    photo.photo = TarPhoto(header.path, stream.tar, header.at, header.size)
     photo.data = data if header.size <= KEPT_BYTES else None
     return photo
 

@@ -18,8 +18,7 @@ from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model
-from breeds.photos import ORIGINAL, key_of, read
-from breeds.photos.held import Held
+from breeds.photos import ORIGINAL, key_of
 from breeds.prediction.cache import CACHE_BYTES, FeatureCache
 from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
@@ -146,23 +145,16 @@ def _sources(
 
 
 def _key(photo: Asked) -> str | PhotoError:
-    if isinstance(photo.file, PhotoError):
-        return photo.file
-    if isinstance(photo.file, Held):
-        return photo.file.key
     try:
-        return key_of(read(photo.file))
+        return key_of(photo.photo().read())
     except PhotoError as error:
-        return error
+        reason = str(error)
+    return PhotoError(reason)
 
 
 def _found(photos: Iterable[tuple[str | PhotoError, Asked]]) -> list[KeyAndPhoto]:
     """Return key and file of the photos that could be read."""
-    return [
-        (key, photo.file)
-        for key, photo in photos
-        if isinstance(key, str) and not isinstance(photo.file, PhotoError)
-    ]
+    return [(key, photo.photo()) for key, photo in photos if isinstance(key, str)]
 
 
 def _answers(

@@ -15,10 +15,9 @@ from types import TracebackType
 from typing import Protocol
 
 from breeds.errors import PhotoError
-from breeds.photos import picture, read
+from breeds.photos import Photo, photo_at, picture, read
 from breeds.photos.addresses import is_url
-from breeds.photos.held import Held
-from breeds.photos.tars import Place
+from breeds.photos.photo import RejectedPhoto
 
 #: Photos from the web that are answered together, and that are fetched ahead of these meanwhile: twice so
 #: many files are there at once, of at most 20 MB each.
@@ -38,11 +37,17 @@ class Fetch(Protocol):
 class Asked:
     """A photo that was asked for: by which name, and the file that it is in, or why there is none.
 
-    A photo that is in memory is its own file; one in a file of many is at a place there.
+    A photo that is no file of its own here is its own file.
     """
 
     name: str
-    file: str | Held | Place | PhotoError
+    file: str | Photo | PhotoError
+
+    def photo(self) -> Photo:
+        """Return the photo."""
+        if isinstance(self.file, PhotoError):
+            return RejectedPhoto(self.name, str(self.file))
+        return photo_at("", self.file) if isinstance(self.file, str) else self.file
 
 
 def local(photos: Iterable[str | Asked | None]) -> Iterator[Asked | None]:

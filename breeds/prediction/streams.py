@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from breeds.backbones.pipeline import run_ahead
 from breeds.errors import PhotoError
-from breeds.photos import Photo, key_of
+from breeds.photos import FilePhoto, MemoryPhoto
 from breeds.photos.addresses import is_url
-from breeds.photos.cloud import Remote
+from breeds.photos.cloud import ObjectPhoto, Remote
 from breeds.photos.endings import CONTAINERS
-from breeds.photos.held import Held
 from breeds.photos.sources import Streamed, streamed
 from breeds.photos.tars import KEPT_BYTES
 from breeds.places import shown
@@ -48,8 +47,8 @@ def asked_of(source: Streamed) -> Iterator[Asked | None]:
     held = 0
     for photo in _asked(source):
         yield photo
-        if isinstance(photo.file, Held) and isinstance(photo.file.photo, bytes):
-            held += len(photo.file.photo)
+        if isinstance(photo.file, MemoryPhoto):
+            held += len(photo.file.data)
         if held > HELD_BYTES:
             yield None
             held = 0
@@ -58,21 +57,21 @@ def asked_of(source: Streamed) -> Iterator[Asked | None]:
 def _asked(source: Streamed) -> Iterator[Asked]:
     for _, found in source.found():
         name = os.path.join(source.root, found.path)
-        if found.error or found.place is None:
+        if found.error or found.photo is None:
             yield Asked(name, PhotoError(found.error))
         else:
-            yield Asked(name, found.place if found.data is None else Held(found.key, found.data))
+            yield Asked(name, found.photo if found.data is None else MemoryPhoto(found.data))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for (photo, _), file in run_ahead(pool, _fetch, source.objects, window=AT_ONCE):
-            yield Asked(f"{source.root}/{photo.path}", file)
+            yield Asked(f"{source.root}/{photo.name}", file)
 
 
-def _fetch(item: tuple[Photo, Remote]) -> Remote | Held | PhotoError:
-    _, file = item
+def _fetch(item: tuple[FilePhoto, Remote]) -> ObjectPhoto | MemoryPhoto | PhotoError:
+    photo, file = item
     if file.size > KEPT_BYTES:
-        return file
+        return ObjectPhoto(photo.name, file)
     try:
-        data = file.read()
+        data = file.read_whole()
     except PhotoError as error:
         return error
-    return Held(key_of(data), data)
+    return MemoryPhoto(data)

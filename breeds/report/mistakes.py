@@ -11,7 +11,7 @@ from breeds.backbones.convert import is_prepared
 from breeds.errors import BreedsError
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
-from breeds.photos import picture, read
+from breeds.photos import photo_at, picture, read
 from breeds.report.album import Album, Photos, out_of
 from breeds.report.gallery import Gallery
 from breeds.report.overlay import overlay
@@ -115,7 +115,7 @@ def look_again(mistakes: Mistakes, album: Album) -> Looked:
                 f"machine: {command('predict')} does that, the first time it computes a photo."
             )
         rows = map(gallery.row, places)
-        found = list(explain(model, [(key[row], album.file(row)) for row in rows]))
+        found = list(explain(model, [(key[row], photo_at("", album.file(row))) for row in rows]))
     except BreedsError as error:
         return Looked(missing=str(error))
     good = [(i, one) for i, one in zip(places, found, strict=True) if isinstance(one, Explanation)]

@@ -16,7 +16,7 @@ from breeds.backbones.pipeline import run_ahead
 from breeds.errors import PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.metrics import FEW
-from breeds.photos import Listing, Photo, key_of, look, read
+from breeds.photos import FilePhoto, Listing, key_of, look
 from breeds.progress import progress
 
 #: A JPEG need not be decoded in full to know that it can be: this is small, and thus fast.
@@ -83,7 +83,7 @@ def see(listing: Listing, workers: int) -> Seen:
         if reason:
             bad[row] = reason
     seen = Seen(
-        path=Texts.of(photo.path for photo in listing.photos),
+        path=Texts.of(photo.name for photo in listing.photos),
         label=Names.of(photo.label for photo in listing.photos),
         split=Names.of(photo.split for photo in listing.photos),
         key=Keys(np.frombuffer(keys, dtype=PACKED)),
@@ -102,10 +102,10 @@ def _looks(listing: Listing, workers: int) -> Iterator[tuple[str, int, int, str]
     """Yield key, width, height and reason of every photo, in order."""
     stop = threading.Event()
 
-    def one(photo: Photo) -> tuple[str, int, int, str]:
+    def one(photo: FilePhoto) -> tuple[str, int, int, str]:
         key = ""
         try:
-            data = read(listing.full_path(photo))
+            data = photo.read()
             key = key_of(data)
             shown = look(data, _LONGEST, stop)
         except PhotoError as error:

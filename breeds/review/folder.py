@@ -13,7 +13,7 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.corrections import Corrections, corrections_path
 from breeds.labels import means_unknown
-from breeds.photos import Layout, Photo, key_of, read, walk_photos
+from breeds.photos import FilePhoto, Layout, key_of, walk_photos
 from breeds.review.names import check_label, spelling
 
 
@@ -31,7 +31,7 @@ class Folder:
     root: str
     layout: Layout
     paths: list[str]
-    fresh: list[Photo]
+    fresh: list[FilePhoto]
     classes: set[str]
     selected: list[str] | None
 
@@ -86,12 +86,12 @@ class Folder:
             check_label(label, here | self.classes)
 
     @cached_property
-    def fresh_keys(self) -> dict[str, Photo]:
+    def fresh_keys(self) -> dict[str, FilePhoto]:
         """The photos that are in the folder and new to the store, by key."""
         found = {}
         for photo in self.fresh:
             with suppress(PhotoError):
-                found[key_of(read(os.path.join(self.root, photo.path)))] = photo
+                found[key_of(FilePhoto(photo.name, root=self.root).read())] = photo
         return found
 
     def place(self, label: str) -> str:
@@ -105,13 +105,13 @@ class Folder:
         photos = [self.layout.photo(path) for path in self.paths]
         training = [photo for photo in photos if photo.label and photo.split in ("", "train")]
         own = Counter(self.layout.class_folder(p.path) for p in training if p.label == label)
-        bases = Counter(os.path.dirname(self.layout.class_folder(photo.path)) for photo in training)
+        bases = Counter(os.path.dirname(self.layout.class_folder(photo.name)) for photo in training)
         base = bases.most_common(1)[0][0] if bases else ""
         folder = own.most_common(1)[0][0] if own else os.path.join(base, label)
         new = os.path.join(folder, "photo.jpg")
         after = Layout.of([*self.paths, new])
         given = after.photo(new)
-        is_same = all(after.photo(photo.path) == photo for photo in photos)
+        is_same = all(after.photo(photo.name) == photo for photo in photos)
         if not is_same or given.label != label or given.split not in ("", "train"):
             raise BreedsError(
                 f"Photos in {os.path.join(self.root, folder)} would not be for training as {label!r}, or "

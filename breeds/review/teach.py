@@ -18,7 +18,7 @@ from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
 from breeds.features.corrections import PATIENCE, Corrections
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
-from breeds.photos import Photo, key_of, picture
+from breeds.photos import FilePhoto, key_of, picture
 from breeds.photos.limits import size_fault
 from breeds.review.folder import Folder
 from breeds.review.names import photo_name
@@ -119,7 +119,7 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
         Refused(photo.name, reasons[photo.path], photo.path) for photo in written if photo.path in reasons
     ]
     kept = [photo for photo in written if photo.path not in reasons]
-    others = {photo.path for photo in folder.fresh} - {photo.path for photo in written} - reasons.keys()
+    others = {photo.name for photo in folder.fresh} - {photo.path for photo in written} - reasons.keys()
     return Taught(label, label not in folder.classes, kept, refused, len(others) if written else 0)
 
 
@@ -219,10 +219,10 @@ def _already(store: Store, key: str) -> str:
     return f"it is in the store already: {visible(store.table.path[rows[0]])} ({visible(label)})"
 
 
-def _elsewhere(photo: Photo | None, label: str) -> str:
+def _elsewhere(photo: FilePhoto | None, label: str) -> str:
     if photo is None or photo.label == label:
         return ""
-    return f"it is in the folder already: {visible(photo.path)}"
+    return f"it is in the folder already: {visible(photo.name)}"
 
 
 def _corrected(corrections: Corrections, key: str, label: str) -> str:

@@ -185,7 +185,7 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
 @pytest.mark.parametrize(
     ("script", "option", "module", "names"),
     [
-        ("train_head", "--head", "breeds.training", "HEADS"),
+        ("train_head", "--head", "breeds.heads.kinds", "HEADS"),
     ],
 )
 def test_choices_are_those_of_the_code(script: str, option: str, module: str, names: str) -> None:

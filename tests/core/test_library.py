@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_info
 
 import breeds
 from breeds.backbones import loading
-from breeds.photos import decode
-from breeds.photos.held import Held, take
+from breeds.photos import decode, key_of
+from breeds.photos.held import photo_of
 
 
 @pytest.fixture
@@ -132,24 +132,24 @@ def test_an_open_image_is_seen_as_its_file_is(kind: str, resize: str) -> None:
     data = drawn(kind)
     expected = decode(data, 71, resize)
     image = Image.open(io.BytesIO(data))
-    held = take(image)
-    assert isinstance(held, Held)
-    assert np.array_equal(held.pixels(71, resize, "original"), expected)
+    data_of_image = photo_of(image).read()
+    assert np.array_equal(decode(data_of_image, 71, resize), expected)
     assert image.load() is not None, "it is still open"
-    in_array = take(np.asarray(held.photo))
-    assert isinstance(in_array, Held) and in_array.key == held.key
-    assert np.array_equal(in_array.pixels(71, resize, "original"), expected)
-    in_bytes = take(bytearray(data))
-    assert isinstance(in_bytes, Held) and in_bytes.key != held.key
+    pixels = np.asarray(Image.open(io.BytesIO(data_of_image)))
+    assert photo_of(pixels).read() == data_of_image
+    assert photo_of(bytearray(data)).read() == data
 
 
 def test_an_images_key_is_of_its_size_and_pixels() -> None:
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    keys = [take(array).key for array in (pixels, pixels.copy(), pixels.reshape(6, 4, 3), pixels[::-1])]  # type: ignore[union-attr]
+    keys = [
+        key_of(photo_of(array).read())
+        for array in (pixels, pixels.copy(), pixels.reshape(6, 4, 3), pixels[::-1])
+    ]
     assert keys[0] == keys[1] and len(set(keys)) == 3
     grey = pixels[:, :, 0]
     same = [grey, grey[:, :, None], np.stack([grey] * 3, axis=-1), Image.fromarray(grey)]
-    assert len({take(photo).key for photo in same}) == 1  # type: ignore[union-attr]
+    assert len({key_of(photo_of(photo).read()) for photo in same}) == 1
 
 
 def test_answers_are_those_of_predict_py(place: Path) -> None:

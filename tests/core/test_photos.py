@@ -61,7 +61,7 @@ def put(folder: Path, *names: str, data: bytes = JPEG) -> Path:
 
 
 def found(listing: Listing) -> dict[str, tuple[str, str]]:
-    return {photo.path: (photo.label, photo.split) for photo in listing.photos}
+    return {photo.name: (photo.label, photo.split) for photo in listing.photos}
 
 
 # --- finding ---------------------------------------------------------------------------------
@@ -123,12 +123,12 @@ def test_folders_give_labels_and_parts(tmp_path: Path, expected: dict[str, tuple
     listing = find_photos(tmp_path)
     assert found(listing) == expected
     assert listing.ignored == 0
-    assert all(Path(listing.full_path(photo)).read_bytes() == JPEG for photo in listing.photos)
+    assert all(photo.read() == JPEG for photo in listing.photos)
 
 
 def test_photos_come_sorted_by_path_whatever_made_first(tmp_path: Path) -> None:
     put(tmp_path, "pug/b.jpg", "pug/a.jpg", "pug/10.jpg", "Beagle/z.jpg", "pug/é.jpg", "pug.jpg")
-    paths = [photo.path for photo in find_photos(tmp_path).photos]
+    paths = [photo.name for photo in find_photos(tmp_path).photos]
     assert paths == ["Beagle/z.jpg", "pug.jpg", "pug/10.jpg", "pug/a.jpg", "pug/b.jpg", "pug/é.jpg"]
 
 
@@ -263,7 +263,7 @@ def test_a_manifest_may_be_elsewhere_and_name_absolute_paths(tmp_path: Path) -> 
     table = manifest(tmp_path, f"path,label\na.jpg,pug\n{absolute},beagle\n")
     listing = find_photos(tmp_path / "photos", labels=table)
     assert found(listing) == {"a.jpg": ("pug", ""), absolute: ("beagle", "")}
-    assert {read(listing.full_path(photo)) for photo in listing.photos} == {JPEG}
+    assert {photo.read() for photo in listing.photos} == {JPEG}
 
 
 @pytest.mark.parametrize(

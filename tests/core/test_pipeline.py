@@ -23,7 +23,7 @@ from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.processes import process_pool
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
-from breeds.photos import key_of, memory
+from breeds.photos import FilePhoto, key_of, memory
 
 RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
 
@@ -72,7 +72,7 @@ def test_every_photo_comes_back_once_in_order(pipeline, fates: list[str]) -> Non
             data = b"no photo" if fate == "bad" else png(number)
             if fate != "gone":
                 path.write_bytes(data)
-            photos.append((key_of(b"" if fate == "changed" else data), str(path)))
+            photos.append((key_of(b"" if fate == "changed" else data), FilePhoto(str(path))))
         found = list(started.features(photos, RECIPE))
     assert [photo for photo, _ in found] == photos
     reasons = {"bad": "not a photo", "gone": "no such file", "changed": "changed while"}
@@ -89,7 +89,7 @@ def test_no_engine_is_opened_where_no_photo_can_be_decoded(tmp_path: Path) -> No
         raise AssertionError
 
     with Pipeline(engine, workers=2) as started:
-        (_, reason), *rest = started.features([("0" * 64, str(tmp_path / "gone.jpg"))], RECIPE)
+        (_, reason), *rest = started.features([("0" * 64, FilePhoto(str(tmp_path / "gone.jpg")))], RECIPE)
     assert isinstance(reason, PhotoError) and not rest
     assert started.name == ""
 
@@ -122,7 +122,7 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(tmp_path: Path) -> N
     photos = []
     for number, data in enumerate([png(1), *map(slow_bitmap, range(3))]):
         (tmp_path / f"{number}").write_bytes(data)
-        photos.append((key_of(data), str(tmp_path / f"{number}")))
+        photos.append((key_of(data), FilePhoto(str(tmp_path / f"{number}"))))
 
     class One(Batches):
         def stream(self, pixels):

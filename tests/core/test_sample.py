@@ -47,7 +47,7 @@ def test_the_sample_is_a_folder_for_each_of_ten_breeds(drawn_photos: Path) -> No
     assert len({photo.label for photo in photos}) == len({breed.name for breed in BREEDS}) == 10
     assert len(photos) == 60
     for photo in photos:
-        with Image.open(drawn_photos / photo.path) as image:
+        with Image.open(photo.path) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (400, 300))
 
 

@@ -617,5 +617,5 @@ def test_a_listing_is_each_object_once_whatever_its_name(bucket: Storage) -> Non
         bucket.put(name, name.encode())
     found = streamed("s3://dogs/odd")
     assert isinstance(found, Streamed)
-    assert [photo.path for photo, _ in found.objects] == ["pug/1.jpg"]
+    assert [photo.name for photo, _ in found.objects] == ["pug/1.jpg"]
     assert found.ignored == 4

@@ -286,7 +286,7 @@ def test_a_photo_elsewhere_in_the_folder_is_not_put_into_another_class(dogs: DOG
 
 def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: Path, stand_in: None) -> None:
     folder, _, new = dogs
-    rows = [(photo.path, "dog" if i % 2 else "hound") for i, photo in enumerate(find_photos(folder).photos)]
+    rows = [(photo.name, "dog" if i % 2 else "hound") for i, photo in enumerate(find_photos(folder).photos)]
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
     path = tmp_path / "features" / "t.h5"

@@ -32,7 +32,7 @@ from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.neighbours import Neighbours
-from breeds.photos import decode, key_of, read
+from breeds.photos import FilePhoto, Photo, decode, key_of, read
 from breeds.report.card import card
 from breeds.report.explanations import picture_name
 from breeds.report.overlay import AGAINST, FOR, overlay
@@ -67,12 +67,11 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.slow
 @pytest.mark.parametrize(("head", "kind"), [("logistic", EXACT), ("dense", GRADIENT)])
 def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
-    dogs: Store, head: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    dogs: Store, head: str, kind: str
 ) -> None:
-    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 20)
     model = train(dogs, head=head)
     rows = range(0, len(dogs.table), 3)
-    photos = [(dogs.table.key[row], os.path.join(dogs.table.root, dogs.table.path[row])) for row in rows]
+    photos = [(dogs.table.key[row], FilePhoto(dogs.table.path[row], root=dogs.table.root)) for row in rows]
     features = dogs.features(np.array(rows))
     for engine in ("openvino", "keras") if head == "logistic" else ("openvino",):
         some = len(photos) if engine == "openvino" else 2
@@ -165,8 +164,8 @@ def place(drawn: Path, tmp_path: Path) -> Path:
     return shutil.copytree(drawn, tmp_path / "place")
 
 
-def keyed(*paths: Path) -> list[tuple[str, str]]:
-    return [(key_of(path.read_bytes()), str(path)) for path in paths]
+def keyed(*paths: Path) -> list[tuple[str, Photo]]:
+    return [(key_of(path.read_bytes()), FilePhoto(str(path))) for path in paths]
 
 
 @pytest.mark.slow
@@ -191,7 +190,7 @@ def test_a_model_on_several_stores_is_refused_before_any_work() -> None:
     model, _ = made_up("logistic")
     model.also = [(model.config, "")]
     with pytest.raises(BreedsError, match="several stores"):
-        next(explain(model, iter([("", "")])))
+        next(explain(model, iter([("", FilePhoto(""))])))
 
 
 # --- neighbours ---------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.heads.explain import Explanation, explain
 from breeds.heads.model import Model, load_model, save_model
-from breeds.photos import decode, read
+from breeds.photos import FilePhoto, decode, read
 from breeds.prediction import predict
 
 # The warning is Keras's own, on saving.
@@ -234,7 +234,7 @@ def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
     model = load_model(int8 / "models/i.safetensors")
     store = Store.open(int8 / "features/i.h5")
     photos = [
-        (key, str(int8 / "photos" / path))
+        (key, FilePhoto(str(int8 / "photos" / path)))
         for key, path in zip(store.table.key, store.table.path, strict=True)
     ]
     for one, feature in zip(explain(model, photos), store.features(), strict=True):
