@@ -301,7 +301,7 @@ def make_store(tmp_path: Path, random_config: FeatureConfig) -> MakeStore:
         splits: Sequence[str] | None = None,
     ) -> Path:
         if width != XCEPTION.width:  # no network that Breeds knows gives so few
-            config = replace(config, backbone="made up")
+            config = replace(config, backbone="made up", width=width)
         rng = np.random.default_rng(seed)
         labels = [label for label, count in counts.items() for _ in range(count)]
         centres = {label: rng.normal(size=width) * spread for label in counts}
