@@ -68,9 +68,6 @@ def parser() -> argparse.ArgumentParser:
         help="threads that read and decode photos")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
-    add("--assemble", action=argparse.BooleanOptionalAction, default=None,
-        help="put all features together in the store's file, or leave them in its shards, where new ones "
-        "are added and the rest stays (default: as it is; a new store is put together)")  # fmt: skip
     add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
         help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
         "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
@@ -174,7 +171,6 @@ def extract_views(arguments: argparse.Namespace, selection: Selection) -> list[i
                     arguments.workers,
                     arguments.trust_mtime,
                     plain=store,
-                    in_one=arguments.assemble,
                     cluster=cluster,
                     engine=engine,
                 )

@@ -51,7 +51,6 @@ def extract(
     engine: str = "auto",
     workers: int | None = None,
     trust_mtime: bool = False,
-    assemble: bool | None = None,
 ) -> Store:
     """Bring a store up to date with the photos of a folder; only what is missing is computed.
 
@@ -81,9 +80,6 @@ def extract(
         Threads that read and decode; None for as many as there are cores.
     trust_mtime
         Take files of the same path, size and time for unchanged, unread.
-    assemble
-        Put all features together in the store's file, or leave them in its shards; None: as the store is,
-        and a new one is put together.
 
     Returns
     -------
@@ -111,7 +107,7 @@ def extract(
         backbone=os.fspath(backbone), weights=str(weights), size=size or 0, resize=resize or "",
         precision=precision, view=view,
     )  # fmt: skip
-    run(selection, Path(store), config, workers or cores(), trust_mtime, in_one=assemble, engine=engine)
+    run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
     return Store(store)
 
 

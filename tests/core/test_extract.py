@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, run_script
-from stores import as_first_format
 
 import breeds.extraction
 from breeds.errors import BreedsError, PhotoError
@@ -600,20 +599,6 @@ def test_a_photo_that_can_be_decoded_at_last_is(
     hashed.clear()
     summary = run(photos, store)
     assert (summary.new, summary.quarantined, hashed) == (1, [], [])
-
-
-def test_a_store_from_before_bad_keys_were_remembered_is_read(
-    photos: Path, store: Path, hashed: list[Path]
-) -> None:
-    (photos / "text.jpg").write_text("not a photo")
-    extract_photos(photos, store)
-    with h5py.File(store, "r+") as f:
-        assert f["bad_keys"].asstr()[:].tolist() == [key_of(b"not a photo")]
-        as_first_format(f)
-    hashed.clear()
-    summary = extract_photos(photos, store)
-    assert (summary.new, summary.changed, len(hashed)) == (0, True, 1)
-    assert extract_photos(photos, store).changed is False
 
 
 # refused before any work, with nothing written

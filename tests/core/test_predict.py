@@ -24,13 +24,13 @@ from pyarrow import parquet
 from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
 from breeds.prediction.inputs import list_inputs
-from breeds.report.answers import write_answers
+from breeds.report.answers import GROUP_ROWS, write_answers
 from breeds.training import train
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
@@ -39,19 +39,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
 
 def made_up_store(photos: Path, store: Path, config: FeatureConfig) -> Path:
     """Write a store for real photos with made-up features, which a head can learn."""
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(store), config, index)
+    features = []
     files = sorted(photos.rglob("*.jpg"))
     keys, labels = [key_of(photo.read_bytes()) for photo in files], [photo.parent.name for photo in files]
-    for key, label, photo in zip(keys, labels, files, strict=True):
+    for key, label in zip(keys, labels, strict=True):
         centre = np.random.default_rng(zlib.crc32(label.encode())).normal(size=2048)
-        feature = centre + np.random.default_rng(int(key[:8], 16)).normal(size=2048) * 0.1 + 3
-        writer.add(key, str(photo), feature.astype(np.float32), "made up")
-    writer.commit("made up")
+        features.append(centre + np.random.default_rng(int(key[:8], 16)).normal(size=2048) * 0.1 + 3)
     paths, ones = [str(photo.relative_to(photos)) for photo in files], [1] * len(files)
-    assemble(
-        store, Table(str(photos), "", keys, paths, labels, [""] * len(files), ones, ones), index, "made up"
-    )
+    table = Table(str(photos), "", keys, paths, labels, [""] * len(files), ones, ones)
+    write_store(store, table, config, np.array(features, dtype=np.float32), "made up")
     return store
 
 
@@ -671,16 +667,15 @@ def test_odd_names_neither_stop_the_run_nor_become_formulas(place: Path) -> None
 
 @pytest.mark.slow
 def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path,
 ) -> None:
-    photos = sorted(map(str, Path("photos").rglob("*.jpg")))
-    model = load_model(place / "models/photos.safetensors")
-    monkeypatch.setattr("breeds.report.answers._GROUP", 5)
+    model, shares = load_model(place / "models/photos.safetensors"), np.array([0.2, 0.7, 0.1])
     for _ in range(2):
-        answers = predict(model, photos, None, None)
-        assert write_answers(answers, model.classes, Path("out.parquet"), "parquet", 1) == (12, [])
+        answers = (Answer(f"{number}.jpg", shares) for number in range(10_000))
+        assert write_answers(answers, model.classes, Path("out.parquet"), "parquet", 1) == (10_000, [])
     about = parquet.read_metadata("out.parquet")
-    assert [about.row_group(i).num_rows for i in range(about.num_row_groups)] == [5, 5, 2]
+    groups = [about.row_group(i).num_rows for i in range(about.num_row_groups)]
+    assert groups == [GROUP_ROWS, 10_000 - GROUP_ROWS]
     assert json.loads(about.metadata[b"breeds"])["classes"] == model.classes
     assert_refused(script("photos", "--format", "parquet"), "name one with --out")
     as_csv = script("photos", "--format", "csv", "--out", "out.parquet")
@@ -700,7 +695,7 @@ def test_an_output_that_cannot_be_written_is_found_before_any_work(place: Path, 
 
 
 def test_an_output_is_whole_or_as_it_was(place: Path) -> None:
-    old = "path,breed,probability,guess,error\n"
+    old = "path,breed,probability,guess,margin,error\n"
     Path("out.csv").write_text(old)
     new = Path("photos", "new.jpg")
     new.write_bytes(min(Path("photos").rglob("*.jpg")).read_bytes() + b"\0")
@@ -715,7 +710,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(place: Path) -> None:
     Path("list.txt").write_text(f"{min(Path('photos').rglob('*.jpg'))}\n" * 3000)
     command = f"{sys.executable} {ROOT}/predict.py - < list.txt | head -1; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines() == ["path,breed,probability,guess,error", "0"]
+    assert result.stdout.splitlines() == ["path,breed,probability,guess,margin,error", "0"]
     assert "Traceback" not in result.stderr
     assert "Exception" not in result.stderr
 
@@ -739,12 +734,10 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
     paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
     right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
     store = Store.open(Path("features/photos.h5"))
-    index = FeatureIndex(random_config)
-    index.add_file(store.path, store.table.key, store.features_sha256)
-    reverse = store.table.take(range(len(store.table))[::-1])
+    reverse, features = store.table.take(range(len(store.table))[::-1]), store.features()[::-1]
     answers = predict(model, paths, None, None)
     found = [next(answers)]
-    assemble(store.path, reverse, index, "")
+    write_store(store.path, reverse, store.config, features, "")
     computed = predict(dataclasses.replace(model, record={"n_train": 1}), paths, None, None)
     expected = [*right[:128], *[answer.probabilities.argmax() for answer in computed][128:]]
     found += answers  # what the store had no time to answer is computed: the made-up features were others

@@ -29,7 +29,7 @@ from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.outputs import PICTURE, replaceable
 from breeds.training import train
@@ -46,9 +46,7 @@ def furnish(
     """Write small photos, a folder for each class, and a store that has made-up features of each."""
     rng = np.random.default_rng(0)
     path = folder / f"features/{store}.h5"
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(path), config, index)
-    keys, paths, named = [], [], []
+    keys, paths, named, features = [], [], [], []
     for number, label in enumerate(labels):
         centre = rng.normal(size=2048) * 0.2
         for i in range(6):
@@ -56,14 +54,13 @@ def furnish(
             photo.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 16), (number * 40, i * 9, 77)).save(photo)
             key = hashlib.sha256(photo.read_bytes()).hexdigest()
-            writer.add(key, f"{label}/{i}.png", (centre + rng.normal(size=2048) + 3).astype(np.float32), "")
+            features.append(centre + rng.normal(size=2048) + 3)
             keys.append(key)
             paths.append(f"{label}/{i}.png")
             named.append(label)
-    writer.commit("made up")
     n = len(keys)
     table = Table(str(folder / photos), "", keys, paths, named, [""] * n, [1] * n, [0] * n)
-    assemble(path, table, index, "made up")
+    write_store(path, table, config, np.array(features, dtype=np.float32), "made up")
     return path
 
 
@@ -306,7 +303,7 @@ def test_messages_that_cannot_be_written_never_get_into_a_file(to: str, place: P
     result = shell(f'py "$B/predict.py" photos {to}', place)
     assert result.returncode == 1
     rows = list(csv.reader(io.StringIO((place / "out.csv").read_text())))
-    assert rows[0] == ["path", "breed", "probability", "guess", "error"]
+    assert rows[0] == ["path", "breed", "probability", "guess", "margin", "error"]
     assert len(rows) == 14
     assert all(len(row) == 5 for row in rows)
 

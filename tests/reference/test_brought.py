@@ -152,7 +152,7 @@ def test_from_extraction_to_prediction(dogs: Path, tmp_path: Path) -> None:
 def test_a_network_for_one_photo_is_not_exported_for_many(tmp_path: Path) -> None:
     from breeds.backbones.loading import import_openvino
     from breeds.backbones.openvino import read_network
-    from breeds.heads.export.openvino import classifier
+    from breeds.export.openvino import classifier
     from breeds.heads.model import Model
 
     one = [

@@ -25,10 +25,10 @@ from PIL import Image
 
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.exporting import FORMATS, export, plan
-from breeds.features import FeatureIndex, ShardWriter, Store, assemble, shard_folder
-from breeds.heads.export.onnx import translate
-from breeds.heads.export.openvino import written
+from breeds.export import FORMATS, export, plan
+from breeds.export.onnx import translate
+from breeds.export.openvino import written
+from breeds.features import Store, write_store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.training import train
 
@@ -188,9 +188,8 @@ def test_keras_gives_what_predict_says(photos: Path, tmp_path: Path, monkeypatch
 
 def test_a_dense_head_on_two_stores_that_refuses_nothing(app_place: Path, tmp_path: Path) -> None:
     """Both networks are in one file, and there is no score."""
-    path, spec = tmp_path / "photos.h5", str(brought.network(tmp_path / "a.onnx", dims=("n", 3, 96, 96)))
-    given = {"backbone": spec, "weights": "imagenet", "mean": brought.MEAN, "std": brought.STD}
-    extract_photos(app_place / "photos", path, **given)
+    path, spec = tmp_path / "photos.h5", str(brought.described(tmp_path / "a.onnx", dims=("n", 3, 96, 96)))
+    extract_photos(app_place / "photos", path, backbone=spec, weights="imagenet")
     store = Store.open(path)
     model, rng, width = train(store, C=0.01), np.random.default_rng(0), 2 * brought.WIDTH
     layers = [
@@ -324,12 +323,8 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
 ) -> None:
     """The store's photos are there, but its features, as if from another machine, are not the network's."""
     real = Store.open(app_place / "features/photos.h5")
-    index = FeatureIndex(real.config)
-    writer = ShardWriter(shard_folder(tmp_path / "other.h5"), real.config, index)
-    for key, path, feature in zip(real.table.key, real.table.path, real.features(), strict=True):
-        writer.add(key, path, feature * np.float32(1.05), "made up")
-    writer.commit("made up")
-    assemble(tmp_path / "other.h5", real.table, index, "made up")
+    features = real.features() * np.float32(1.05)
+    write_store(tmp_path / "other.h5", real.table, real.config, features, "made up")
     store, model = Store.open(tmp_path / "other.h5"), load_model(made / "models/photos.safetensors")
     model = replace(model, record={**model.record, "store": str(store.path)})
     paths = plan(["openvino"], tmp_path / "m.safetensors", model.parts, model.kind)
@@ -382,7 +377,7 @@ from pathlib import Path
 import openvino
 from openvino import opset8 as ops
 from breeds import files
-from breeds.heads.export import openvino as export
+from breeds.export import openvino as export
 
 left = int(sys.argv[1])
 {counted}

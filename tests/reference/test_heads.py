@@ -33,9 +33,9 @@ from threadpoolctl import threadpool_limits
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
-from breeds.features import FeatureIndex, Store, assemble
+from breeds.export.joblib import as_pipeline
+from breeds.features import Store, write_store
 from breeds.heads import logistic
-from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
@@ -74,10 +74,8 @@ def training_rows(path: Path, model: Model) -> np.ndarray:
 
 def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) -> Store:
     """Write another store with some rows of one, in any order and number, and other columns."""
-    index = FeatureIndex(store.config)
-    index.add_file(store.path, store.table.key, store.features_sha256)
     table = dataclasses.replace(store.table.take(rows), **changed)
-    assemble(path, table, index, "made up")
+    write_store(path, table, store.config, store.features(np.array(rows)), "made up")
     return Store.open(path)
 
 
@@ -652,7 +650,7 @@ def test_the_exported_pipeline_answers_as_the_model(
     store = open_store(counts)
     model = train(store, C=0.1)
     model.temperature = temperature
-    export_joblib(model, tmp_path / "m.joblib")
+    joblib.dump(as_pipeline(model), tmp_path / "m.joblib")
     pipeline = joblib.load(tmp_path / "m.joblib")
     features, labels, _ = columns(store.path)
     expected = model.probabilities(features)
