@@ -45,7 +45,7 @@ def as_pipeline(model: Model) -> Pipeline:
     scaler.mean_, scaler.scale_ = model.mean.astype(float), model.scale.astype(float)
     scaler.var_, scaler.n_features_in_ = scaler.scale_**2, width
     scaler.n_samples_seen_ = model.record["n_train"]
-    head = LogisticRegression(C=model.record["C"])
+    head = LogisticRegression(C=model.record.get("C", 1.0))
     head.classes_ = np.array(model.classes)
     head.coef_ = weights.T.astype(float) / model.temperature
     head.intercept_ = bias.astype(float) / model.temperature
