@@ -45,6 +45,8 @@ APART = (
 )  # fmt: skip
 #: What `train_head.py` never reaches: it trains on features alone.
 NOT_FOR_TRAINING = ("breeds.photos", "breeds.backbones", "breeds.app")
+#: What its option --export reaches instead: the file that it writes holds the network.
+OF_EXPORT = {"breeds.export", "breeds.cli.export"}
 MOST_MODULES, MOST_LINES, MOST_LINES_OF_ONE, MOST_PARAMETERS = 110, 21_500, 400, 8
 #: Public functions and constructors, whose options are keywords.
 MANY_OPTIONS = {
@@ -153,7 +155,7 @@ def training_is_light() -> Iterator[str]:
     while todo:
         name = todo.pop()
         parents = {name.rsplit(".", n)[0] for n in range(1, name.count("."))} & MODULES.keys()
-        for other in (imports_of(name) | parents) - come_from.keys():
+        for other in (imports_of(name) | parents) - come_from.keys() - OF_EXPORT:
             come_from[other] = name
             todo.append(other)
     for name in come_from:
