@@ -35,8 +35,8 @@ class StandIn:
             yield np.resize(np.float32(photo[0].reshape(-1)), WIDTH)
 
 
-def write_store(path: Path, photos: int, in_one: bool = True) -> None:
-    """Write a store of made-up features in half precision: a cloud for each of the classes."""
+def write_store(path: Path, photos: int) -> None:
+    """Write a store of made-up features: a cloud for each of the classes."""
     from breeds.config import FeatureConfig
     from breeds.features import FeatureIndex, Table, assemble
     from breeds.features.columns import PACKED, Keys, Names, Texts
@@ -60,7 +60,7 @@ def write_store(path: Path, photos: int, in_one: bool = True) -> None:
         "",
         keys,
         Texts.of(f"breed {number:03d}/photo {i:013d}" for i, number in enumerate(classes)),
-        Names(tuple(f"breed {number:03d}" for number in range(CLASSES)), classes.astype(np.int32)),
+        Names.of(f"breed {number:03d}" for number in classes),
         Names(("",), np.zeros(photos, dtype=np.int32)),
         np.full(photos, 1000),
         np.full(photos, 10**18),
@@ -123,32 +123,16 @@ def run_verify(path: str) -> None:
     timed(lambda: [print(problem) for problem in verify(Path(path))])
 
 
-def run_split(path: str) -> None:
-    """Leave the features of a store in shards."""
-    from breeds.extraction import move_into_shards
-    from breeds.features import FeatureIndex, Store, refer, shard_folder
-
-    store = Store.open(Path(path))
-    index, target = FeatureIndex(store.config), Path(path).with_name("split.h5")
-    shard_folder(target).mkdir(exist_ok=True)
-
-    def split() -> None:
-        move_into_shards(store, store.table, index, shard_folder(target))
-        refer(target, store.table, index, "made up")
-
-    timed(split)
-
-
 def run_add(path: str) -> None:
-    """Add a thousand features to a store that leaves them in shards, as extraction does once it has them."""
-    from breeds.features import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
+    """Add a thousand features to a store, as extraction does once it has them."""
+    from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
     from breeds.features.columns import Keys, Names, Texts
 
-    target = Path(path).with_name("split.h5")
+    target = Path(path).with_name("more.h5")
     rng = np.random.default_rng(2)
 
     def add() -> None:
-        store = Store.open(target)
+        store = Store.open(Path(path))
         index = FeatureIndex(store.config)
         store.count_in(index)
         old, keys = store.table, [rng.bytes(32).hex() for _ in range(ASKED)]
@@ -167,9 +151,10 @@ def run_add(path: str) -> None:
             size,
             time_ns,
         )
-        refer(target, table, index, "")
+        assemble(target, table, index, "")
 
     timed(add)
+    target.unlink()
 
 
 def run_one_more(photos: str) -> None:
@@ -221,8 +206,7 @@ STEPS = {
     "info, the whole command": (run_info, "store"),
     f"{ASKED:,} rows by key": (run_rows, "store"),
     "verify": (run_verify, "store"),
-    "into shards": (run_split, "store"),
-    f"add {ASKED:,} to shards": (run_add, "store"),
+    f"add {ASKED:,}": (run_add, "store"),
     "train, C given": (run_train, "store"),
     "evaluate": (run_evaluate, "store"),
     "one more to the predict cache": (run_one_more, "number"),
