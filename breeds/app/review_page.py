@@ -13,7 +13,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, has_unlabelled, mark_of
-from breeds.app.look_page import looked_address, why_unexplained
+from breeds.app.look_page import looked_address
+from breeds.app.service import why_unexplained
 from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
 from breeds.app.uploads import MOST_FILES, Form, RefusedError
@@ -224,8 +225,8 @@ def _note(site: Site, number: int | None) -> str:
 
 
 def _is_missing(site: Site, key: str) -> bool:
-    found = site.state.now.photo(key)
-    return found is None or not is_there(found[1])
+    path = site.state.now.path(key)
+    return not path or not is_there(path)
 
 
 def _looked_address(site: Site, key: str, name: str) -> str:
