@@ -84,7 +84,8 @@ def write_photos(folder: Path, photos: int, seed: int = 0) -> None:
 def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
     import breeds.extraction
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.extraction import Asked, extract
+    from breeds.selection import Selection
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     folder = Path(photos)

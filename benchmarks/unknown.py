@@ -23,11 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
-from breeds.extraction import Asked, Selection, extract  # noqa: E402
+from breeds.extraction import Asked, extract  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.unknown import fit_detector  # noqa: E402
+from breeds.selection import Selection  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
 
 HELD_OUT = (0, 1)

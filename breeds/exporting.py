@@ -22,7 +22,7 @@ from breeds.heads.backbone import weights_of
 from breeds.heads.export import Answers, as_texts
 from breeds.heads.model import Model, check_stores
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
-from breeds.photos import decode, key_of, read
+from breeds.photos import decode, key_of, photo_at
 from breeds.prediction import predict
 from breeds.started import command, need
 
@@ -227,7 +227,7 @@ def _sample(model: Model, store: Store, weights: str | None) -> Sample:
     for row in _spread(len(store.table)):
         file = os.path.join(store.table.root, store.table.path[row])
         try:
-            data = read(file)
+            data = photo_at("", file).read()
             if key_of(data) != store.table.key[row]:
                 continue
             pixels.append(decode(data, model.config.size, model.config.resize))

@@ -90,7 +90,8 @@ def extract_photos(
     data: Path, store: Path, workers: int = 2, trust_mtime: bool = False, **options: object
 ) -> Summary:
     """Extract with random weights; options are fields of `Selection` and `Asked`."""
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.extraction import Asked, extract
+    from breeds.selection import Selection
 
     which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
     in_one = options.pop("in_one", None)
@@ -172,14 +173,18 @@ def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
     """A few real photos, the config of the genuine weights, and what the Keras engine gives for them."""
     from breeds.backbones.choose import open_engine
     from breeds.backbones.weights import get_weights
-    from breeds.photos import decode, read
+    from breeds.photos import decode
 
     photos = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::60]]
     photos += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::400]
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
     config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
     engine = open_engine(config, lambda: weights, "keras")
-    return photos, config, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
+    return (
+        photos,
+        config,
+        np.stack(list(engine.stream([decode(path.read_bytes(), 299) for path in photos]))),
+    )
 
 
 @contextmanager

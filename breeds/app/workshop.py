@@ -26,6 +26,7 @@ from breeds.features.corrections import Added, Correction, Corrections, add, cor
 from breeds.features.table import Table
 from breeds.heads.model import Model, load_model
 from breeds.heads.neighbours import NEAREST, Neighbour
+from breeds.photos import photo_at
 from breeds.prediction.evidence import TrainingPhotos
 from breeds.report.thumbs import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
@@ -325,7 +326,9 @@ class Workshop:
 
     def _picture(self, key: str, longest: int) -> Thumbnail:
         photo = self.photo(key)
-        found = thumbnail(photo, longest) if photo else PhotoError("the store has no such photo")
+        if photo is None:
+            raise PhotoError("the store has no such photo")
+        found = thumbnail((photo[0], photo_at("", photo[1])), longest)
         if isinstance(found, PhotoError):  # not kept: it may be back the next time
             raise found
         return found

@@ -35,7 +35,7 @@ from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Reading
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
-from breeds.photos import decode, key_of, read
+from breeds.photos import decode, key_of, photo_at
 from breeds.started import need
 from breeds.text import mention
 
@@ -293,7 +293,7 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
     pixels = []
     for key, path in sample:
         try:
-            data = read(path)
+            data = photo_at("", path).read()
             if key_of(data) == key:
                 pixels.append(decode(data, size, resize)[None])
         except PhotoError:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from breeds.started import command, need
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.prediction.remote import Fetch
+    from breeds.prediction.inputs import Fetch
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,7 +73,6 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.photos import parse_views
     from breeds.prediction import predict
     from breeds.prediction.inputs import list_inputs
-    from breeds.prediction.remote import Remote
     from breeds.report.answers import check_parts, format_of, write_answers, write_parts
 
     if arguments.html:  # who asks for neither does not wait for what they load
@@ -99,7 +98,7 @@ def main(fetch: Fetch | None = None) -> int:
     check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
     pictures = PictureFolder(arguments.explain) if arguments.explain else None
     page = AnswersPage(arguments.html, arguments.paths) if arguments.html else None
-    paths = list_inputs(arguments.paths, sys.stdin or (), not arguments.no_network)
+    photos = list_inputs(arguments.paths, sys.stdin or (), not arguments.no_network, fetch)
     model = load_model(model_path)
     if arguments.no_unknown:
         model.unknown = None
@@ -109,12 +108,12 @@ def main(fetch: Fetch | None = None) -> int:
     cache = None if arguments.no_cache else model_path.parent
     how = arguments.weights, arguments.engine, arguments.workers
     with (
-        nullcontext() if arguments.no_network else Remote(fetch, keep_small=page is not None) as remote,
+        closing(photos),
         Explainer(model, *how) if pictures else nullcontext() as explainer,
     ):
         answers = predict(
-            model, paths, arguments.weights, cache, arguments.workers, arguments.engine, views,
-            arguments.cache_size, explainer, remote,
+            model, photos, arguments.weights, cache, arguments.workers, arguments.engine, views,
+            arguments.cache_size, explainer,
         )  # fmt: skip
         if pictures:
             answers = pictures.save(answers, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from breeds.backbones.cluster.features import ClusterPipeline
 from breeds.backbones.cluster.pool import Cluster
 from breeds.backbones.pipeline import Pipeline
 from breeds.config import FeatureConfig
-from breeds.extraction.asked import Asked, Selection
+from breeds.extraction.asked import Asked
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features import (
@@ -34,9 +35,10 @@ from breeds.features.calibration import calibrated
 from breeds.features.columns import Keys
 from breeds.features.shards import SHARD_ROWS
 from breeds.files import check_writable, hold
-from breeds.photos import Listing
+from breeds.photos import find_photos
+from breeds.selection import Selection
 
-__all__ = ["Asked", "Selection", "Summary", "extract", "move_into_shards"]
+__all__ = ["Asked", "Summary", "extract", "move_into_shards"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Summary:
 
     `damaged` are shards that were set aside, `mended` says what was wrong with the store as it was: nothing
     was taken from it then. `nodes` says of a cluster's nodes how many photos each has computed, and `rate`
-    how many they all did in a second.
+    how many they all did in a second. `notes` say what was left out.
     """
 
     store: Path
@@ -55,8 +57,7 @@ class Summary:
     new: int
     changed: bool
     duplicates: int
-    ignored: int
-    missing: int
+    notes: list[str]
     quarantined: list[tuple[str, str]]
     damaged: list[Path]
     mended: str
@@ -112,10 +113,11 @@ def extract(
     """
     started = time.perf_counter()
     check_writable(store)
-    listing = selection.streamed() or selection.find()
+    listing = find_photos(selection)
     config, weights = asked.find()
     old = _open_old(store, config)
-    table, place = make_table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
+    table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, cluster)
+    table.weights_path = "" if weights.path is None else os.path.abspath(weights.path)
     photos = len(table) + len(table.quarantine)
     del old  # it is read again under the lock
 
@@ -135,7 +137,7 @@ def extract(
             else Pipeline(opener, workers)
         )
         with computing as pipeline:
-            table, new = extract_missing(table, index, shard_folder(store), pipeline, place)
+            table, new = extract_missing(table, index, shard_folder(store), pipeline, photo_of)
         refuse_nothing_left(table)
         changed = old is None or moved or bool(old.damage()) or old.table != table
         if changed:
@@ -149,8 +151,7 @@ def extract(
         new=new,
         changed=changed,
         duplicates=len(table) - len(table.key.first_rows()),
-        ignored=listing.ignored,
-        missing=listing.missing if isinstance(listing, Listing) else 0,
+        notes=listing.said(),
         quarantined=table.quarantine,
         damaged=index.damaged,
         mended=old.damage() if old else "",

@@ -15,6 +15,7 @@ from breeds.heads.record import LARGEST_C, SMALLEST_C
 from breeds.library.model import Model
 from breeds.library.store import Store
 from breeds.places import as_source
+from breeds.selection import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ def extract(
     labels: PathLike | None = None,
     top: int | None = None,
     classes: Sequence[str] | None = None,
+    min_photos: int = 1,
     weights: str = "imagenet",
     backbone: PathLike = "xception",
     view: str = "original",
@@ -76,8 +78,8 @@ def extract(
         The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
     labels
         CSV file of labels, where they are not the subfolders' names.
-    top, classes
-        Keep the classes with the most photos, or these.
+    top, classes, min_photos
+        Keep the classes with the most photos, or these; leave out classes with fewer photos.
     weights
         ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
     backbone, view, resize, size, precision
@@ -116,10 +118,11 @@ def extract(
     >>> len(store), store.quarantined
     (30, [])
     """
-    from breeds.extraction import Asked, Selection
+    from breeds.extraction import Asked
     from breeds.extraction import extract as run
 
-    selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
+    source = as_source(os.fspath(data))
+    selection = Selection(source, None if labels is None else Path(labels), top, classes, min_photos)
     asked = Asked(
         str(weights),
         os.fspath(backbone),

@@ -20,11 +20,10 @@ from breeds.heads.backbone import open_network
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.outputs import MODEL, check_output
-from breeds.photos import parse_views
-from breeds.photos.held import photo_of
+from breeds.photos import Photo, parse_views, photo_of
+from breeds.photos.photo import RejectedPhoto
 from breeds.prediction import predict
-from breeds.prediction.remote import Asked
-from breeds.prediction.streams import asked_of, find_streamed
+from breeds.prediction.inputs import photos_in
 from breeds.report.answers import as_json
 from breeds.report.modelcard import card_path, write_card
 from breeds.text import mention
@@ -162,7 +161,7 @@ class Model:
         chosen = None if cache is None else Path(cache)
         names: list[str | None] = []
 
-        def noted() -> Iterator[Asked | None]:
+        def noted() -> Iterator[Photo | None]:
             for one in chain.from_iterable(map(_asked, photos)):
                 if one is not None:
                     names.append(one.name or None)
@@ -237,16 +236,16 @@ class Model:
                 mention(kept)
 
 
-def _asked(photo: Any) -> Iterable[Asked | None]:
-    """Return a photo, or all of a source's, as `breeds.prediction.streams` gives them."""
-    name = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
-    source = find_streamed(name) if name and "\0" not in name else None
+def _asked(value: Any) -> Iterable[Photo]:
+    """Return a photo, or all of a source's."""
+    name = os.fsdecode(value) if isinstance(value, str | os.PathLike) else ""
+    source = photos_in(name) if name and "\0" not in name else None
     if source is not None:
-        return asked_of(source)
+        return source
     try:
-        return [Asked(name, photo_of(photo))]
+        return [photo_of(value)]
     except PhotoError as error:
-        return [Asked(name, error)]
+        return [RejectedPhoto(name, str(error))]
 
 
 def _table(names: list[str | None], rows: list[dict[str, Any]], top_k: int) -> pd.DataFrame:

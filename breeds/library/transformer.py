@@ -34,8 +34,7 @@ from breeds.features.kept import KeptFeatures
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.library.refused import refusing
-from breeds.photos import Photo, key_of, parse_resize
-from breeds.photos.held import photo_of
+from breeds.photos import Photo, key_of, parse_resize, photo_of
 from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
 from breeds.text import mention

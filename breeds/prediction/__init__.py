@@ -18,11 +18,10 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
-from breeds.photos import ORIGINAL, key_of
+from breeds.photos import ORIGINAL, Photo, key_of, photo_at
 from breeds.prediction.cache import CACHE_BYTES, FeatureCache
 from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
-from breeds.prediction.remote import AHEAD, Asked, Remote, local
 from breeds.prediction.sources import FeatureSource
 
 #: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
@@ -35,7 +34,7 @@ class Answer:
 
     `unknown` is set for a photo that seems to be of none of the classes. `key` is the photo's, "" if it
     could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not. `path` is
-    what was asked for: an address on the web too, and then `file` is where the photo is for now, or "".
+    what was asked for: an address on the web too; `photo` is what was read for it.
     """
 
     path: str
@@ -44,12 +43,12 @@ class Answer:
     unknown: bool = False
     key: str = ""
     evidence: Evidence | PhotoError | None = None
-    file: str = ""
+    photo: Photo | None = None
 
 
 def predict(
     model: Model,
-    paths: Iterable[str | Asked | None],
+    photos: Iterable[Photo | str | None],
     weights: str | None,
     cache: Path | None,
     workers: int = 2,
@@ -57,7 +56,6 @@ def predict(
     views: Sequence[str] = (),
     cache_size: int = CACHE_BYTES,
     explainer: Explainer | None = None,
-    remote: Remote | None = None,
     opener: Callable[..., Engine] = open_network,
 ) -> Iterator[Answer]:
     """Answer for every photo, in order; memory does not grow with their number.
@@ -66,9 +64,9 @@ def predict(
     ----------
     model
         The model; features are computed by its own configs.
-    paths
-        Photos, and None where those before are to be answered without waiting for the next, as
-        `breeds.prediction.inputs.list_inputs` yields them; `Asked` is taken as it is.
+    photos
+        Photos, or their paths, and None where those before are to be answered without waiting for the next,
+        as `breeds.prediction.inputs.list_inputs` yields them.
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with,
         where they are.
@@ -84,9 +82,6 @@ def predict(
         How large the cache may become, in bytes.
     explainer
         Finds the evidence for every answer; the network then runs also for photos that are known.
-    remote
-        Fetches the photos whose paths are addresses on the web, where all are named by their paths; without
-        it they have no answer.
     opener
         Opens a network as `breeds.heads.backbone.open_network` does.
 
@@ -102,15 +97,14 @@ def predict(
     pipelines: list[Pipeline] = []
 
     def largest() -> int:
-        if remote is not None and remote.held:  # while these are answered, as many are fetched
-            return AHEAD
         return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         kept = stack.enter_context(FeatureCache(cache, cache_size)) if cache is not None else None
         sources: list[list[FeatureSource]] = []
-        for chunk, last in in_chunks(remote.files(paths) if remote else local(paths), largest):
+        named = (photo_at("", photo) if isinstance(photo, str) else photo for photo in photos)
+        for chunk, last in in_chunks(named, largest):
             if not sources:
                 single = last and len(chunk) == 1 and not views
                 pipelines += [
@@ -123,8 +117,6 @@ def predict(
             keys = [key for _, key in run_ahead(pool, _key, chunk, window=64)]
             evidence = explainer.explain(_found(zip(keys, chunk, strict=True))) if explainer else {}
             yield from _answers(model, sources, chunk, keys, evidence)
-            if remote:
-                remote.release(chunk)
 
 
 def _sources(
@@ -144,23 +136,23 @@ def _sources(
     ]
 
 
-def _key(photo: Asked) -> str | PhotoError:
+def _key(photo: Photo) -> str | PhotoError:
     try:
-        return key_of(photo.photo().read())
+        return key_of(photo.read())
     except PhotoError as error:
         reason = str(error)
     return PhotoError(reason)
 
 
-def _found(photos: Iterable[tuple[str | PhotoError, Asked]]) -> list[KeyAndPhoto]:
+def _found(photos: Iterable[tuple[str | PhotoError, Photo]]) -> list[KeyAndPhoto]:
     """Return key and file of the photos that could be read."""
-    return [(key, photo.photo()) for key, photo in photos if isinstance(key, str)]
+    return [(key, photo) for key, photo in photos if isinstance(key, str)]
 
 
 def _answers(
     model: Model,
     sources: list[list[FeatureSource]],
-    asked: Sequence[Asked],
+    asked: Sequence[Photo],
     keys: Sequence[str | PhotoError],
     evidence: Mapping[str, Evidence | PhotoError],
 ) -> Iterator[Answer]:
@@ -189,11 +181,8 @@ def _answers(
         if i in errors:
             yield Answer(photo.name, None, errors[i])
         else:
-            key, file = str(keys[i]), photo.file
-            yield Answer(
-                photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key),
-                file if isinstance(file, str) and file != photo.name else "",
-            )  # fmt: skip
+            key = str(keys[i])
+            yield Answer(photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key), photo)
 
 
 def answer_of(model: Model, path: str, key: str, feature: Feature) -> Answer:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from breeds.errors import PhotoError
 from breeds.features import Store
+from breeds.photos import photo_at
 from breeds.report.render import link
 from breeds.report.thumbs import Thumbnail, thumbnails
 
@@ -56,7 +57,7 @@ class Album:
     def fetch(self, rows: Iterable[int]) -> None:
         """Make the thumbnails of these rows, in parallel."""
         wanted = [row for row in dict.fromkeys(rows) if row not in self._thumbnails]
-        photos = ((self._table.key[row], self.file(row)) for row in wanted)
+        photos = ((self._table.key[row], photo_at("", self.file(row))) for row in wanted)
         self._thumbnails |= dict(zip(wanted, thumbnails(photos), strict=True))
 
     def file(self, row: int) -> str:

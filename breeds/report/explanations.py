@@ -18,7 +18,7 @@ from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST
 from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
-from breeds.photos import key_of, picture, read
+from breeds.photos import key_of, photo_at, picture
 from breeds.prediction import Answer
 from breeds.prediction.evidence import Evidence
 from breeds.report.answers import safe_cell
@@ -91,7 +91,7 @@ class PictureFolder:
         self, answer: Answer, shares: NDArray[np.float64], evidence: Evidence, model: Model
     ) -> str:
         """Save the picture of an answer and return its name."""
-        data = read(answer.file or answer.path)
+        data = (answer.photo or photo_at("", answer.path)).read()
         if key_of(data) != answer.key:
             raise PhotoError("changed while it was being read; run again")
         shown = _enlarged(picture(data, _LONGEST))

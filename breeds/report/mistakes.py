@@ -11,7 +11,7 @@ from breeds.backbones.convert import is_prepared
 from breeds.errors import BreedsError
 from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
-from breeds.photos import photo_at, picture, read
+from breeds.photos import photo_at, picture
 from breeds.report.album import Album, Photos, out_of
 from breeds.report.gallery import Gallery
 from breeds.report.overlay import overlay
@@ -145,7 +145,7 @@ def views(gallery: Gallery, i: int) -> list[tuple[bool, dict[str, str]]]:
 
 def _pictures(gallery: Gallery, album: Album, i: int, found: Explanation) -> list[dict[str, Any]]:
     model = gallery.tested.model
-    pixels = np.asarray(picture(read(album.file(gallery.row(i))), LONGEST))
+    pixels = np.asarray(picture(photo_at("", album.file(gallery.row(i))).read(), LONGEST))
     truth, answer = gallery.cell(i)
     shown = []
     for rather, words in views(gallery, i):

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked, Selection
+from breeds.extraction import Asked
 from breeds.features.columns import Rows
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
-from breeds.photos import ORIGINAL, decode, parse_resize, parse_views, read
+from breeds.photos import ORIGINAL, decode, find_photos, parse_resize, parse_views, photo_at
 from breeds.report import charts
 from breeds.report.render import write_page
 from breeds.report.survey import ELONGATED, SMALL, Class, Found, Seen, find, see
 from breeds.report.thumbs import Thumbnail
 from breeds.report.tiles import Cut, Tile, Tiles, cut
+from breeds.selection import Selection
 
 #: What views are shown as an example where none is asked for.
 EXAMPLE_VIEWS = "flip,crops:3"
@@ -86,10 +87,10 @@ def preview(
     check_output(page, PAGE)
     size, resize = asked.square()
     shown = parse_views(views or EXAMPLE_VIEWS)
-    listing = selection.find()
+    listing = find_photos(selection)
     seen = see(listing, workers)
     found = find(seen, size)
-    tiles = Tiles(seen, listing.root, page)
+    tiles = Tiles(seen, Path(listing.root), page)
     write_page(
         "preview.html",
         page,
@@ -291,7 +292,8 @@ def _examples(
 
 def _square(path: str, name: str, size: int, resize: str, view: str) -> Square:
     try:
-        return Square(view, name, Thumbnail.of_pixels(decode(read(path), size, resize, view), LARGE))
+        pixels = decode(photo_at("", path).read(), size, resize, view)
+        return Square(view, name, Thumbnail.of_pixels(pixels, LARGE))
     except PhotoError as error:
         return Square(view, name, missing=str(error))
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPath, run_ahead
+from breeds.backbones.pipeline import KeyAndPhoto, run_ahead
 from breeds.backbones.processes import cores
 from breeds.errors import PhotoError
-from breeds.photos import key_of, picture, read
+from breeds.photos import key_of, picture
 from breeds.report.render import data_address
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ class Served:
     served: ClassVar[bool] = True
 
 
-def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
+def thumbnails(photos: Iterable[KeyAndPhoto], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
     """Yield a thumbnail of every photo, in order, or why there is none.
 
     Parameters
     ----------
     photos
-        Key and path of each; a file whose bytes are not the key's any more gives none. An empty key
-        takes the file as it is.
+        Key of each, and the photo; one whose bytes are not the key's any more gives none. An empty key
+        takes them as they are.
     longest
         Longest side in pixels; smaller photos stay as they are.
     """
@@ -107,15 +107,15 @@ def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator
 
 
 def thumbnail(
-    photo: KeyAndPath, longest: int = LONGEST, stop: threading.Event | None = None
+    photo: KeyAndPhoto, longest: int = LONGEST, stop: threading.Event | None = None
 ) -> Thumbnail | PhotoError:
     """Return a thumbnail of one photo, as `thumbnails` does, or why there is none."""
-    key, path = photo
+    key, source = photo
     try:
-        data = read(path)
+        data = source.read()
         if key and key_of(data) != key:
             return PhotoError("changed since its features were computed")
-        small = picture(data, longest, stop)
+        return Thumbnail.of(picture(data, longest, stop))
     except PhotoError as error:
-        return error
-    return Thumbnail.of(small)
+        reason = str(error)
+    return PhotoError(reason)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from breeds.errors import PhotoError
+from breeds.photos import photo_at
 from breeds.report.render import link
 from breeds.report.survey import Seen
 from breeds.report.thumbs import LONGEST, Thumbnail, thumbnails
@@ -76,7 +77,7 @@ class Tiles:
 
     def pictures(self, rows: Iterable[int], longest: int = LONGEST) -> Iterable[Thumbnail | PhotoError]:
         """Return pictures of photos, in their order, that are not kept."""
-        return thumbnails(((self._seen.key[row], self.path(row)) for row in rows), longest)
+        return thumbnails(((self._seen.key[row], photo_at("", self.path(row))) for row in rows), longest)
 
     def path(self, row: int) -> str:
         """Return the path that opens a photo."""

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from breeds.prediction.remote import AHEAD, Asked, Remote
 from conftest import ROOT, assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +42,6 @@ from breeds.photos.addresses import LONGEST_URL, is_public, is_url, parse
 from breeds.photos.web import Limits, fetch
 from breeds.prediction import predict
 from breeds.prediction.inputs import list_inputs
-from breeds.prediction.remote import AHEAD, Asked, Remote
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")

@@ -28,9 +28,10 @@ from breeds.backbones.cluster.connect import connected
 from breeds.backbones.cluster.features import ClusterPipeline
 from breeds.backbones.cluster.pool import Actors
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked, Selection, Summary, extract
+from breeds.extraction import Asked, Summary, extract
 from breeds.features import Store, list_shards, shard_folder
 from breeds.photos import key_of
+from breeds.selection import Selection
 
 # Nodes that die and join have to be waited for, which needs a machine that does nothing else.
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.xdist_group("cluster")]

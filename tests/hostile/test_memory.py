@@ -30,7 +30,8 @@ import json, re, resource, sys
 from pathlib import Path
 import numpy as np
 import breeds.extraction
-from breeds.extraction import Asked, Selection, extract
+from breeds.extraction import Asked, extract
+from breeds.selection import Selection
 
 class StandIn:
     name = "stand-in"
