@@ -24,7 +24,8 @@ import breeds
 from breeds.errors import BreedsError, GoneError
 from breeds.extraction.table import make_table
 from breeds.features import Store, Table
-from breeds.photos import Photo, find_photos, find_streamed, photo_at, storage
+from breeds.photos import Photo, find_photos, find_streamed, photo_at
+from breeds.photos import storage as files
 from breeds.photos.photo import ObjectPhoto, RejectedPhoto
 from breeds.photos.storage import SourceFile
 from breeds.photos.tars import photos_in, places_in
@@ -82,7 +83,7 @@ def bucket(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storag
 
     for name, value in storage.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     s3fs.S3FileSystem.clear_instance_cache()
     storage.asked.clear()
     yield storage
@@ -195,25 +196,19 @@ def test_members_are_those_that_webdataset_reads(app_place: Path, forms: Path) -
 def test_predictions_are_those_of_the_folder_and_in_order(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breeds.prediction.remote import Remote
 
     from breeds.heads.model import load_model
     from breeds.photos import key_of
-    from breeds.prediction import predict, streams
+    from breeds.prediction import inputs, predict
     from breeds.prediction.inputs import list_inputs
     from breeds.report import answers as parts
 
     model = load_model(app_place / "models/photos.safetensors")
 
     def answers(*names: str, network: bool = True):
-        with Remote() as remote:
-            return list(
-                predict(
-                    model, list_inputs(names, (), network), None, None, remote=remote if network else None
-                )
-            )
+        return list(predict(model, list_inputs(names, (), network), None, None))
 
-    monkeypatch.setattr(streams, "HELD_BYTES", 100_000)  # as if there were more photos
+    monkeypatch.setattr(inputs, "HELD_BYTES", 100_000)  # as if there were more photos
     folder = {one.key: one for one in answers(str(app_place / "photos"))}
     for source in (str(forms / "shards"), "s3://dogs/photos", str(forms / "dogs.parquet")):
         found = answers(source)
@@ -548,7 +543,7 @@ def test_what_is_not_there_or_not_allowed_is_one_sentence(
 def test_a_run_that_the_network_ends_keeps_what_it_has(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "PAUSES", ())
+    monkeypatch.setattr(files, "PAUSES", ())
     reads = iter(range(10**6))
 
     def fault(method: str, path: str) -> str:  # once for the keys, then photos until the twelfth
