@@ -20,6 +20,7 @@ from breeds.features import Store
 from breeds.files import check_writable, write_aside
 from breeds.heads.backbone import weights_of
 from breeds.heads.export import Answers, as_texts
+from breeds.heads.kinds import KINDS
 from breeds.heads.model import Model, check_stores
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
 from breeds.photos import decode, key_of, photo_at
@@ -109,10 +110,10 @@ def plan(
 def _check_fits(form: str, configs: list[FeatureConfig], head: str) -> None:
     """Refuse a format that models of these configs and this head cannot have."""
     if form == "joblib":
-        if head != "logistic":
+        if not KINDS[head].linear:
             raise BreedsError(
-                "joblib is the logistic head as a scikit-learn pipeline, and this head is dense; export it "
-                "as onnx, openvino or keras."
+                f"joblib is a linear head as a scikit-learn pipeline, and this head is {head}; export it as "
+                f"onnx, openvino or keras."
             )
         return
     for config in configs:

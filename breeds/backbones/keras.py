@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones import FeatureAndMap, unmapped
-from breeds.backbones.quiet import quiet
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights, check_unchanged
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.quiet import quiet
 
 with quiet():
     import keras

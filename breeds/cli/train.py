@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breeds.cli import common
+from breeds.heads.kinds import HEADS, KINDS, TrainingSettings, taking
 from breeds.started import command
 from breeds.text import say
 
@@ -27,10 +29,14 @@ def parser() -> argparse.ArgumentParser:
         help="train on the views of the photos too: the stores NAME+VIEW.h5 beside the store")  # fmt: skip
     add("--model", metavar="FILE", type=Path,
         help="the model to write (default: models/STORE.safetensors)")  # fmt: skip
-    add("--head", choices=("logistic", "dense"), default="logistic",
-        help="logistic regression, or a small neural network trained by Keras")  # fmt: skip
+    add(
+        "--head",
+        choices=HEADS,
+        default=HEADS[0],
+        help="what is trained: " + ", or ".join(f"{name}: {kind.title}" for name, kind in KINDS.items()),
+    )
     add("--C", metavar="X", type=common.strength,
-        help="inverse regularisation strength of logistic regression, from 1e-12 to 1e12 (default: chosen "
+        help=f"inverse regularisation strength of the {taking('C')} head, 1e-12 to 1e12 (default: chosen "
         "by cross-validation)")  # fmt: skip
     add("--seed", metavar="N", type=common.natural, default=0, help="decides the split and everything random")
     add("--val", metavar="SHARE", type=lambda text: common.share(text, 0.7), default=0.0,
@@ -42,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
         help="share of known photos to keep when photos of none of the classes are refused: about so "
         "many of photos of other framing, size and light, more of photos like those here")  # fmt: skip
     add("--memory", metavar="SIZE", type=common.size,
-        help="train in batches where all features at once would take more than this, such as 4GB (default: "
-        "half of this machine's)")  # fmt: skip
+        help="train on as many photos as fit where all would take more than this, such as 4GB (default: half "
+        "of this machine's)")  # fmt: skip
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
     common.add_no_corrections(result)
@@ -53,14 +59,21 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def compare(store: Store, seed: int) -> int:
+def settings_of(arguments: argparse.Namespace) -> TrainingSettings:
+    """Return what training is told by the command line."""
+    return TrainingSettings(
+        **{field.name: getattr(arguments, field.name) for field in fields(TrainingSettings)}
+    )
+
+
+def compare(store: Store, seed: int, heads: Sequence[str] = HEADS) -> int:
     """Print the table of heads; nothing is written."""
     from breeds.heads.crossval import compare_heads
 
     for sentence in store.corrections.effect(store.table).sentences():
         say(sentence)
     say(f"{'head':24} log loss  accuracy  95 % interval     seconds")
-    rows = compare_heads(store, seed)
+    rows = compare_heads(store, seed, heads=heads)
     for row in rows:
         say(f"{_numbers_of(row['head'], row)} {row['seconds']:8.1f}")
     if rows[0]["corrected"]:
@@ -100,10 +113,9 @@ def main() -> int:
     from breeds.heads.model import save_model
     from breeds.outputs import MODEL, check_output
     from breeds.report.modelcard import write_card
-    from breeds.training import train
+    from breeds.training import train_head
 
-    if arguments.head == "dense" and arguments.C:
-        raise BreedsError("--C belongs to --head logistic; leave it out for the dense head.")
+    settings = settings_of(arguments)
     if arguments.compare and (arguments.C or arguments.views or arguments.balanced or arguments.export):
         raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
     if arguments.views and len(paths) > 1:
@@ -118,10 +130,7 @@ def main() -> int:
 
         exports = plan(arguments.export, model_path, store.parts(), arguments.head)
     views = open_views(store) if arguments.views else []
-    model = train(
-        store, arguments.head, arguments.C, arguments.seed, arguments.val,
-        arguments.balanced, arguments.keep, views, arguments.memory,
-    )  # fmt: skip
+    model = train_head(store, settings, views)
     kept = write_card(model, model_path, save_model(model, model_path))
     show(model, store)
     if kept:
@@ -147,16 +156,14 @@ def show(model: Model, store: Store) -> None:
     for name in ("unlabelled", "duplicates"):
         if record[name]:
             say(f"{record[name]} {name} left out")
-    if model.kind == "logistic":
-        say(f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}; "
-              f"temperature {model.temperature:.3g}")  # fmt: skip
-    else:
+    if "n_drawn" in record:
+        say(f"fitted to {record['n_drawn']} of these {record['n_available']} photos, drawn by key and class, "
+              "as many as --memory allows")  # fmt: skip
+    if "C" in record:
+        say(f"C = {record['C']:.3g}, chosen by {record['C_chosen_by']}")
+    if "best_epoch" in record:
         say(f"best of the epochs: {record['best_epoch']}, validation log loss {record['val_log_loss']:.4f}")
-    if record.get("in_batches"):
-        say(
-            f"trained in batches, {record['steps']} steps: all features at once would take more memory than "
-            "--memory allows"
-        )
+    say(f"temperature {model.temperature:.3g}")
     if record.get("C_at_edge"):
         say("this C is at the edge of the grid: a better one may lie beyond; try with --C")
     if model.unknown is None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from breeds import metrics
 from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.heads import logistic
+from breeds.heads.kinds import HEADS, KINDS, TrainingData, TrainingSettings
 from breeds.heads.model import Model, apply_layers, softmax
 from breeds.split import fold_of
 
@@ -108,8 +109,8 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
     Parameters
     ----------
     model
-        Of the kind ``logistic``; what its user decided (C, equal weights of classes) is kept. Views
-        are not trained on.
+        Of a kind that is trained in seconds; what its user decided (C, equal weights of classes) is kept.
+        Views are not trained on.
     folds, repeats
         Every photo is tested `repeats` times, each time by a head that has not seen it.
 
@@ -120,13 +121,16 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
         standard deviation of each over the repeats, by labels as they came; under ``corrected`` the same by
         labels as corrected, None where these are no others.
     """
-    if model.kind != "logistic":
-        raise BreedsError("--cv works on logistic regression; the dense head would take minutes.")
+    kind = KINDS[model.kind]
+    if not kind.quick:
+        raise BreedsError(f"--cv does not work on the {model.kind} head, which would take minutes.")
     photos = _Photos.of(store)
-    C = float(model.record["C"]) if model.record.get("C_chosen_by") == "you" else None
+    settings = TrainingSettings.of_record(model.record)
+    if model.record.get("C_chosen_by") != "you":
+        settings = replace(settings, C=None)
     came, now = [], []
     for repeat in range(repeats):
-        head = partial(_logistic_head, seed=repeat, C=C, balanced=bool(model.record.get("balanced")))
+        head = partial(_trained_head, settings=replace(settings, seed=repeat))
         fold = photos.fold(folds, repeat)
         answers = _held_out(head, photos, fold)
         came.append(_score(photos.came, answers))
@@ -186,8 +190,10 @@ def out_of_fold(
     return logistic.search_C((features - mean) / scale, targets, folds, grid=(C,)).out_of_fold
 
 
-def compare_heads(store: Store, seed: int = 0, folds: int = 5) -> list[dict[str, Any]]:
-    """Cross-validate heads of several kinds on the same folds.
+def compare_heads(
+    store: Store, seed: int = 0, folds: int = 5, heads: Sequence[str] = HEADS
+) -> list[dict[str, Any]]:
+    """Cross-validate `heads`, and others of scikit-learn, on the same folds.
 
     They are trained on labels as corrected, and judged by labels as they came.
 
@@ -201,7 +207,7 @@ def compare_heads(store: Store, seed: int = 0, folds: int = 5) -> list[dict[str,
     fold = photos.fold(folds, seed)
     is_touched = (photos.came != photos.now).any()
     table = []
-    for name, head in _heads(seed).items():
+    for name, head in _heads(seed, heads).items():
         started = time.perf_counter()
         answers = _held_out(head, photos, fold)
         table.append(
@@ -226,7 +232,7 @@ def _judge(truth: NDArray[np.intp], answers: NDArray[np.float64]) -> dict[str, A
     }
 
 
-def _heads(seed: int) -> dict[str, Head]:
+def _heads(seed: int, heads: Sequence[str]) -> dict[str, Head]:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
     from sklearn.svm import LinearSVC
@@ -250,8 +256,10 @@ def _heads(seed: int) -> dict[str, Head]:
         )
 
     return {
-        "logistic regression": partial(_logistic_head, seed=seed),
-        "dense": partial(_dense_head, seed=seed),
+        **{
+            KINDS[name].title: partial(_trained_head, settings=TrainingSettings(name, seed=seed))
+            for name in heads
+        },
         "nearest class mean": scikit(NearestCentroid),
         "10 nearest neighbours": neighbours,
         "linear SVM": machine,
@@ -263,23 +271,11 @@ def _pseudo_folds(targets: NDArray[np.intp], folds: int, seed: int) -> NDArray[n
     return fold_of(names, [str(target) for target in targets], folds, seed)
 
 
-def _logistic_head(
-    inside: Floats,
-    targets: NDArray[np.intp],
-    outside: Floats,
-    seed: int,
-    C: float | None = None,
-    balanced: bool = False,
+def _trained_head(
+    inside: Floats, targets: NDArray[np.intp], outside: Floats, settings: TrainingSettings
 ) -> NDArray[np.float64]:
     """Choose C, if it is not given, and temperature inside, as `train_head.py` does."""
-    inner = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), seed)
-    search = logistic.search_C(inside, targets, inner, balanced, (C,) if C else logistic.C_GRID)
-    weights, bias = logistic.fit(inside, targets, search.C, balanced, search)
-    return softmax((outside @ weights + bias).astype(np.float64) / search.temperature)
-
-
-def _dense_head(inside: Floats, targets: NDArray[np.intp], outside: Floats, seed: int) -> NDArray[np.float64]:
-    from breeds.heads import dense
-
-    fitted = dense.fit(inside, targets, _pseudo_folds(targets, 8, seed) == 0, seed)
-    return softmax(apply_layers(outside, fitted.layers))
+    folds = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), settings.seed)
+    data = TrainingData(inside, targets, folds, _pseudo_folds(targets, 8, settings.seed) == 0)
+    fitted = settings.kind.train(data, settings)
+    return softmax(apply_layers((outside - fitted.mean) / fitted.scale, fitted.layers) / fitted.temperature)

@@ -5,12 +5,24 @@ Keras only trains it. The result is plain arrays, and predicting with them needs
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
-from breeds.backbones.keras import keras
+import breeds
+from breeds.errors import BreedsError
+from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
+from breeds.heads.logistic import standardise
+from breeds.heads.model import apply_layers
+from breeds.heads.temperature import fit_temperature
+from breeds.quiet import quiet
+from breeds.started import commanded, need
 
 UNITS = 1024
 DROPOUT = 0.5
@@ -19,6 +31,8 @@ PATIENCE = 6
 BATCH = 64
 LEARNING_RATE = 3e-4
 LABEL_SMOOTHING = 0.05
+# What a process of its own runs; its first argument is where Breeds lies.
+_ALONE = "import sys; sys.path.append(sys.argv[1]); from breeds.heads.dense import main; main(*sys.argv[2:])"
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,29 @@ class Fit:
 
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
     val_log_loss: list[float]
-    best_epoch: int
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, counted from 1, whose weights were kept."""
+        return int(np.argmin(self.val_log_loss)) + 1
+
+
+def train(data: TrainingData, settings: TrainingSettings) -> Fitted:
+    """Fit the dense head, with a temperature that the validation photos say, which stop it too.
+
+    TensorFlow prints and sets what it likes: in another program than Breeds's commands it gets a process of
+    its own.
+    """
+    need("tensorflow", "keras")
+    validation, targets = data.validation, data.targets
+    if validation is None or not 0 < validation.sum() < len(targets):
+        raise BreedsError("The dense head needs photos for training and others for validation.")
+    mean, scale = standardise(data.features[~validation])
+    standard = (data.features - mean) / scale
+    trained = (fit if commanded() else fit_alone)(standard, targets, validation, settings.seed)
+    temperature = fit_temperature(apply_layers(standard[validation], trained.layers), targets[validation])
+    how = {"best_epoch": trained.best_epoch, "val_log_loss": min(trained.val_log_loss)}
+    return Fitted(mean, scale, trained.layers, temperature, how)
 
 
 def fit(
@@ -35,6 +71,8 @@ def fit(
     targets: NDArray[np.intp],
     validation: NDArray[np.bool_],
     seed: int,
+    epochs: int = EPOCHS,
+    learning_rate: float = LEARNING_RATE,
 ) -> Fit:
     """Train on the photos that are not for validation; stop early and keep the best epoch.
 
@@ -48,7 +86,11 @@ def fit(
         Which photos decide when to stop, shape (n,).
     seed
         The same seed gives the same head on one machine.
+    epochs, learning_rate
+        How many at most, and how large Adam's steps are.
     """
+    with quiet():
+        import keras
     seed %= 2**32 - 1  # Keras takes no larger one, nor do the two layers below
     keras.utils.set_random_seed(seed)
     classes = int(targets.max()) + 1
@@ -63,7 +105,7 @@ def fit(
     )
     one_hot = np.eye(classes, dtype=np.float32)[targets]
     model.compile(
-        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        optimizer=keras.optimizers.Adam(learning_rate),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=LABEL_SMOOTHING),
         metrics=[keras.metrics.CategoricalCrossentropy(name="log_loss", from_logits=True)],
     )
@@ -78,10 +120,48 @@ def fit(
         validation_data=(features[validation], one_hot[validation]),
         class_weight={k: len(targets) / (classes * max(1, count)) for k, count in enumerate(counts)},
         batch_size=BATCH,
-        epochs=EPOCHS,
+        epochs=epochs,
         callbacks=[stop],
         verbose=0,
     ).history["val_log_loss"]
     arrays = [np.asarray(array, dtype=np.float32) for array in model.get_weights()]
     layers = list(zip(arrays[0::2], arrays[1::2], strict=True))
-    return Fit(layers, [float(loss) for loss in history], int(np.argmin(history)) + 1)
+    return Fit(layers, [float(loss) for loss in history])
+
+
+def fit_alone(
+    features: NDArray[np.float32], targets: NDArray[np.intp], validation: NDArray[np.bool_], seed: int
+) -> Fit:
+    """Train as `fit` does, in a new process.
+
+    Raises
+    ------
+    BreedsError
+        If it fails or is killed.
+    """
+    with TemporaryDirectory() as folder:
+        given, found = Path(folder, "given.safetensors"), Path(folder, "found.safetensors")
+        save_file({"features": features, "targets": targets, "validation": validation}, given)
+        root = str(Path(breeds.__file__).parents[1])
+        command = [sys.executable, "-P", "-c", _ALONE, root, str(given), str(found), str(seed)]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode < 0:
+            raise BreedsError("The process that trains the head was killed; is there enough memory?")
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2]
+            raise BreedsError(f"The process that trains the head failed: {reason}")
+        arrays = load_file(found)
+    losses = arrays.pop("val_log_loss").tolist()
+    return Fit([(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(len(arrays) // 2)], losses)
+
+
+def main(given: str, found: str, seed: str) -> None:
+    """Train on the arrays in the file `given`, and write the layers into `found`."""
+    arrays = load_file(given)
+    trained = fit(arrays["features"], arrays["targets"], arrays["validation"], int(seed))
+    layers = {
+        f"{name}.{number}": np.ascontiguousarray(array)
+        for number, layer in enumerate(trained.layers)
+        for name, array in zip(("weights", "bias"), layer, strict=True)
+    }
+    save_file(layers | {"val_log_loss": np.array(trained.val_log_loss)}, found)

@@ -15,17 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.processes import cores
+from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.scikit import alone
 from breeds.heads.span import Span
 from breeds.heads.temperature import fit_temperature, smoothed_loss
 from breeds.heads.threads import limited
+from breeds.machine import cores
 
 Floats = NDArray[np.float32]
 Logits = NDArray[np.float64]
 
 #: Inverse regularisation strengths that the search chooses from, from strong to weak regularisation.
 C_GRID = tuple(float(f"{c:.3g}") for c in np.logspace(-5, 0, 16))
+#: C where there are too few photos of a class to choose it by cross-validation.
+FALLBACK_C = 0.01
 #: Where the search begins. Below, heads of few photos hardly differ but for their temperature.
 _START = 1e-4
 SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
@@ -72,6 +75,25 @@ class Search:
     out_of_fold: Logits
     start: tuple[NDArray[Any], NDArray[Any]]
     space: Span
+
+
+def train(data: TrainingData, settings: TrainingSettings) -> Fitted:
+    """Fit the logistic head with its temperature, and choose C where none is given."""
+    mean, scale = standardise(data.features)
+    standard, C, balanced = (data.features - mean) / scale, settings.C, settings.balanced
+    how: dict[str, Any]
+    if data.folds is None:
+        how = {"C": C or FALLBACK_C, "C_chosen_by": "you" if C else "default"}
+        return Fitted(mean, scale, [fit(standard, data.targets, how["C"], balanced)], 1.0, how)
+    judged = None if data.augmented is None else ~data.augmented
+    search = search_C(standard, data.targets, data.folds, balanced, (C,) if C else C_GRID, judged)
+    how = {"C": search.C, "C_chosen_by": "you"}
+    if not C:
+        how["C_chosen_by"] = f"{int(data.folds.max()) + 1}-fold cross-validation"
+        how["C_at_edge"] = search.at_edge
+    how["cv_log_loss"] = {f"{c:.3g}": round(loss, 5) for c, loss in search.log_loss.items()}
+    layer = fit(standard, data.targets, search.C, balanced, search)
+    return Fitted(mean, scale, [layer], search.temperature, how)
 
 
 def standardise(features: Floats) -> tuple[Floats, Floats]:

@@ -23,6 +23,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import Store, check_config
 from breeds.files import write_aside
+from breeds.heads.kinds import KINDS
 from breeds.heads.record import check_record
 from breeds.heads.unknown import Detector
 from breeds.labels import means_unknown
@@ -41,7 +42,7 @@ class Model:
     Attributes
     ----------
     kind
-        ``logistic`` or ``dense``.
+        One of `breeds.heads.kinds.KINDS`, such as ``logistic``.
     classes
         Names, in the order of the probabilities' columns.
     config
@@ -246,8 +247,8 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
 def _check(model: Model) -> None:
     """Raise ValueError if the parts of a model do not belong together."""
     check_record(model.record)
-    if model.kind not in ("logistic", "dense"):
-        raise ValueError("the kind of head is missing")
+    if model.kind not in KINDS:
+        raise ValueError(f"this version knows the heads {', '.join(KINDS)}, and not its own")
     if model.unknown is not None and any(map(means_unknown, model.classes)):
         raise ValueError("a class is called as photos of none of the classes are answered")
     also = model.record.get("also", [])

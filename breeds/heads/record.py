@@ -6,12 +6,12 @@ import math
 import re
 from typing import Any
 
-#: What C can be: below and above no head is another, and single precision overflows.
-SMALLEST_C, LARGEST_C = 1e-12, 1e12
+from breeds.heads.kinds import LARGEST_C, SMALLEST_C
+
 #: How a record ends on who chose C, where it was not chosen on these photos but before.
 KEPT = ", kept since"
 _TEXT = ("store", "C_chosen_by")
-_WHOLE = ("n_train", "n_val", "n_test", "seed", "best_epoch")
+_WHOLE = ("n_train", "n_val", "n_test", "n_drawn", "n_available", "seed", "best_epoch", "memory")
 _NUMBERS = ("seconds", "train_accuracy", "train_log_loss", "val_log_loss")
 _SHARES = ("val", "keep")
 

@@ -194,57 +194,6 @@ def _weighed(values: NDArray[Any], directions: NDArray[Any], n: int, total: floa
     return directions[:, real].astype(np.float32), weights.astype(np.float32)
 
 
-@dataclass
-class Moments:
-    """Sums over photos from which a detector's means and directions follow: they need not be there at once.
-
-    Attributes
-    ----------
-    counts
-        Photos of every class, float64 (classes,).
-    sums
-        Of their features of unit length, float64 (classes, width).
-    products
-        Of these features with each other, float64 (width, width).
-    """
-
-    counts: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    products: NDArray[np.float64]
-
-    @staticmethod
-    def none(classes: int, width: int) -> Moments:
-        """Return the moments of no photos."""
-        return Moments(np.zeros(classes), np.zeros((classes, width)), np.zeros((width, width)))
-
-    def add(self, features: Floats, targets: NDArray[np.intp]) -> None:
-        """Take in photos: features as extracted, float32 (n, width), and class numbers, (n,)."""
-        unit = _unit(features).astype(np.float32)
-        member = np.eye(len(self.counts), dtype=np.float32)[targets]
-        self.counts += member.sum(axis=0)
-        self.sums += member.T @ unit
-        self.products += unit.T @ unit
-
-    def plus(self, other: Moments, sign: float = 1.0) -> Moments:
-        """Return the moments of both, or with the sign -1 without the other's."""
-        return Moments(
-            self.counts + sign * other.counts,
-            self.sums + sign * other.sums,
-            self.products + sign * other.products,
-        )
-
-    def fitted(self) -> tuple[Floats, Floats, Floats]:
-        """Return means, directions and weights of `Detector`."""
-        n, means = int(self.counts.sum()), self.sums / np.maximum(self.counts, 1)[:, None]
-        within = self.products - (means * self.counts[:, None]).T @ means
-        columns = _begin(n, len(within))
-        for _ in range(_ITERATIONS):
-            columns = np.linalg.qr(within @ columns)[0]
-        squares, turned = np.linalg.eigh(columns.T @ within @ columns)
-        values, along = np.sqrt(np.maximum(squares[::-1], 0)), columns @ turned[:, ::-1]
-        return means.astype(np.float32), *_weighed(values, along, n, float(np.trace(within)))
-
-
 def nearest_class(
     features: Floats, means: Floats, directions: Floats, weights: Floats
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

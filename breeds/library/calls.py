@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import BrokenExecutor
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from breeds.backbones.processes import cores
-from breeds.errors import BreedsError
-from breeds.heads.record import LARGEST_C, SMALLEST_C
 from breeds.library.model import Model
 from breeds.library.store import Store
 from breeds.places import as_source
@@ -153,41 +149,7 @@ def train(
     views: Sequence[Store | PathLike] = (),
     memory: int | None = None,
 ) -> Model:
-    """Train a head on a store's training part; a fifth of the photos is kept for testing.
-
-    What ``train_head.py`` does, with the same options and the same numbers.
-
-    Parameters
-    ----------
-    store
-        The store, or its file.
-    head
-        ``logistic``, or ``dense``, which TensorFlow trains in a process of its own.
-    C
-        Inverse strength of regularisation, 1e-12 to 1e12; None has it chosen by cross-validation.
-    seed
-        Decides the split, the folds, and the dense head's first weights.
-    val
-        Share of the photos for validation, from 0 to below 0.7.
-    balanced
-        Let every class weigh the same.
-    keep
-        Share of known photos to keep where those of none of the classes are refused, from 0 to below 1.
-    views
-        Stores of views of the same photos, to train on too.
-    memory
-        Bytes that training may take: where the features need more, it reads them in batches. None: half of
-        this machine's.
-
-    Returns
-    -------
-    Model
-        In memory; `Model.save` writes it.
-
-    Raises
-    ------
-    BreedsError
-        If an option is wrong, or the photos are too few.
+    """Train a head on a store's training part, as `breeds.training.train`, which describes the options.
 
     Examples
     --------
@@ -196,19 +158,11 @@ def train(
     >>> model.record["n_train"], model.record["n_test"]
     (25, 5)
     """
-    from breeds.backbones.processes import run_alone
-    from breeds.training import HEADS
-    from breeds.training import train as run
+    from breeds.heads.kinds import TrainingSettings
+    from breeds.training import train_head
 
-    if head not in HEADS:
-        raise BreedsError(f"head={head!r}: Breeds has the heads {' and '.join(HEADS)}.")
-    check_numbers(C, seed, keep, val)
-    others = [_opened(view)._store for view in views]
-    how = _opened(store)._store, head, C, seed, val, balanced, keep, others, memory
-    try:
-        return Model._of(run_alone(run, *how) if head == "dense" else run(*how))
-    except BrokenExecutor:
-        raise BreedsError("The process that trains the head was killed; is there enough memory?") from None
+    settings = TrainingSettings(head, C, seed, val, balanced, keep, memory)
+    return Model._of(train_head(_opened(store)._store, settings, [_opened(view)._store for view in views]))
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -263,23 +217,6 @@ def predict(
         photos, top_k=top_k, unknown=unknown, views=views, engine=engine, weights=weights, workers=workers,
         cache=cache,
     )  # fmt: skip
-
-
-def check_numbers(C: float | None, seed: int, keep: float, val: float = 0.0) -> None:
-    """Refuse what no head can be trained by.
-
-    Raises
-    ------
-    BreedsError
-        If a number is out of its range, or is none.
-    """
-    if not (C is None or (isinstance(C, Real) and SMALLEST_C <= C <= LARGEST_C)):
-        raise BreedsError(f"C={C!r}: give a number from {SMALLEST_C:g} to {LARGEST_C:g}, or None.")
-    if not (isinstance(seed, Integral) and seed >= 0):
-        raise BreedsError(f"seed={seed!r}: give a whole number from 0 up.")
-    for name, share, below in (("keep", keep, 1), ("val", val, 0.7)):
-        if not (isinstance(share, Real) and 0 <= share < below):
-            raise BreedsError(f"{name}={share!r}: give a share from 0 to below {below}.")
 
 
 def _opened(store: Store | PathLike) -> Store:

@@ -11,12 +11,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from breeds.heads import logistic
+from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax
 from breeds.heads.unknown import fit_detector
-from breeds.library.calls import check_numbers
 from breeds.library.refused import RefusedError, refusing
 from breeds.split import fold_of
-from breeds.training import FOLDS, fit_logistic
+from breeds.training import FOLDS
 
 
 class BreedsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -77,7 +78,7 @@ class BreedsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: ArrayLike) -> BreedsClassifier:
         """Fit to features (n, width), taken as float32, and labels (n,), numbers or text."""
         with refusing():
-            check_numbers(self.C, self.seed, self.keep)
+            settings = TrainingSettings(C=self.C, seed=self.seed, balanced=self.balanced, keep=self.keep)
         features, labels = validate_data(self, X, y, dtype=np.float32, order="C")
         check_classification_targets(labels)
         self.classes_: NDArray[Any]
@@ -87,7 +88,7 @@ class BreedsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         count = min(FOLDS, int(np.bincount(targets).min()))
         keys = [hashlib.sha256(row.tobytes()).hexdigest() for row in features]
         folds = fold_of(keys, targets.astype(str).tolist(), count, self.seed) if count > 1 else None
-        self._head = fit_logistic(features, targets, folds, self.C, self.balanced)
+        self._head = logistic.train(TrainingData(features, targets, folds), settings)
         self._detector = None if folds is None else fit_detector(features, targets, folds, self.keep)
         self.C_: float = self._head.how["C"]
         self.temperature_: float = self._head.temperature

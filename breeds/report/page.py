@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from breeds.evaluation import Tested
 from breeds.features.corrections import corrections_path
+from breeds.heads.kinds import KINDS
 from breeds.heads.label_issues import Doubt, NearDuplicate
 from breeds.heads.record import KEPT
 from breeds.metrics import FEW
@@ -201,10 +202,9 @@ def _split(tested: Tested) -> str:
 
 def _head(tested: Tested) -> str:
     model, record = tested.model, tested.model.record
-    if model.kind != "logistic":
-        return f"dense, two layers, stopped after epoch {record.get('best_epoch', '?')}"
-    chosen = record.get("C_chosen_by", "")
-    return f"logistic regression, C {record.get('C', 0):.3g} ({chosen}), temperature {model.temperature:.3g}"
+    how = f", C {record['C']:.3g} ({record.get('C_chosen_by', '')})" if "C" in record else ""
+    how += f", stopped after epoch {record['best_epoch']}" if "best_epoch" in record else ""
+    return f"{KINDS[model.kind].title}{how}, temperature {model.temperature:.3g}"
 
 
 def _caveats(numbers: dict[str, Any], tested: Tested, labels: Labels) -> list[str]:

@@ -15,11 +15,12 @@ from breeds.cli.common import view_store
 from breeds.evaluation import compare_answers
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
+from breeds.heads.kinds import TrainingSettings
 from breeds.heads.model import Model, check_stores, load_model, save_model
 from breeds.heads.record import KEPT
 from breeds.report.modelcard import write_card
 from breeds.text import mention, visible
-from breeds.training import train
+from breeds.training import train_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,28 +113,13 @@ def _trained(store: Store, old: Model, search: bool) -> Model:
     chosen_by = str(record.get("C_chosen_by", ""))
     # What was only a default, as photos were few, is no choice to keep.
     keeps_C = not search and "C" in record and chosen_by not in ("", "default")
-    new = train(
-        store,
-        old.kind,
-        float(record["C"]) if keeps_C else None,
-        int(record.get("seed", 0)),
-        _validation_share(record),
-        bool(record.get("balanced")),
-        float(record.get("keep", old.unknown.keep if old.unknown else 0.95)),
-        _views(store, record),
-    )
+    settings = TrainingSettings.of_record(record)
+    settings = settings if keeps_C else replace(settings, C=None)
+    new = train_head(store, settings, _views(store, record))
     if keeps_C:
         new.record["C_chosen_by"] = chosen_by if chosen_by.endswith(("you", KEPT)) else chosen_by + KEPT
         new.record["C_at_edge"] = bool(record.get("C_at_edge"))
     return new
-
-
-def _validation_share(record: dict[str, Any]) -> float:
-    """Return the share for validation; older versions noted only how many photos it was."""
-    if "val" in record:
-        return float(record["val"])
-    counts = [int(record.get(name, 0)) for name in ("n_val", "n_train", "n_test")]
-    return counts[0] / max(1, sum(counts))
 
 
 def _views(store: Store, record: dict[str, Any]) -> list[Store]:

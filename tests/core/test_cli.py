@@ -188,7 +188,7 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
         ("extract_features", "--engine", "breeds.backbones.choose", "PLACES"),
         ("extract_features", "--precision", "breeds.backbones.choose", "PRECISIONS"),
         ("predict", "--engine", "breeds.backbones.choose", "ENGINES"),
-        ("train_head", "--head", "breeds.training", "HEADS"),
+        ("train_head", "--head", "breeds.heads.kinds", "HEADS"),
     ],
 )
 def test_choices_are_those_of_the_code(script: str, option: str, module: str, names: str) -> None:

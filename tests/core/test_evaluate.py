@@ -159,10 +159,9 @@ def test_a_manifest_from_photos_to_report_adds_up(drawn_photos: Path, tmp_path: 
 
 @pytest.mark.slow
 @tensorflow
-def test_the_dense_heads_parts_add_up_too(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 5)
+def test_the_dense_heads_parts_add_up_too(make_store: MakeStore) -> None:
     store = Store.open(make_store({"a": 20, "b": 20}, width=64, spread=1.0))
-    model = train(store, "dense", val=0.2)
+    model = train(store, head="dense", val=0.2)
     report = evaluate(store, model)
     for numbers in (model.record, report):
         assert (numbers["n_train"], numbers["n_val"], numbers["n_test"]) == (24, 8, 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import h5py
@@ -20,7 +20,7 @@ from breeds.features.table import COLUMNS, Unread
 from breeds.features.tablefile import LARGE
 from breeds.heads.model import load_model
 from breeds.prediction import predict
-from breeds.training import train
+from breeds.training import draw, train
 
 RECIPE = FeatureConfig("made up", "random", "ab" * 32, 96, "stretch")
 
@@ -284,45 +284,52 @@ def test_a_large_store_that_was_replaced_is_not_mixed_up(large: Path, tmp_path: 
         store.table.label[0]
 
 
-# training in batches
+# training on as many photos as memory holds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("counts", [{"a": 300, "b": 200, "c": 60}, {"a": 200, "b": 100}])
-def test_training_in_batches_finds_what_training_at_once_finds(
-    make_store, counts: dict[str, int], balanced: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("breeds.training.batches._BATCH", 64)
-    store = Store.open(make_store(counts, width=48, spread=0.6))
-    one, other = (train(store, C=0.02, balanced=balanced, memory=memory) for memory in (10**12, 1))
-    assert other.record["in_batches"] and "in_batches" not in one.record
-    features = store.features()
-    for model in (one, other):  # temperatures are of other folds
-        model.temperature = 1.0
-    assert np.abs(one.probabilities(features) - other.probabilities(features)).max() < 5e-3
-    assert np.allclose(one.mean, other.mean, atol=1e-5) and np.allclose(one.scale, other.scale, rtol=1e-5)
-    expected, found = one.unknown, other.unknown
-    assert np.allclose(found.excess(features), expected.excess(features), atol=1e-5)
-    assert found.threshold == pytest.approx(expected.threshold, abs=1e-5)
-    assert (one.seen == other.seen).all() and (one.tested == other.tested).all()
-
-
-@pytest.mark.slow
-def test_c_chosen_on_a_sample_is_as_good_as_on_all(make_store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("breeds.training.batches._BATCH", 256)
-    monkeypatch.setattr("breeds.training.batches._SAMPLE", 300)
-    counts = dict.fromkeys("abcd", 500)
-    store = Store.open(make_store(counts, width=64, spread=0.25))
-    models = [train(store, memory=memory) for memory in (10**12, 1)]
-    assert "on 300 of the 1600 photos" in models[1].record["C_chosen_by"]
-    one, other = (evaluate(store, model)["log_loss"] for model in models)
+def test_training_on_the_half_that_fits_is_about_as_good(make_store) -> None:
+    store = Store.open(make_store({"a": 3000, "b": 2000, "c": 2000}, width=32, spread=0.35))
+    half = 2800 * 7 * 32 * 4
+    whole, fitting = (train(store, memory=memory) for memory in (10**12, half))
+    assert "n_drawn" not in whole.record
+    assert (fitting.record["n_drawn"], fitting.record["n_available"]) == (2800, 5600)
+    one, other = (evaluate(store, model)["log_loss"] for model in (whole, fitting))
     assert other < 1.02 * one
+    assert (whole.seen == fitting.seen).all() and (whole.tested == fitting.tested).all()
+
+
+def test_photos_are_drawn_by_key_and_class_alike_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    keys = [rng.bytes(32).hex() for _ in range(900)]
+    targets = np.repeat([0, 1, 2], [600, 285, 15])
+    drawn = draw(keys, targets, 300)
+    assert np.bincount(targets[drawn]).tolist() == [200, 95, 10]
+    order = rng.permutation(900)
+    again = draw([keys[i] for i in order], targets[order], 300)
+    assert {keys[i] for i in drawn} == {keys[order[i]] for i in again}
+    more = draw(keys, targets, 600)
+    assert set(drawn) < set(more) and len(draw(keys, targets, 900)) == 900
+    assert np.bincount(targets[draw(keys, targets, 0)]).tolist() == [10, 10, 10]
+
+
+def test_only_the_photos_that_are_drawn_are_read(make_store) -> None:
+    store = Store.open(make_store({"a": 300, "b": 300}, width=16))
+    read: list[int] = []
+
+    class Watched(Store):
+        def features(self, rows: np.ndarray | None = None) -> np.ndarray:
+            read.extend(range(600) if rows is None else rows)
+            return super().features(rows)
+
+    watched = Watched(**{field.name: getattr(store, field.name) for field in fields(store)})
+    model = train(watched, C=0.01, memory=100 * 7 * 16 * 4)
+    assert len(read) == len(set(read)) == model.record["n_drawn"] == 100
 
 
 @pytest.mark.slow
-def test_views_are_trained_on_in_batches_too(make_store) -> None:
-    plain = Store.open(make_store({"a": 90, "b": 60, "c": 60}, width=32))
+def test_views_are_drawn_with_their_photos(make_store) -> None:
+    plain = Store.open(make_store({"a": 90, "b": 60, "c": 60}, width=32, spread=1.0))
     flipped = replace(plain.config, view="flip")
     view = plain.path.with_name("made+flip.h5")
     moved = {key: row + np.float32(0.3) for key, row in zip(plain.table.key, plain.features(), strict=True)}
@@ -332,22 +339,17 @@ def test_views_are_trained_on_in_batches_too(make_store) -> None:
             return np.stack([moved[key] for key in keys])
 
     assemble(view, plain.table, Made(flipped), "")
-    one, other = (train(plain, C=0.02, views=[Store.open(view)], memory=memory) for memory in (10**12, 1))
-    for model in (one, other):
-        model.temperature = 1.0
-    features = plain.features()
-    assert np.abs(one.probabilities(features) - other.probabilities(features)).max() < 2e-3
+    model = train(plain, C=0.02, views=[Store.open(view)], memory=2 * 60 * 7 * 32 * 4)
+    assert 50 < model.record["n_drawn"] <= 60 and model.record["views"] == ["flip"]
+    assert evaluate(plain, model)["accuracy"] > 0.9
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_the_dense_head_is_refused(make_store, tmp_path: Path) -> None:
+def test_the_run_says_how_many_photos_fitted(make_store, tmp_path: Path) -> None:
     make_store({"a": 900, "b": 900}, width=512)
-    done = run_script("train_head.py", "--head", "dense", "--memory", "10MB", cwd=tmp_path)
-    assert_refused(done, "The dense head takes all features into memory", "--head logistic")
-    assert not list(tmp_path.glob("models/*"))
     done = run_script("train_head.py", "--memory", "10MB", "--C", "0.01", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "in batches" in done.stdout
+    assert "fitted to 696 of these 1440 photos, drawn by key and class" in done.stdout
 
 
 # stores of the first format

@@ -35,7 +35,10 @@ FLOORS = (
     ("heads",),
     ("features", "backbones"),
     ("photos",),
-    ("config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress"),
+    (
+        "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
+        "machine", "quiet",
+    ),
 )  # fmt: skip
 APART = (
     {"extraction", "training", "evaluation", "prediction"}, {"features", "backbones"}, {"heads", "backbones"},

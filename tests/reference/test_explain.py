@@ -33,9 +33,7 @@ from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, e
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
-from breeds.report.card import card
-from breeds.report.explanations import picture_name
-from breeds.report.overlay import AGAINST, FOR, overlay
+from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
 from breeds.training import train
 
 # Few photos of a class are few for scikit-learn's solver, and enough here.
@@ -67,9 +65,8 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.slow
 @pytest.mark.parametrize(("head", "kind"), [("logistic", EXACT), ("dense", GRADIENT)])
 def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
-    dogs: Store, head: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    dogs: Store, head: str, kind: str
 ) -> None:
-    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 20)
     model = train(dogs, head=head)
     rows = range(0, len(dogs.table), 3)
     photos = [(dogs.table.key[row], FilePhoto(dogs.table.path[row], root=dogs.table.root)) for row in rows]

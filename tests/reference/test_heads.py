@@ -41,7 +41,7 @@ from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
 from breeds.report.terminal import as_text
 from breeds.split import fold_of
-from breeds.training import FALLBACK_C, train
+from breeds.training import train
 
 THREE = {"beagle": 20, "pug": 25, "shih-tzu": 15}
 TWO = {"beagle": 12, "pug": 18}
@@ -215,7 +215,7 @@ def test_small_classes_get_fewer_folds_or_the_default(
 ) -> None:
     model = train(open_store({"many": 20, "few": few}))
     assert model.record["C_chosen_by"].startswith(how)
-    assert few > 2 or model.record["C"] == FALLBACK_C
+    assert few > 2 or model.record["C"] == logistic.FALLBACK_C
     assert model.record["few"] == {"few": few - 1}, "one photo of the class is for testing"
 
 
@@ -323,9 +323,8 @@ def test_what_cannot_be_trained_on_is_refused(
 @pytest.mark.slow
 @tensorflow
 def test_the_dense_head_learns_and_is_the_same_kind_of_model(
-    open_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_store: Callable[..., Store], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("breeds.heads.dense.EPOCHS", 20)
     store = open_store(noise=0.05)
     model = train(store, head="dense", val=0.2)
     assert [weights.shape for weights, _ in model.layers] == [(16, 1024), (1024, 3)]
@@ -840,16 +839,16 @@ def test_a_model_is_evaluated_from_any_folder(make_store: MakeStore, tmp_path: P
 
 @pytest.mark.slow
 @tensorflow
-def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch() -> None:
     from breeds.heads import dense
     from breeds.heads.model import apply_layers
 
-    monkeypatch.setattr(dense, "LEARNING_RATE", 1e-3)  # the best epoch is the tenth, not the thirtieth
+    quick = {"learning_rate": 1e-3}  # the best epoch is the tenth, not the thirtieth
     rng = np.random.default_rng(0)
     targets = np.repeat(np.arange(3), [60, 60, 12])
     features = (0.3 * rng.normal(size=(3, 512))[targets] + rng.normal(size=(132, 512))).astype(np.float32)
     validation = np.arange(132) % 4 == 0
-    one, again = (dense.fit(features, targets, validation, 1) for _ in range(2))
+    one, again = (dense.fit(features, targets, validation, 1, **quick) for _ in range(2))
     for (weights, bias), (same_weights, same_bias) in zip(one.layers, again.layers, strict=True):
         assert np.array_equal(weights, same_weights) and np.array_equal(bias, same_bias)
     assert len(one.val_log_loss) < dense.EPOCHS  # it stopped early
@@ -861,6 +860,5 @@ def test_the_dense_head_repeats_itself_and_keeps_its_best_epoch(monkeypatch: pyt
     # The small class weighs as much as the large ones.
     answers = apply_layers(features[~validation], one.layers).argmax(axis=1)
     assert (answers[targets[~validation] == 2] == 2).mean() > 0.5
-    monkeypatch.setattr(dense, "EPOCHS", 1)
-    first, other = (dense.fit(features, targets, validation, seed).layers[0][0] for seed in (1, 2))
+    first, other = (dense.fit(features, targets, validation, seed, 1).layers[0][0] for seed in (1, 2))
     assert not np.array_equal(first, other)

@@ -10,9 +10,9 @@ from typing import Any
 
 from breeds.backbones.brought.file import content_of, describe
 from breeds.backbones.loading import import_openvino
-from breeds.backbones.quiet import quiet
 from breeds.config import Reading
 from breeds.errors import BreedsError
+from breeds.quiet import quiet
 
 #: Bounds of a network, in bytes: of numbers that do not depend on the photo, and of any one tensor.
 MOST_CONSTANT, MOST_TENSOR = 2**30, 2**30
