@@ -255,7 +255,7 @@ def test_a_manifest_gives_labels_and_parts(tmp_path: Path, text: str) -> None:
     put(tmp_path, "x/a.jpg", "x/b.jpg", "x/unlisted.jpg")
     listing = find_photos(Selection(manifest(tmp_path, text)))
     assert found(listing) == {"x/a.jpg": ("pug", "train"), "x/b.jpg": ("beagle", "")}
-    assert listing.root == tmp_path
+    assert listing.root == str(tmp_path)
 
 
 def test_a_manifest_may_be_elsewhere_and_name_absolute_paths(tmp_path: Path) -> None:
