@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from breeds.config import FeatureConfig
 from breeds.evaluation import evaluate
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.heads.model import Model, pack_keys
 from breeds.heads.unknown import fit_detector
 
@@ -33,13 +33,9 @@ def make(folder: Path, photos: int, classes: int) -> tuple[Store, Model]:
     keys, labels = [rng.bytes(32).hex() for _ in targets], [names[target] for target in targets]
     paths = [f"{label}/{key}.jpg" for label, key in zip(labels, keys, strict=True)]
     path = folder / "made.h5"
-    index = FeatureIndex(RECIPE)
-    writer = ShardWriter(shard_folder(path), RECIPE, index)
-    for key, photo, feature in zip(keys, paths, features, strict=True):
-        writer.add(key, photo, feature, "made up")
-    writer.commit("made up")
     ones = [1] * photos
-    assemble(path, Table("", "", keys, paths, labels, [""] * photos, ones, ones), index, "made up")
+    table = Table("", "", keys, paths, labels, [""] * photos, ones, ones)
+    write_store(path, table, RECIPE, features, "made up")
     part = slice(0, min(photos, 10 * classes))
     detector = fit_detector(features[part], targets[part], np.arange(photos)[part] // classes % 5, 0.95)
     layer = (0.1 * centres.T).astype(np.float32), (-0.05 * (centres**2).sum(axis=1)).astype(np.float32)

@@ -34,19 +34,16 @@ class StandIn:
 def write_store(path: Path, photos: int) -> None:
     """Write a store of made-up photos, paths of 30 letters, 120 labels."""
     from breeds.config import FeatureConfig
-    from breeds.features import FeatureIndex, Table, assemble
+    from breeds.features import Table, write_store
 
     rng = np.random.default_rng(0)
     keys = [rng.bytes(32).hex() for _ in range(photos)]
     labels = [f"breed {i % 120:03d}" for i in range(photos)]
     paths = [f"{label}/photo {i:013d}" for i, label in enumerate(labels)]
 
-    class Made(FeatureIndex):
-        def read(self, keys) -> np.ndarray:
-            return np.zeros((len(keys), WIDTH), dtype=np.float32)
-
     table = Table("made up", "", keys, paths, labels, [""] * photos, [1000] * photos, [10**18] * photos)
-    assemble(path, table, Made(FeatureConfig("xception", "random", "a" * 64, 299, "stretch")), "made up")
+    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
+    write_store(path, table, config, np.zeros((photos, WIDTH), dtype=np.float32), "made up")
 
 
 def run_store(photos: str) -> None:

@@ -9,13 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 #: Version of the decode rule of `breeds.photos`; a change of any pixel needs a new one.
 DECODE_RULE = "1"
-#: What features are kept as. float16 halves a store, and rounds in the fourth digit.
-DTYPES = ("float32", "float16")
 
 #: How an ONNX network may take a photo's pixels, and how a feature may be taken of its output.
 LAYOUTS, POOLS = ("nchw", "nhwc"), ("none", "avg", "cls")
@@ -96,8 +91,7 @@ class FeatureConfig:
 
     `precision` is ``fp32``, ``bf16`` or ``int8`` (OpenVINO), ``mixed_bfloat16`` or ``mixed_float16``
     (Keras); `calibration` is the digest of int8's quantised network (`breeds.backbones.network.Network`).
-    `reading` is how an ONNX network is read, None for Keras's networks. `dtype`, one of `DTYPES`, is what a
-    feature is rounded to.
+    `reading` is how an ONNX network is read, None for Keras's networks.
     """
 
     backbone: str
@@ -110,11 +104,6 @@ class FeatureConfig:
     view: str = "original"
     decode_rule: str = DECODE_RULE
     reading: Reading | None = None
-    dtype: str = DTYPES[0]
-
-    def rounded(self, feature: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a feature, float32, as it is kept."""
-        return feature if self.dtype == DTYPES[0] else feature.astype(self.dtype).astype(np.float32)
 
     @cached_property
     def digest(self) -> str:
@@ -127,7 +116,6 @@ class FeatureConfig:
         extra = "" if self.view == "original" else f", view {self.view}"
         extra += f", network {self.calibration[:12]}" if self.calibration else ""
         extra += f", {self.reading}" if self.reading else ""
-        extra += "" if self.dtype == DTYPES[0] else f", {self.dtype}"
         return (
             f"{self.backbone} {self.size}×{self.size} {self.resize} {self.precision}{extra}, "
             f"weights {self.weights} ({self.weights_sha256[:12]}), decode rule {self.decode_rule}"
@@ -139,8 +127,7 @@ class FeatureConfig:
 
     def _values(self) -> dict[str, Any]:
         """Return plain values; what most configs lack is not there, as it never was."""
-        usual = {"reading": None, "dtype": DTYPES[0]}
-        return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
+        return {key: value for key, value in asdict(self).items() if key != "reading" or value is not None}
 
     @staticmethod
     def from_json(text: str) -> FeatureConfig:
@@ -152,10 +139,9 @@ class FeatureConfig:
             If the text is not a config.
         """
         values = json.loads(text)
-        names = [field.name for field in fields(FeatureConfig) if field.name not in ("reading", "dtype")]
+        names = [field.name for field in fields(FeatureConfig) if field.name != "reading"]
         kinds = {name: int if name == "size" else str for name in names}
         reading = values.pop("reading", None) if isinstance(values, dict) else None
-        dtype = values.pop("dtype", DTYPES[0]) if isinstance(values, dict) else DTYPES[0]
         if not isinstance(values, dict) or values.keys() != kinds.keys():
             raise ValueError("not a config of this version of Breeds")
         if not all(type(values[name]) is kind for name, kind in kinds.items()):
@@ -163,6 +149,4 @@ class FeatureConfig:
         digests = [values["weights_sha256"], *filter(None, [values["calibration"]])]
         if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
             raise ValueError("a config whose digests are none")
-        if dtype not in DTYPES:
-            raise ValueError("a config whose features are kept as this version does not know")
-        return FeatureConfig(**values, reading=None if reading is None else Reading.of(reading), dtype=dtype)
+        return FeatureConfig(**values, reading=None if reading is None else Reading.of(reading))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from breeds.backbones.registry import XCEPTION
 from breeds.config import FeatureConfig
-from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+from breeds.features import Table, write_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -94,10 +94,9 @@ def extract_photos(
     from breeds.selection import Selection
 
     which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
-    in_one = options.pop("in_one", None)
     asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
     found = Selection(data, **which)  # type: ignore[arg-type]
-    return extract(found, store, asked, workers, trust_mtime, in_one=in_one)  # type: ignore[arg-type]
+    return extract(found, store, asked, workers, trust_mtime)  # type: ignore[arg-type]
 
 
 #: How many heaps glibc keeps for threads, in a process that begins with it.
@@ -308,15 +307,10 @@ def make_store(tmp_path: Path, random_config: FeatureConfig) -> MakeStore:
         keys = [rng.bytes(32).hex() for _ in labels]
         paths = [f"{label}/{i:04d}.jpg" for i, label in enumerate(labels)]
         store = tmp_path / name
-        index = FeatureIndex(config)
-        writer = ShardWriter(shard_folder(store), config, index)
-        for key, label, path in zip(keys, labels, paths, strict=True):
-            feature = centres[label] + noise * rng.normal(size=width) + 3
-            writer.add(key, path, feature.astype(np.float32), "made up")
-        writer.commit("made up")
+        features = [centres[label] + noise * rng.normal(size=width) + 3 for label in labels]
         n = len(labels)
         table = Table("made up", "", keys, paths, labels, list(splits or [""] * n), [1] * n, [0] * n)
-        assemble(store, table, index, "made up")
+        write_store(store, table, config, np.array(features, dtype=np.float32), "made up")
         return store
 
     return make

@@ -105,21 +105,17 @@ def small_store(folder: Path) -> Path:
     import numpy as np
 
     from breeds.config import FeatureConfig
-    from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+    from breeds.features import Table, write_store
 
     rng, path = np.random.default_rng(0), folder / "seed.h5"
     config = FeatureConfig("xception", "random", "0" * 64, 299, "stretch")
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(path), config, index)
     keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(9)]
-    for i, key in enumerate(keys):
-        writer.add(key, f"{i}.jpg", rng.normal(i % 3, 1, 2048).astype(np.float32), "made up")
-    writer.commit("made up")
+    features = np.array([rng.normal(i % 3, 1, 2048) for i in range(9)], dtype=np.float32)
     labels = ["pug", "beagle", "collie"] * 3
     paths = [f"{label}/{i}.jpg" for i, label in enumerate(labels)]
     table = Table("made up", "", keys, paths, labels, [""] * 9, [1] * 9, [0] * 9)
     table.quarantine = [("bad.jpg", "empty file (0 bytes)")]
-    assemble(path, table, index, "made up")
+    write_store(path, table, config, features, "made up")
     return path
 
 

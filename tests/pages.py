@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 
 from breeds.backbones.registry import XCEPTION
 from breeds.config import FeatureConfig
-from breeds.features import FeatureIndex, ShardWriter, Table, assemble, shard_folder
+from breeds.features import Table, write_store
 from breeds.photos import key_of
 
 #: Runs if anything that a name smuggles into a page is taken for more than text.
@@ -46,8 +46,7 @@ def store_with_photos(
     centres = rng.normal(size=(len(classes), width)) * spread
     root, store = folder / "photos", folder / "features" / "made.h5"
     root.mkdir(parents=True)
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(store), config, index)
+    features = []
     columns: dict[str, list[str]] = {"key": [], "path": [], "label": []}
     for number, name in enumerate(classes):
         for i in range(each):
@@ -55,16 +54,10 @@ def store_with_photos(
             (root / path).write_bytes(data)
             for column, value in (("key", key_of(data)), ("path", path), ("label", name)):
                 columns[column].append(value)
-            writer.add(
-                key_of(data),
-                path,
-                (centres[number] + rng.normal(size=width) + 3).astype(np.float32),
-                "made up",
-            )
-    writer.commit("made up")
+            features.append(centres[number] + rng.normal(size=width) + 3)
     n = len(columns["key"])
     table = Table(str(root), "", **columns, split=[""] * n, size=[1] * n, mtime_ns=[0] * n)
-    assemble(store, table, index, "made up")
+    write_store(store, table, config, np.array(features, dtype=np.float32), "made up")
     return store
 
 

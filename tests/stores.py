@@ -1,9 +1,8 @@
-"""Stores as files: sealed anew after a change, and in the first format."""
+"""Stores as files, sealed anew after a change."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 
 import h5py
 import numpy as np
@@ -22,13 +21,3 @@ def seal(file: h5py.File) -> None:
     bound = f"{file.attrs['about'].decode()} {config} {whole}"
     file.attrs["features_sha256"] = np.bytes_(whole)
     file.attrs["table_sha256"] = np.bytes_(hashlib.sha256(bound.encode()).hexdigest())
-
-
-def as_first_format(file: h5py.File) -> None:
-    """Make a store one of the first format, of before the table had a checksum and bad keys were kept."""
-    about = json.loads(file.attrs["about"])
-    for name in ("root", "weights_path"):
-        file.attrs[name] = np.bytes_(about[name])
-    file.attrs["features_sha256"] = np.bytes_(hashlib.sha256(file["features"][:].tobytes()).hexdigest())
-    file.attrs["format"] = np.bytes_("breeds store 1")
-    del file["block_sha256"], file["bad_keys"], file.attrs["about"], file.attrs["table_sha256"]

@@ -344,7 +344,7 @@ class Desk:
         model, (key, path) = job.setup.model, job.photo
         job.pixels.clear()
         parts = zip(found, model.parts, strict=True)
-        feature = np.hstack([config.rounded(one[0]) for one, (config, _) in parts])
+        feature = np.hstack([one[0] for one, _ in parts])
         answer = answer_of(model, path, key, feature)
         explanation = None
         if job.explain and job.setup.network.maps:

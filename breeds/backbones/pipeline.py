@@ -99,14 +99,14 @@ class Pipeline:
         photos
             Key of each, and the photo; one whose bytes are not the key's any more gives none.
         config
-            Size, resize rule and view of the pixels, and how features are rounded; the rest is the engine's.
+            Size, resize rule and view of the pixels; the rest is the engine's.
 
         Raises
         ------
         BreedsError
             If the engine cannot be opened, or a process that decodes was killed.
         """
-        return self._run(photos, config, lambda engine, pixels: map(config.rounded, engine.stream(pixels)))
+        return self._run(photos, config, lambda engine, pixels: engine.stream(pixels))
 
     def maps(
         self, photos: Iterable[P], config: FeatureConfig
@@ -114,7 +114,7 @@ class Pipeline:
         """Do as `features` does, and yield with every feature the map that it is the mean of."""
 
         def stream(engine: Engine, pixels: Iterable[Pixels]) -> Iterator[FeatureAndMap]:
-            return ((config.rounded(feature), map_) for feature, map_ in engine.stream_maps(pixels))
+            return engine.stream_maps(pixels)
 
         return self._run(photos, config, stream)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import gc
 import glob
 import io
 import os
@@ -19,7 +18,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
-from breeds.places import stem_of
+from breeds.selection import stem_of
 from breeds.started import as_breeds, begin, command, missing
 from breeds.text import say, stdout_errors, visible
 
@@ -40,9 +39,6 @@ REPORTS = Path("reports")
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
     begin()
-    # The imports make hundreds of thousands of objects and no garbage; by default Python looks for it
-    # after each 700 of them, which costs them a tenth of their time.
-    gc.set_threshold(50_000, *gc.get_threshold()[1:])
     signal.signal(signal.SIGTERM, _interrupt)
     _open_closed_streams()
     # Pillow warns of odd metadata in photos that decode well; nobody can act on it.

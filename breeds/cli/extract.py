@@ -67,8 +67,6 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
         help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
         "with VNNI, less than twice on others")  # fmt: skip
-    add("--dtype", default="float32", choices=("float32", "float16"),
-        help="what features are kept as: float16 halves the store, and rounds the fourth digit")  # fmt: skip
     add("--engine", default="auto", choices=("auto", "openvino", "keras", "ray"),
         help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU; ray is "
         "either, on the nodes of a cluster")  # fmt: skip
@@ -86,9 +84,6 @@ def parser() -> argparse.ArgumentParser:
         help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
-    add("--assemble", action=argparse.BooleanOptionalAction, default=None,
-        help="put all features together in the store's file, or leave them in its shards, where new ones "
-        "are added and the rest stays (default: as it is; a new store is put together)")  # fmt: skip
     add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
         help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
         "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
@@ -137,7 +132,6 @@ def main() -> int:
         name: chosen[name]
         for name in (
             "weights", "backbone", "resize", "size", "precision", "engine", "mean", "std", "layout", "pool",
-            "dtype",
         )
     }  # fmt: skip
     if arguments.engine == "ray":
@@ -172,7 +166,6 @@ def extract_views(
                     arguments.workers,
                     arguments.trust_mtime,
                     plain=store,
-                    in_one=arguments.assemble,
                     cluster=cluster,
                 )
             )

@@ -22,23 +22,19 @@ from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features import (
     FeatureIndex,
-    ShardWriter,
     Store,
     Table,
     assemble,
     check_config,
     lock_file,
-    refer,
     shard_folder,
 )
 from breeds.features.calibration import calibrated
-from breeds.features.columns import Keys
-from breeds.features.shards import SHARD_ROWS
 from breeds.files import check_writable, hold
 from breeds.photos import find_photos
 from breeds.selection import Selection
 
-__all__ = ["Asked", "Summary", "extract", "move_into_shards"]
+__all__ = ["Asked", "Summary", "extract"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,6 @@ def extract(
     workers: int = 2,
     trust_mtime: bool = False,
     plain: Path | None = None,
-    in_one: bool | None = None,
     cluster: Cluster | None = None,
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
@@ -94,9 +89,6 @@ def extract(
         Take a file whose path, size and time have not changed for unchanged, without reading it.
     plain
         For a view: the store of the photos as they are, whose int8 network it shares.
-    in_one
-        Put all features together in the store's file, or leave them in its shards; None leaves a store as it
-        is, and a new one is put together.
     cluster
         Where photos are read and computed instead of here; shards and store are written here all the same.
 
@@ -126,10 +118,7 @@ def extract(
         if old is not None:
             refuse_another_data_set(store, old.table, table)
         config, network = calibrated(config, store, old, plain, table, lambda: weights)
-        was_in_one = old is None or old.shards is None
-        in_one = was_in_one if in_one is None else in_one
-        moved = in_one != was_in_one
-        index = _index(config, old, store, table, in_one)
+        index = _index(config, old, store, table)
         opener = partial(open_engine, config, lambda: weights, asked.engine, network)
         computing = (
             nullcontext(ClusterPipeline(cluster, lambda: weights, network))
@@ -139,10 +128,9 @@ def extract(
         with computing as pipeline:
             table, new = extract_missing(table, index, shard_folder(store), pipeline, photo_of)
         refuse_nothing_left(table)
-        changed = old is None or moved or bool(old.damage()) or old.table != table
+        changed = old is None or bool(old.damage()) or old.table != table
         if changed:
-            write = assemble if in_one else refer
-            write(store, table, index, pipeline.name or (old.engine if old else ""))
+            assemble(store, table, index, pipeline.name or (old.engine if old else ""))
     return Summary(
         store=store,
         config=config,
@@ -169,34 +157,18 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     return old
 
 
-def _index(config: FeatureConfig, old: Store | None, store: Path, table: Table, in_one: bool) -> FeatureIndex:
+def _index(config: FeatureConfig, old: Store | None, store: Path, table: Table) -> FeatureIndex:
     """Return where the features at hand are: in the store, and in its shards if that is not enough.
 
     Nothing is taken from a store whose features do not match their checksum. Photos that could not be
-    decoded were looked for in the shards then, and are not again. If they are not to be `in_one` file, those
-    that only the store has are put into shards.
+    decoded were looked for in the shards then, and are not again.
     """
     index, folder = FeatureIndex(config), shard_folder(store)
     if old is not None:
         check_config(store, old.config, config)
-    sound = old is not None and not old.damage()
-    if old is not None and sound and (in_one or old.shards is not None):
-        old.count_in(index)
+        if not old.damage():
+            old.count_in(index)
     known_bad = np.isin(table.key.packed, old.table.bad_keys.packed) if old else False
     if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
-        index.add_shards(folder, {source.path for source in index.places(Keys.of([]))[0]})
-    if old is not None and sound and not in_one and old.shards is None:
-        move_into_shards(old, table, index, folder)
+        index.add_shards(folder)
     return index
-
-
-def move_into_shards(old: Store, table: Table, index: FeatureIndex, folder: Path) -> None:
-    """Put features that only the store `old` has, and `table` wants, into shards, which `index` learns of."""
-    writer = ShardWriter(folder, index.config, index)
-    wanted = np.flatnonzero(index.lacks(old.table.key) & np.isin(old.table.key.packed, table.key.packed))
-    at_once = 16 * SHARD_ROWS
-    for start in range(0, len(wanted), at_once):
-        rows = wanted[start : start + at_once]
-        for row, feature in zip(rows.tolist(), old.features(rows), strict=True):
-            writer.add(old.table.key[row], old.table.path[row], feature, old.engine)
-    writer.commit(old.engine)

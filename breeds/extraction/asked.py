@@ -12,7 +12,7 @@ from breeds.backbones.choose import config_precision
 from breeds.backbones.convert import converted_width
 from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, XCEPTION
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import DTYPES, FeatureConfig
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
@@ -38,8 +38,6 @@ class Asked:
         One of `breeds.backbones.choose.PRECISIONS` and one of `breeds.backbones.choose.ENGINES`.
     mean, std, layout, pool
         How an ONNX network is read (`breeds.config.Reading`); None is as its folder says.
-    dtype
-        What features are kept as, one of `breeds.config.DTYPES`.
     """
 
     weights: str = "imagenet"
@@ -53,7 +51,6 @@ class Asked:
     std: Sequence[float] | None = None
     layout: str | None = None
     pool: str | None = None
-    dtype: str = DTYPES[0]
 
     def find(self) -> tuple[FeatureConfig, Weights]:
         """Return the config, still without the network of int8, and the weights.
@@ -76,7 +73,6 @@ class Asked:
             resize,
             precision,
             view=self.view,
-            dtype=self.dtype,
         )
         return config, weights
 
@@ -93,7 +89,7 @@ class Asked:
         weights = found.weights
         config = FeatureConfig(
             BACKBONE, weights.name, weights.sha256, found.size, found.resize, precision, view=self.view,
-            reading=found.reading, dtype=self.dtype,
+            reading=found.reading,
         )  # fmt: skip
         width = converted_width(config, lambda: weights)
         return replace(config, reading=replace(found.reading, width=width)), weights

@@ -23,8 +23,8 @@ from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
-from breeds.places import is_address
 from breeds.progress import progress
+from breeds.selection import is_address
 
 #: Gives the photo of a row of the table.
 PhotoOf = Callable[[int], Photo]

@@ -1,6 +1,6 @@
 """The feature store: features cached by photo and config, in HDF5, never half-written."""
 
-from breeds.features.file import Store, assemble, refer, verify
+from breeds.features.file import Store, assemble, verify, write_store
 from breeds.features.hdf5 import versions
 from breeds.features.shards import (
     FeatureIndex,
@@ -21,8 +21,8 @@ __all__ = [
     "check_config",
     "list_shards",
     "lock_file",
-    "refer",
     "shard_folder",
     "verify",
     "versions",
+    "write_store",
 ]

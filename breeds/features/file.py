@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -18,29 +16,17 @@ from breeds.backbones.network import is_whole, list_networks
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import hdf5
-from breeds.features.columns import Keys, Rows, Texts
+from breeds.features.columns import Keys, Rows
 from breeds.features.corrections import Corrections, corrections_path
 from breeds.features.shards import (
     FeatureIndex,
-    Places,
-    Source,
-    is_shard_name,
     list_shards,
     read_shard,
     replaced,
     shard_folder,
 )
-from breeds.features.table import COLUMNS, Table, digest_of
-from breeds.features.tablefile import (
-    FIRST,
-    FORMAT,
-    FORMATS,
-    first_table,
-    read_about,
-    read_column,
-    read_table,
-    write_table,
-)
+from breeds.features.table import COLUMNS, Table
+from breeds.features.tablefile import FORMAT, read_about, read_table, write_table
 from breeds.files import write_aside
 
 #: No network gives numbers of this size, and no arithmetic of a head survives them.
@@ -52,8 +38,7 @@ class Store:
     """A store opened for reading; the features of the stores `also` follow in the same rows.
 
     `table` has the labels as they came, `corrected` the same with the words of people applied, if they were
-    asked for: training is on the latter, which photos it has is decided by the former. `shards` says where
-    the features are, if they are not in the store's own file.
+    asked for: training is on the latter, which photos it has is decided by the former.
     """
 
     path: Path
@@ -64,8 +49,6 @@ class Store:
     table: Table
     also: tuple[Store, ...] = ()
     corrections: Corrections = field(default_factory=Corrections)
-    shards: Places | None = None
-    is_first: bool = False
     # Whether the features have been compared with their checksum: what it says of `damage`.
     _known: list[str] = field(default_factory=list, repr=False, compare=False)
 
@@ -93,25 +76,20 @@ class Store:
     def damage(self) -> str:
         """Say what is wrong with the features, "" if they are what was written; read only the first time.
 
-        Features in shards are compared when they are read; of these it is said only which are gone.
-
         Raises
         ------
         BreedsError
             If they cannot be read just now, or the file was replaced since it was opened.
         """
         if not self._known:
-            if self.shards is not None:
-                self._known.append(self.shards.gone())
-            else:
-                with self._opened() as file:
-                    self._known.append(_damage(file, self.features_sha256, self.is_first))
+            with self._opened() as file:
+                self._known.append(_damage(file, self.features_sha256))
         return self._known[0]
 
     def features(self, rows: Rows | None = None) -> NDArray[np.float32]:
         """Return the features of `rows` (all by default), float32 (n, width).
 
-        They are compared with their checksum: of a store of the first format all, the first time.
+        They are compared with their checksum.
 
         Raises
         ------
@@ -133,8 +111,6 @@ class Store:
         BreedsError
             If it cannot be read just now, or was replaced since it was opened.
         """
-        if self.shards is not None:
-            return int(self.shards.read(np.zeros(1, dtype=np.intp)).shape[1])
         with self._opened() as file:
             return int(hdf5.features(file).shape[1])
 
@@ -166,31 +142,20 @@ class Store:
 
     def _read(self, rows: Rows | None) -> NDArray[np.float32]:
         """Return the features of this store alone, compared with their checksums."""
-        if self.shards is not None:
-            return self.shards.read(np.arange(len(self.table)) if rows is None else rows)
-        if self.is_first and self.damage():
-            raise hdf5.damaged(self.path, self.damage())
         with self._opened() as file:
-            if not self.is_first:
-                return hdf5.gather(file, self.features_sha256, rows)
-            source = hdf5.features(file)
-            return hdf5.read_block(source) if rows is None else hdf5.read_rows(source, rows)
+            return hdf5.gather(file, self.features_sha256, rows)
 
     @contextmanager
     def _opened(self) -> Iterator[h5py.File]:
         """Open the file again, if it is still the same store."""
         with hdf5.open_hdf5(self.path) as file:
-            same = hdf5.is_store_of(file, self.config, self.features_sha256)
-            if not (same and (not self.is_first or hdf5.holds(file, self.table.key))):
+            if not hdf5.is_store_of(file, self.config, self.features_sha256):
                 raise replaced(self.path)
             yield file
 
     def count_in(self, index: FeatureIndex) -> None:
         """Let an index know where the features are."""
-        if self.shards is not None:
-            index.add_places(self.shards.sources, self.table.key, self.shards.file, self.shards.row)
-        else:
-            index.add_file(self.path, self.table.key, self.features_sha256)
+        index.add_file(self.path, self.table.key, self.features_sha256)
 
     def features_of(self, keys: Sequence[str]) -> NDArray[np.float32]:
         """Return the features of the photos with these keys, float32 (len(keys), width).
@@ -238,42 +203,22 @@ def _read_store(path: Path, file: h5py.File) -> Store:
     """Read everything but the features, and of a large table but its columns."""
     if not hdf5.has(file, "format"):
         raise hdf5.ForeignError("it is an HDF5 file of something else")
-    if (found := hdf5.read_attribute(file, "format")) not in FORMATS:
+    if (found := hdf5.read_attribute(file, "format")) != FORMAT:
         raise hdf5.ForeignError(f"its format is {found!r}, and this version reads {FORMAT!r}")
     engine, created, digest = (hdf5.read_attribute(file, n) for n in ("engine", "created", "features_sha256"))
     config = hdf5.read_config(file)
-    if found == FIRST:
-        return Store(path, config, engine, created, digest, first_table(file, config, digest), is_first=True)
     about = read_about(file, config, digest)
     table = read_table(path, file, about)
-    shards = _places(path, file, about, config) if "shard" in about["columns"] else None
-    if shards is None and len(hdf5.features(file)) != len(table):
+    if len(hdf5.features(file)) != len(table):
         raise hdf5.DamagedError("it has not as many features as photos")
-    return Store(path, config, engine, created, digest, table, shards=shards)
+    return Store(path, config, engine, created, digest, table)
 
 
-def _places(path: Path, file: h5py.File, about: dict[str, Any], config: FeatureConfig) -> Places:
-    """Return where the features of a store are that has none in its own file."""
-    names, digests = (Texts.of_padded(hdf5.read_text(file, name)) for name in ("shard_name", "shard_sha256"))
-    known = about["columns"]
-    if (digest_of(names), digest_of(digests)) != (known.get("shard_name"), known.get("shard_sha256")):
-        raise hdf5.DamagedError("the table does not match its checksum")
-    if not all(map(is_shard_name, names)) or len(names) != len(digests):
-        raise hdf5.DamagedError("it names files that are no shards")
-    folder = shard_folder(path)
-    sources = tuple(Source(folder / name, digest) for name, digest in zip(names, digests, strict=True))
-    number, row = (read_column(path, file, about, name) for name in ("shard", "shard_row"))
-    return Places(path, config, sources, number, row)
-
-
-def _damage(file: h5py.File, features_sha256: str, is_first: bool) -> str:
+def _damage(file: h5py.File, features_sha256: str) -> str:
     """Say what is wrong with the features in `file`, "" if nothing is."""
     try:
-        if not is_first:
-            for _ in hdf5.read_checked(file, features_sha256):
-                pass
-        elif hdf5.digest(hdf5.features(file)) != features_sha256:
-            return "the features do not match their checksum"
+        for _ in hdf5.read_checked(file, features_sha256):
+            pass
     except hdf5.DamagedError as error:
         return f"its features cannot be read: {error}"
     return ""
@@ -289,40 +234,37 @@ def assemble(path: Path, table: Table, index: FeatureIndex, engine: str) -> None
     BreedsError
         If a source is damaged or `path` cannot be written.
     """
-    with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
-        width = index.read(table.key[:1]).shape[1]
-        features, digests = hdf5.create_features(file, len(table), width, index.config.dtype), bytearray()
-        for start in range(0, len(table), hdf5.FEATURE_ROWS):
-            block = index.read(table.key[start : start + hdf5.FEATURE_ROWS]).astype(index.config.dtype)
-            features[start : start + len(block)] = block
-            digests += hdf5.block_digests(block)
-        write_table(file, table, index.config, engine, hdf5.write_digests(file, bytes(digests)), {})
+    starts = range(0, len(table), hdf5.FEATURE_ROWS)
+    blocks = (index.read(table.key[start : start + hdf5.FEATURE_ROWS]) for start in starts)
+    _write(path, table, index.config, blocks, engine)
 
 
-def refer(path: Path, table: Table, index: FeatureIndex, engine: str) -> None:
-    """Write the store `path` without features: the rows of `table`, and in which shard each one's are.
+def write_store(
+    path: Path, table: Table, config: FeatureConfig, features: NDArray[np.float32], engine: str
+) -> None:
+    """Write the store `path` of features that are at hand, (n, width), a row for each of `table`.
 
     Raises
     ------
     BreedsError
         If `path` cannot be written.
-    ValueError
-        If `index` has a feature elsewhere than in the shards of `path`.
     """
-    sources, file_numbers, rows = index.places(table.key)
-    used, shard = np.unique(file_numbers, return_inverse=True)
-    shards = [sources[number] for number in used]
-    if any(source.is_store or source.path.parent != shard_folder(path) for source in shards):
-        raise ValueError("features that are in no shard")
-    columns: dict[str, NDArray[np.int64] | Texts] = {
-        "shard": shard.astype(np.int64),
-        "shard_row": rows.astype(np.int64),
-        "shard_name": Texts.of(source.path.name for source in shards),
-        "shard_sha256": Texts.of(source.features_sha256 for source in shards),
-    }
-    features_sha256 = hashlib.sha256(" ".join(map(digest_of, columns.values())).encode()).hexdigest()
+    starts = range(0, len(table), hdf5.FEATURE_ROWS)
+    _write(path, table, config, (features[start : start + hdf5.FEATURE_ROWS] for start in starts), engine)
+
+
+def _write(
+    path: Path, table: Table, config: FeatureConfig, blocks: Iterable[NDArray[np.float32]], engine: str
+) -> None:
     with write_aside(path) as aside, hdf5.create_hdf5(aside) as file:
-        write_table(file, table, index.config, engine, features_sha256, columns)
+        features, digests, start = None, bytearray(), 0
+        for block in blocks:
+            if features is None:
+                features = hdf5.create_features(file, len(table), block.shape[1])
+            features[start : start + len(block)] = block
+            digests += hdf5.block_digests(block)
+            start += len(block)
+        write_table(file, table, config, engine, hdf5.write_digests(file, bytes(digests)))
 
 
 def verify(path: Path) -> Iterator[str]:
@@ -346,6 +288,6 @@ def verify(path: Path) -> Iterator[str]:
         store = _read_store(path, file)
         for name in (*COLUMNS, "bad_keys"):
             getattr(store.table, name)
-        damage = store.damage() if store.shards else _damage(file, store.features_sha256, store.is_first)
+        damage = _damage(file, store.features_sha256)
     if damage:
         yield f"{path}: {damage}"

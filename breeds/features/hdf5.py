@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import __version__
-from breeds.config import DTYPES, FeatureConfig
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features.columns import PACKED, Keys, Rows
 from breeds.files import UnfitError, open_regular
@@ -308,26 +308,20 @@ def holds(file: h5py.File, keys: Keys, rows: Rows | None = None) -> bool:
     return np.array_equal(read_rows(column, rows), keys.hexadecimal())
 
 
-def create_features(file: h5py.File, rows: int, width: int, dtype: str) -> h5py.Dataset:
+def create_features(file: h5py.File, rows: int, width: int) -> h5py.Dataset:
     """Create the empty dataset ``features``, (rows, width), with a checksum on every block."""
     chunks = (max(1, min(rows, BLOCK_ROWS)), width)
-    return file.create_dataset("features", shape=(rows, width), dtype=dtype, chunks=chunks, fletcher32=True)
+    return file.create_dataset(
+        "features", shape=(rows, width), dtype=np.float32, chunks=chunks, fletcher32=True
+    )
 
 
 def features(file: h5py.File) -> h5py.Dataset:
-    """Return the dataset ``features``, checked to be of two dimensions and a dtype of `DTYPES`."""
+    """Return the dataset ``features``, checked to be float32 of two dimensions."""
     found = dataset(file, "features")
-    if found.dtype not in DTYPES or found.ndim != 2:
-        raise DamagedError("features is not float32 or float16 of two dimensions")
+    if found.dtype != np.float32 or found.ndim != 2:
+        raise DamagedError("features is not float32 of two dimensions")
     return found
-
-
-def digest(source: h5py.Dataset) -> str:
-    """Return the SHA-256 of all rows of features, a few of them in memory at a time."""
-    total = hashlib.sha256()
-    for start in range(0, len(source), FEATURE_ROWS):
-        total.update(np.ascontiguousarray(read_block(source, start, start + FEATURE_ROWS)).data)
-    return total.hexdigest()
 
 
 def block_digests(rows: NDArray[np.floating[Any]]) -> bytes:

@@ -12,11 +12,10 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -26,7 +25,6 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import hdf5
 from breeds.features.columns import Keys, Rows, by_value, first_of_each, locate
-from breeds.features.table import Unread
 from breeds.files import UnfitError, commit, open_regular, temporary_beside
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine,
@@ -57,11 +55,6 @@ def _itself(store: Path) -> Path:
 def list_shards(folder: Path) -> list[Path]:
     """Return the committed shards of `folder`, oldest first."""
     return sorted(path for path in folder.glob("*.h5") if _NAME.fullmatch(path.name))
-
-
-def is_shard_name(name: str) -> bool:
-    """Say whether a shard may be called so."""
-    return bool(_NAME.fullmatch(name))
 
 
 def read_shard(shard: Path) -> bytes | None:
@@ -205,33 +198,22 @@ class FeatureIndex:
 
     def add_file(self, path: Path, keys: Sequence[str], features_sha256: str) -> None:
         """Count in the features of a store whose row i is of ``keys[i]``; what is known stays."""
-        self._add([Source(path, features_sha256, is_store=True)], Keys.of(keys))
+        self._add(Source(path, features_sha256, is_store=True), Keys.of(keys))
 
     def add_shard(self, shard: Source, keys: Keys) -> None:
         """Count in the features of a shard whose row i is of ``keys[i]``; what is known stays."""
-        self._add([shard], keys)
+        self._add(shard, keys)
 
-    def add_places(self, shards: Sequence[Source], keys: Keys, file: Numbers, row: Numbers) -> None:
-        """Count in features that lie in several shards: that of ``keys[i]`` in one, in a row of it."""
-        self._add(shards, keys, file, row)
-
-    def places(self, keys: Keys) -> tuple[list[Source], Numbers, Numbers]:
-        """Return all files, and of each key its file's number, -1 where there is none, and its row."""
-        return list(self._files), *self._find(keys)
-
-    def _add(
-        self, sources: Sequence[Source], keys: Keys, file: Numbers | None = None, row: Numbers | None = None
-    ) -> None:
-        file = np.zeros(len(keys), dtype=np.int32) if file is None else file
-        row = np.arange(len(keys), dtype=np.int32) if row is None else row
-        block = _Block.of(keys.packed, file + np.int32(len(self._files)), row)
-        self._files += sources
+    def _add(self, source: Source, keys: Keys) -> None:
+        file = np.full(len(keys), len(self._files), dtype=np.int32)
+        block = _Block.of(keys.packed, file, np.arange(len(keys), dtype=np.int32))
+        self._files.append(source)
         while self._blocks and len(self._blocks[-1].keys) < 2 * len(block.keys):
             block = self._blocks.pop().and_then(block)
         self._blocks.append(block)
 
-    def add_shards(self, folder: Path, but: Collection[Path] = ()) -> None:
-        """Count in every intact shard of `folder`, `but` those.
+    def add_shards(self, folder: Path) -> None:
+        """Count in every intact shard of `folder`.
 
         Raises
         ------
@@ -239,8 +221,6 @@ class FeatureIndex:
             If a shard is of another config, or cannot be read just now.
         """
         for shard in list_shards(folder):
-            if shard in but:
-                continue
             try:
                 data = read_shard(shard)
             except OSError as error:
@@ -321,64 +301,6 @@ def replaced(path: Path) -> BreedsError:
     return BreedsError(f"{path} was replaced while it was being read; run the command again.")
 
 
-class Places:
-    """Where the features of a store are that has none in its own file: in which shard, in which row.
-
-    Parameters
-    ----------
-    store, config
-        The store's file, and its features' config.
-    sources
-        The shards.
-    file, row
-        Of each photo of the store: the number of its shard, and the row there; arrays or `Unread`.
-    """
-
-    def __init__(
-        self, store: Path, config: FeatureConfig, sources: Sequence[Source], file: Any, row: Any
-    ) -> None:
-        self._store = store
-        self._config = config
-        self.sources = sources
-        self._columns = file, row
-
-    @cached_property
-    def file(self) -> Numbers:
-        """The number of each photo's shard, int32 (n,)."""
-        return self._numbers(0, len(self.sources))
-
-    @cached_property
-    def row(self) -> Numbers:
-        """The row of each photo in its shard, int32 (n,)."""
-        return self._numbers(1, _MOST_IN_SHARD)
-
-    def _numbers(self, which: int, most: int) -> Numbers:
-        column = self._columns[which]
-        values = column.read() if isinstance(column, Unread) else column
-        if not 0 <= values.min(initial=0) <= values.max(initial=0) < max(most, 1):
-            raise hdf5.damaged(self._store, "it points beyond its shards")
-        return np.asarray(values, dtype=np.int32)
-
-    def gone(self) -> str:
-        """Say which shards are gone, "" if all are there."""
-        gone = [source.path for source in self.sources if not source.path.exists()]
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        return f"its features are in shards, and {gone[0]}{more} is gone" if gone else ""
-
-    def read(self, rows: Rows) -> NDArray[np.float32]:
-        """Return the features of photos of the store, float32 (n, width).
-
-        Raises
-        ------
-        BreedsError
-            If a shard is gone, or does not match its checksum.
-        """
-        file, row = self.file[rows], self.row[rows].astype(np.intp)
-        parts = by_value(file)
-        blocks = (read_source(self.sources[file[part[0]]], row[part], self._config) for part in parts)
-        return scattered(parts, blocks, len(rows))
-
-
 class ShardWriter:
     """Collects features and commits them as shards; `commit` commits the rest.
 
@@ -426,13 +348,13 @@ class ShardWriter:
             return
         keys, added = keys.take(fresh), [*self._rows.values()]
         rows = [added[row] for row in fresh]
-        block = np.stack([feature for _, feature in rows]).astype(self.config.dtype)
+        block = np.stack([feature for _, feature in rows]).astype(np.float32, copy=False)
         with temporary_beside(self._folder / "shard.h5") as aside:
             with hdf5.create_hdf5(aside) as file:
                 hdf5.write_provenance(file, self.config, engine)
                 hdf5.write_keys(file, keys)
                 hdf5.write_text(file, "path", [path for path, _ in rows])
-                hdf5.create_features(file, len(keys), block.shape[1], self.config.dtype)[:] = block
+                hdf5.create_features(file, len(keys), block.shape[1])[:] = block
                 features_sha256 = hdf5.write_digests(file, hdf5.block_digests(block))
                 hdf5.write_attribute(file, "features_sha256", features_sha256)
             with h5py.File(aside, "r") as file:

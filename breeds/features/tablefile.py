@@ -1,4 +1,4 @@
-"""The table in a store's file: how it is written, and how it is read, in both formats."""
+"""The table in a store's file: how it is written, and how it is read."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
-from numpy.typing import NDArray
 
 from breeds.config import FeatureConfig
 from breeds.features import hdf5
-from breeds.features.columns import Keys, Names, Texts
+from breeds.features.columns import Names, Texts
 from breeds.features.shards import replaced
 from breeds.features.table import COLUMNS, Table, Unread, digest_of
 from breeds.text import as_here
 
-#: Stores of the first format have one checksum for all features, and one for the table.
-FORMATS = FIRST, FORMAT = ("breeds store 1", "breeds store 2")
+#: What a store's file says that it is.
+FORMAT = "breeds store 1"
 #: The table of a store of so many photos is read when a column is asked for, not when the store is opened.
 LARGE = 50_000
 
@@ -36,20 +34,13 @@ _COLUMNS: dict[str, Callable[[h5py.File, str, int | None], Any]] = {
     "size": hdf5.read_numbers,
     "mtime_ns": hdf5.read_numbers,
     "bad_keys": hdf5.read_keys,
-    "shard": hdf5.read_numbers,
-    "shard_row": hdf5.read_numbers,
 }
 
 
 def write_table(
-    file: h5py.File,
-    table: Table,
-    config: FeatureConfig,
-    engine: str,
-    features_sha256: str,
-    more: dict[str, NDArray[np.int64] | Texts],
+    file: h5py.File, table: Table, config: FeatureConfig, engine: str, features_sha256: str
 ) -> None:
-    """Write all but the features, with `more` columns, and what binds it to them."""
+    """Write all but the features, and what binds it to them."""
     hdf5.write_attribute(file, "format", FORMAT)
     hdf5.write_attribute(file, "created", time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     hdf5.write_provenance(file, config, engine)
@@ -59,11 +50,6 @@ def write_table(
         hdf5.write_text(file, name, getattr(table, name))
     for name in ("size", "mtime_ns"):
         hdf5.write_column(file, name, getattr(table, name))
-    for name, column in more.items():
-        if isinstance(column, Texts):
-            hdf5.write_text(file, name, column)
-        else:
-            hdf5.write_column(file, name, column)
     hdf5.write_text(file, "quarantine_path", [path for path, _ in table.quarantine])
     hdf5.write_text(file, "quarantine_reason", [reason for _, reason in table.quarantine])
     about = {
@@ -71,35 +57,12 @@ def write_table(
         "bad": len(table.bad_keys),
         "root": table.root,
         "weights_path": table.weights_path,
-        "columns": {
-            **{name: digest_of(getattr(table, name)) for name in (*COLUMNS, "quarantine", "bad_keys")},
-            **{name: digest_of(column) for name, column in more.items()},
-        },
+        "columns": {name: digest_of(getattr(table, name)) for name in (*COLUMNS, "quarantine", "bad_keys")},
     }
     text = json.dumps(about, sort_keys=True)
     hdf5.write_attribute(file, "about", text)
     hdf5.write_attribute(file, "features_sha256", features_sha256)
     hdf5.write_attribute(file, "table_sha256", _bound(text, config, features_sha256))
-
-
-def first_table(file: h5py.File, config: FeatureConfig, features_sha256: str) -> Table:
-    """Read the table of a store of the first format; the oldest have no checksum of it, and no bad keys.
-
-    Raises
-    ------
-    DamagedError
-        If it is not what was written.
-    """
-    rows = len(hdf5.features(file))
-    columns = {name: _COLUMNS[name](file, name, rows) for name in COLUMNS}
-    root, weights_path = (hdf5.read_attribute(file, name) for name in ("root", "weights_path"))
-    bad = hdf5.read_keys(file, "bad_key") if hdf5.has(file, "bad_key") else Keys.of([])
-    table = Table(root, weights_path, **columns, quarantine=_read_quarantine(file), bad_keys=bad)
-    known = hdf5.read_attribute(file, "table_sha256") if hdf5.has(file, "table_sha256") else ""
-    bound = f"{table.digest()} {config.to_json()} {features_sha256}"
-    if known and known != hashlib.sha256(bound.encode()).hexdigest():
-        raise hdf5.DamagedError("the table does not match its checksum")
-    return table
 
 
 def read_about(file: h5py.File, config: FeatureConfig, features_sha256: str) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from breeds.backbones.processes import cores
 from breeds.library.model import Model
 from breeds.library.store import Store
-from breeds.places import as_source
-from breeds.selection import Selection
+from breeds.selection import Selection, as_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +56,6 @@ def extract(
     std: Sequence[float] | None = None,
     layout: str | None = None,
     pool: str | None = None,
-    dtype: str = "float32",
-    assemble: bool | None = None,
 ) -> Store:
     """Bring a store up to date with the photos of a folder; only what is missing is computed.
 
@@ -91,11 +88,6 @@ def extract(
     mean, std, layout, pool
         Of an ONNX network: three numbers each, for pixels from 0 to 1; ``nchw`` or ``nhwc``; ``none``,
         ``avg`` or ``cls``. None: as its folder or its file says.
-    dtype
-        ``float32``, or ``float16``, which halves the store and rounds features in the fourth digit.
-    assemble
-        Put all features together in the store's file, or leave them in its shards; None: as the store is,
-        and a new one is put together.
 
     Returns
     -------
@@ -131,9 +123,8 @@ def extract(
         std,
         layout,
         pool,
-        dtype,
     )
-    run(selection, Path(store), asked, workers or cores(), trust_mtime, in_one=assemble)
+    run(selection, Path(store), asked, workers or cores(), trust_mtime)
     return Store(store)
 
 

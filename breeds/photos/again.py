@@ -30,7 +30,7 @@ from breeds.photos.photo import (
     TarPhoto,
 )
 from breeds.photos.storage import SourceFile
-from breeds.places import is_address
+from breeds.selection import is_address
 
 _GONE = "no such file"
 # What an array's last axis can be, beside none.

@@ -17,8 +17,7 @@ from breeds.photos.folders import Layout, Listing, list_folder
 from breeds.photos.names import PACKED, is_container, is_parquet, is_photo
 from breeds.photos.photo import ListedPhoto, ObjectPhoto, ParquetPhoto, RejectedPhoto
 from breeds.photos.storage import SourceFile
-from breeds.places import is_address, shown
-from breeds.selection import Selection
+from breeds.selection import Selection, is_address, shown
 
 #: How many files a pattern may name.
 MOST_FILES = 100_000

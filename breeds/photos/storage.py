@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from breeds.errors import BreedsError, GoneError
 from breeds.files import open_regular
 from breeds.photos.limits import size_fault
-from breeds.places import is_address, shown
+from breeds.selection import is_address, shown
 from breeds.started import missing
 
 T = TypeVar("T")

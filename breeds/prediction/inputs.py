@@ -18,7 +18,7 @@ from breeds.photos import FilePhoto, Photo, find_streamed, photo_at, walk_folder
 from breeds.photos.addresses import is_url
 from breeds.photos.names import is_container
 from breeds.photos.photo import MemoryPhoto, ObjectPhoto, RejectedPhoto, WebPhoto
-from breeds.places import is_address, shown
+from breeds.selection import is_address, shown
 
 T = TypeVar("T")
 

@@ -87,8 +87,7 @@ class FeatureSource:
         if not cached or self._opened is None:
             return {}
         try:
-            if not (self._opened.is_first and self._opened.damage()):  # else what is read is compared
-                return dict(zip(cached, self._index.read(cached), strict=True))
+            return dict(zip(cached, self._index.read(cached), strict=True))
         except BreedsError:
             pass
         try:

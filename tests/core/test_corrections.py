@@ -25,7 +25,7 @@ from killed import COUNTED
 
 from breeds.errors import BreedsError
 from breeds.evaluation import answer_test_photos, compare_models, evaluate
-from breeds.features import FeatureIndex, Store, assemble
+from breeds.features import Store, write_store
 from breeds.features.corrections import (
     MOST_BYTES,
     Correction,
@@ -303,10 +303,8 @@ def corrected(store: Store, words: Words) -> Store:
 
 def like(store: Store, name: str, **columns: list[str]) -> Store:
     """A store of the same photos with other columns."""
-    index = FeatureIndex(store.config)
-    index.add_file(store.path, store.table.key, store.features_sha256)
     path = store.path.with_name(name)
-    assemble(path, replace(store.table, **columns), index, "made up")
+    write_store(path, replace(store.table, **columns), store.config, store.features(), "made up")
     return Store.open(path)
 
 

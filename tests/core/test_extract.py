@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, run_script
-from stores import as_first_format
 
 import breeds.extraction
 from breeds.errors import BreedsError, PhotoError
@@ -375,7 +374,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
     photo = first_photo(photos)
     edit(photo)
     edited = photo.read_bytes()
-    identify = breeds.extraction.table.identify
+    identify = breeds.extraction.make_table
 
     def identify_then_change(*arguments: object) -> object:
         table = identify(*arguments)  # type: ignore[arg-type]
@@ -386,7 +385,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
         return table
 
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.extraction.table.identify", identify_then_change)
+        patch.setattr("breeds.extraction.make_table", identify_then_change)
         summary = extract_photos(photos, store)
     assert (summary.photos, summary.features, summary.new) == (12, 11, 0)
     assert [path for path, _ in summary.quarantined] == [os.path.relpath(photo, photos)]
@@ -603,20 +602,6 @@ def test_a_photo_that_can_be_decoded_at_last_is(
     assert (summary.new, summary.quarantined, hashed) == (1, [], [])
 
 
-def test_a_store_from_before_bad_keys_were_remembered_is_read(
-    photos: Path, store: Path, hashed: list[Path]
-) -> None:
-    (photos / "text.jpg").write_text("not a photo")
-    extract_photos(photos, store)
-    with h5py.File(store, "r+") as f:
-        assert f["bad_keys"].asstr()[:].tolist() == [key_of(b"not a photo")]
-        as_first_format(f)
-    hashed.clear()
-    summary = extract_photos(photos, store)
-    assert (summary.new, summary.changed, len(hashed)) == (0, True, 1)
-    assert extract_photos(photos, store).changed is False
-
-
 # refused before any work, with nothing written
 
 
@@ -687,11 +672,11 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     store = tmp_path / "s.h5"
     extract_photos(photos, store)
     right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
-    identify = breeds.extraction.table.identify
+    identify = breeds.extraction.make_table
 
     def slowly(*arguments):
         table = identify(*arguments)
-        monkeypatch.setattr("breeds.extraction.table.identify", identify)
+        monkeypatch.setattr("breeds.extraction.make_table", identify)
         extract_photos(tmp_path / "fewer", store)
         return table
 
@@ -699,7 +684,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     first, last = min((tmp_path / "fewer").rglob("*.jpg")), max((tmp_path / "fewer").rglob("*.jpg"))
     last.with_name("zz.jpg").write_bytes(first.read_bytes() + b"0")  # as many, all one row on
     first.unlink()
-    monkeypatch.setattr("breeds.extraction.table.identify", slowly)
+    monkeypatch.setattr("breeds.extraction.make_table", slowly)
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )

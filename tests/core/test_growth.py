@@ -44,16 +44,14 @@ def test_the_small_space_gives_scikit_learns_answers(n: int, balanced: bool) -> 
 
 
 def test_planted_wrong_labels_are_found(make_store) -> None:
-    from breeds.features import FeatureIndex, Table, assemble
+    from breeds.features import Table, write_store
 
     path = make_store(COUNTS, noise=0.5)
     store = Store.open(path)
     wrong = [3, 50, 100]
     labels = [("abc"[("abc".index(x) + 1) % 3] if i in wrong else x) for i, x in enumerate(store.table.label)]
-    index = FeatureIndex(store.config)
-    index.add_file(path, store.table.key, store.features_sha256)
     table = Table(**{**vars(store.table), "label": labels})
-    assemble(path, table, index, "made up")
+    write_store(path, table, store.config, store.features(), "made up")
     doubts = find_doubts(Store.open(path))
     assert {doubt.path for doubt in doubts} == {store.table.path[i] for i in wrong}
     assert all(doubt.suggestion == doubt.path[0] for doubt in doubts)

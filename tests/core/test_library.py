@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from breeds.photos.held import photo_of
 from check import HEAVY
 from conftest import ROOT, run_script
 from PIL import Image
@@ -27,7 +26,7 @@ from threadpoolctl import threadpool_info
 
 import breeds
 from breeds.backbones import loading
-from breeds.photos import decode, key_of
+from breeds.photos import decode, key_of, photo_of
 
 
 @pytest.fixture

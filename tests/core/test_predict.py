@@ -24,7 +24,7 @@ from pyarrow import parquet
 from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
@@ -39,19 +39,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
 
 def made_up_store(photos: Path, store: Path, config: FeatureConfig) -> Path:
     """Write a store for real photos with made-up features, which a head can learn."""
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(store), config, index)
+    features = []
     files = sorted(photos.rglob("*.jpg"))
     keys, labels = [key_of(photo.read_bytes()) for photo in files], [photo.parent.name for photo in files]
-    for key, label, photo in zip(keys, labels, files, strict=True):
+    for key, label in zip(keys, labels, strict=True):
         centre = np.random.default_rng(zlib.crc32(label.encode())).normal(size=2048)
-        feature = centre + np.random.default_rng(int(key[:8], 16)).normal(size=2048) * 0.1 + 3
-        writer.add(key, str(photo), feature.astype(np.float32), "made up")
-    writer.commit("made up")
+        features.append(centre + np.random.default_rng(int(key[:8], 16)).normal(size=2048) * 0.1 + 3)
     paths, ones = [str(photo.relative_to(photos)) for photo in files], [1] * len(files)
-    assemble(
-        store, Table(str(photos), "", keys, paths, labels, [""] * len(files), ones, ones), index, "made up"
-    )
+    table = Table(str(photos), "", keys, paths, labels, [""] * len(files), ones, ones)
+    write_store(store, table, config, np.array(features, dtype=np.float32), "made up")
     return store
 
 
@@ -738,12 +734,10 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
     paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
     right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
     store = Store.open(Path("features/photos.h5"))
-    index = FeatureIndex(random_config)
-    index.add_file(store.path, store.table.key, store.features_sha256)
-    reverse = store.table.take(range(len(store.table))[::-1])
+    reverse, features = store.table.take(range(len(store.table))[::-1]), store.features()[::-1]
     answers = predict(model, paths, None, None)
     found = [next(answers)]
-    assemble(store.path, reverse, index, "")
+    write_store(store.path, reverse, store.config, features, "")
     computed = predict(dataclasses.replace(model, record={"n_train": 1}), paths, None, None)
     expected = [*right[:128], *[answer.probabilities.argmax() for answer in computed][128:]]
     found += answers  # what the store had no time to answer is computed: the made-up features were others

@@ -18,9 +18,10 @@ from conftest import ROOT, MakeStore
 from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from scipy.stats import binomtest
 
+from breeds import features as stores
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table
 from breeds.features.columns import Names
 from breeds.features.corrections import Correction, Corrections
 from breeds.heads.label_issues import find_doubts, find_near_duplicates, judge
@@ -44,14 +45,10 @@ def write_store(
 ) -> Store:
     """A real store of these features, float32 (n, 2048)."""
     keys = keys or [np.random.default_rng(i).bytes(32).hex() for i in range(len(labels))]
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(path), config, index)
     paths = [f"{label or 'none'}/{i:04d}.jpg" for i, label in enumerate(labels)]
-    for key, place, feature in zip(keys, paths, features, strict=True):
-        writer.add(key, place, feature.astype(np.float32), "made up")
-    writer.commit("made up")
     n = len(labels)
-    assemble(path, Table("made up", "", keys, paths, labels, [""] * n, [1] * n, [0] * n), index, "made up")
+    table = Table("made up", "", keys, paths, labels, [""] * n, [1] * n, [0] * n)
+    stores.write_store(path, table, config, features.astype(np.float32), "made up")
     return Store.open(path)
 
 

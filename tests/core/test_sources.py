@@ -29,8 +29,7 @@ from breeds.photos import storage as files
 from breeds.photos.photo import ObjectPhoto, RejectedPhoto
 from breeds.photos.storage import SourceFile
 from breeds.photos.tars import photos_in, places_in
-from breeds.places import shown, stem_of
-from breeds.selection import Selection
+from breeds.selection import Selection, shown, stem_of
 
 #: Where several processes share the tests, one starts the storage.
 in_bucket = pytest.mark.xdist_group("app_place")

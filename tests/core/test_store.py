@@ -65,8 +65,11 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(make_store: MakeStore) -> Path:
-    """A small store of eight numbers a photo."""
-    return make_store({"beagle": 3, "samoyed": 2}, width=8)
+    """A small store of eight numbers a photo, and its shard."""
+    path = make_store({"beagle": 3, "samoyed": 2}, width=8)
+    found = Store.open(path)
+    write_shards(shard_folder(path), dict(zip(found.table.key, found.features(), strict=True)), found.config)
+    return path
 
 
 # what everyone reads

@@ -23,7 +23,7 @@ from breeds.cli import predict
 from breeds.cli import store as store_command
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.features.corrections import corrections_path
 from breeds.heads.model import load_model, save_model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
@@ -107,15 +107,11 @@ def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStor
     first = Store.open(make_store({"a": 7, "b": 7}, "features/one.h5", width=5))
     order = np.random.default_rng(1).permutation(14)
     config = replace(first.config, size=96)
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(tmp_path / "features/two.h5"), config, index)
     keys = [first.table.key[i] for i in order] + ["f" * 64]
-    for number, key in enumerate(keys):
-        writer.add(key, "", np.full(3, number, dtype=np.float32), "made up")
-    writer.commit("made up")
     n = len(keys)
     table = Table("made up", "", keys, [f"{i}.jpg" for i in range(n)], [""] * n, [""] * n, [1] * n, [0] * n)
-    assemble(tmp_path / "features/two.h5", table, index, "made up")
+    numbers = np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, axis=1)
+    write_store(tmp_path / "features/two.h5", table, config, numbers, "made up")
     both = Store.open_beside([first.path, tmp_path / "features/two.h5"])
     assert export_features(both, tmp_path / "both.parquet") == 14
     features = np.stack(pd.read_parquet(tmp_path / "both.parquet").features)
@@ -127,14 +123,9 @@ def test_odd_names_are_text_and_what_is_no_unicode_is_marked(
     random_config: FeatureConfig, tmp_path: Path
 ) -> None:
     names = ["caf\udce9.jpg", "new\nline,\x1b[2J.jpg", "=1+1.jpg"]
-    index = FeatureIndex(random_config)
-    writer = ShardWriter(shard_folder(tmp_path / "odd.h5"), random_config, index)
     keys = [f"{i:064x}" for i in range(3)]
-    for key in keys:
-        writer.add(key, "", np.ones(4, dtype=np.float32), "made up")
-    writer.commit("made up")
     table = Table("ro\udce9t", "", keys, names, names, [""] * 3, [1] * 3, [0] * 3)
-    assemble(tmp_path / "odd.h5", table, index, "made up")
+    write_store(tmp_path / "odd.h5", table, random_config, np.ones((3, 4), dtype=np.float32), "made up")
     export_features(Store.open(tmp_path / "odd.h5"), tmp_path / "odd.parquet")
     read = parquet.read_table(tmp_path / "odd.parquet")
     assert read["path"].to_pylist() == read["label"].to_pylist() == ["caf�.jpg", *names[1:]]
@@ -373,12 +364,12 @@ def test_the_page_has_every_column(written: Store) -> None:
     assert {"p_CLASS" if name.startswith("p_") else name for name in columns} == listed
 
 
-COMMAND = r"^(?:python -m |python |)(?:breeds[. ]store|predict.py) .*"
+COMMAND = r"^(?:python -m |python |)(?:breeds store|predict.py) .*"
 
 
 @pytest.mark.parametrize("line", re.findall(COMMAND, PAGE, re.MULTILINE))
 def test_the_commands_of_the_page_parse(line: str) -> None:
-    words = line.split("#")[0].replace("python", "").replace("-m breeds.features", "breeds store").split()
+    words = line.split("#")[0].replace("python -m ", "").replace("python", "").split()
     if words[0] == "predict.py":
         predict.parser().parse_args(words[1:])
     else:

@@ -28,7 +28,7 @@ from stores import seal
 from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, Store, assemble, shard_folder, verify
+from breeds.features import FeatureIndex, Store, shard_folder, verify, write_store
 from breeds.features.shards import list_shards
 from breeds.files import hold, open_regular
 from breeds.heads.model import load_model, save_model
@@ -303,15 +303,8 @@ def two_stores(make_store: MakeStore, random_config: FeatureConfig, tmp_path: Pa
     first = make_store({"a": 30, "b": 30}, name="features/0.h5")
     crop = replace(random_config, resize="crop")
     table = Store.open(first).table
-    index = FeatureIndex(crop)
-    writer_features = np.random.default_rng(1).normal(size=(len(table), 2048)).astype(np.float32)
-    from breeds.features import ShardWriter
-
-    writer = ShardWriter(tmp_path / "features" / "1.shards", crop, index)
-    for key, path, feature in zip(table.key, table.path, writer_features, strict=True):
-        writer.add(key, path, feature, "made up")
-    writer.commit("made up")
-    assemble(tmp_path / "features" / "1.h5", table, index, "made up")
+    features = np.random.default_rng(1).normal(size=(len(table), 2048)).astype(np.float32)
+    write_store(tmp_path / "features" / "1.h5", table, crop, features, "made up")
     return [first, tmp_path / "features" / "1.h5"]
 
 

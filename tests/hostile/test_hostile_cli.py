@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+from breeds.features import Store, Table, write_store
 from breeds.heads.model import Model, load_model, save_model
 from breeds.outputs import PICTURE, replaceable
 from breeds.training import train
@@ -46,9 +45,7 @@ def furnish(
     """Write small photos, a folder for each class, and a store that has made-up features of each."""
     rng = np.random.default_rng(0)
     path = folder / f"features/{store}.h5"
-    index = FeatureIndex(config)
-    writer = ShardWriter(shard_folder(path), config, index)
-    keys, paths, named = [], [], []
+    keys, paths, named, features = [], [], [], []
     for number, label in enumerate(labels):
         centre = rng.normal(size=2048) * 0.2
         for i in range(6):
@@ -56,14 +53,13 @@ def furnish(
             photo.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 16), (number * 40, i * 9, 77)).save(photo)
             key = hashlib.sha256(photo.read_bytes()).hexdigest()
-            writer.add(key, f"{label}/{i}.png", (centre + rng.normal(size=2048) + 3).astype(np.float32), "")
+            features.append(centre + rng.normal(size=2048) + 3)
             keys.append(key)
             paths.append(f"{label}/{i}.png")
             named.append(label)
-    writer.commit("made up")
     n = len(keys)
     table = Table(str(folder / photos), "", keys, paths, named, [""] * n, [1] * n, [0] * n)
-    assemble(path, table, index, "made up")
+    write_store(path, table, config, np.array(features, dtype=np.float32), "made up")
     return path
 
 
@@ -456,24 +452,6 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     result = run_script("predict.py", "new.png", "--engine", "openvino", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
     assert "converting the network" in result.stderr  # it is kept for `test_openvino.py`, which comes later
-
-
-@pytest.mark.parametrize("script", ["train_head.py", "predict.py photos"])
-def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
-    """From the first line of ours on, which Python wants to be another; what it does before is its own."""
-    command, *arguments = script.split()
-    front = (ROOT / command).read_text().splitlines()
-    first = next(number for number, line in enumerate(front, start=1) if "excepthook" in line)
-    for delay in (0.03, 0.06, 0.1, 0.2, 0.4, 0.8):
-        started = subprocess.Popen(
-            [sys.executable, str(ROOT / command), *arguments], cwd=place, stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        time.sleep(delay)
-        started.send_signal(signal.SIGINT)
-        _, text = started.communicate(timeout=60)
-        lines = re.findall(rf'{command}", line (\d+)', text)
-        assert not lines or int(lines[0]) <= first, text
 
 
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.exporting import FORMATS, export, plan
-from breeds.features import FeatureIndex, ShardWriter, Store, assemble, shard_folder
+from breeds.features import Store, write_store
 from breeds.heads.export.onnx import translate
 from breeds.heads.export.openvino import written
 from breeds.heads.model import Model, load_model, save_model
@@ -324,12 +324,8 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
 ) -> None:
     """The store's photos are there, but its features, as if from another machine, are not the network's."""
     real = Store.open(app_place / "features/photos.h5")
-    index = FeatureIndex(real.config)
-    writer = ShardWriter(shard_folder(tmp_path / "other.h5"), real.config, index)
-    for key, path, feature in zip(real.table.key, real.table.path, real.features(), strict=True):
-        writer.add(key, path, feature * np.float32(1.05), "made up")
-    writer.commit("made up")
-    assemble(tmp_path / "other.h5", real.table, index, "made up")
+    features = real.features() * np.float32(1.05)
+    write_store(tmp_path / "other.h5", real.table, real.config, features, "made up")
     store, model = Store.open(tmp_path / "other.h5"), load_model(made / "models/photos.safetensors")
     model = replace(model, record={**model.record, "store": str(store.path)})
     paths = plan(["openvino"], tmp_path / "m.safetensors", model.parts, model.kind)

@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
-from breeds.features import FeatureIndex, Store, assemble
+from breeds.features import Store, write_store
 from breeds.heads import logistic
 from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, load_model, save_model, softmax
@@ -74,10 +74,8 @@ def training_rows(path: Path, model: Model) -> np.ndarray:
 
 def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) -> Store:
     """Write another store with some rows of one, in any order and number, and other columns."""
-    index = FeatureIndex(store.config)
-    index.add_file(store.path, store.table.key, store.features_sha256)
     table = dataclasses.replace(store.table.take(rows), **changed)
-    assemble(path, table, index, "made up")
+    write_store(path, table, store.config, store.features(np.array(rows)), "made up")
     return Store.open(path)
 
 
