@@ -21,7 +21,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store, versions
 from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.model import Model, apply_layers, pack_keys, softmax
-from breeds.heads.threads import limited
+from breeds.heads.scikit import limited
 from breeds.heads.unknown import JUDGED_ON, fit_detector
 from breeds.labels import means_unknown
 from breeds.machine import memory_of_machine
@@ -347,4 +347,5 @@ def _counts(photos: Labelled, chosen: Chosen) -> dict[str, Any]:
 
 
 def _opened(store: Store | str | os.PathLike[str]) -> Store:
+    store = getattr(store, "_store", store)  # until `breeds.Store` is that of features
     return store if isinstance(store, Store) else Store.open_beside([Path(store)], corrected=True)

@@ -31,7 +31,7 @@ from breeds.errors import BreedsError
 from breeds.features import FeatureIndex, Store, shard_folder, verify, write_store
 from breeds.features.shards import list_shards
 from breeds.files import hold, open_regular
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import find_photos
 from breeds.selection import Selection
 from breeds.training import train
@@ -63,7 +63,7 @@ def furnished(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
         extract_photos(folder / "photos", store)
     (folder / "models").mkdir()
-    save_model(train(Store.open(store), C=0.1), folder / "models" / "s.safetensors")
+    train(Store.open(store), C=0.1).save(folder / "models" / "s.safetensors")
     return folder
 
 
@@ -72,9 +72,9 @@ def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A copy of that folder, to do with as a test likes."""
     monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
-    model = load_model(tmp_path / "models" / "s.safetensors")
+    model = Model.load(tmp_path / "models" / "s.safetensors")
     model.record["store"] = str(tmp_path / "features" / "s.h5")
-    save_model(model, tmp_path / "models" / "s.safetensors")
+    model.save(tmp_path / "models" / "s.safetensors")
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[np.ndarray
     monkeypatch.setattr("breeds.heads.backbone.open_engine", lambda *_, **__: StandIn())
 
     def answer(home: Path) -> list[np.ndarray]:
-        model = load_model(home / "models" / "s.safetensors")
+        model = Model.load(home / "models" / "s.safetensors")
         paths = sorted(map(str, (home / "photos").rglob("*.jpg")))
         return [found.probabilities for found in predict(model, paths, None, None)]
 
