@@ -227,6 +227,7 @@ def test_the_tour(place: Path, tmp_path: Path) -> None:
         assert "</html>" in (place / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_the_notebook_runs_from_top_to_bottom(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
     (given,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]

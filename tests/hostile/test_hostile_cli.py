@@ -439,6 +439,7 @@ def test_warnings_that_are_errors(place: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.thorough
 @starts_tensorflow
 def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore, tmp_path: Path) -> None:
     small = BACKBONES["mobilenetv3large"]
@@ -454,6 +455,7 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     assert "converting the network" in result.stderr  # it is kept for `test_openvino.py`, which comes later
 
 
+@pytest.mark.thorough
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
     """Python begins in it once, and does for each command what it does for all.
 

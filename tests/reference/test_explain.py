@@ -85,6 +85,7 @@ def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
                 assert (one.answer, one.runner_up) == tuple(np.argsort(-one.probabilities)[:2])
 
 
+@pytest.mark.thorough
 @needs_shared
 @tensorflow
 @pytest.mark.slow
