@@ -23,8 +23,8 @@ from breeds.outputs import PAGE, check_output
 from breeds.photos import MemoryPhoto, photo_at
 from breeds.photos.addresses import is_url
 from breeds.prediction import Answer
+from breeds.report.photos import Thumbnail, thumbnail, thumbnails
 from breeds.report.render import link, write_page
-from breeds.report.thumbs import Thumbnail, thumbnail, thumbnails
 from breeds.text import certainty
 
 #: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.
@@ -85,6 +85,8 @@ class AnswersPage:
         The page. Pictures that are too many to be in it go into a folder beside it, ``NAME_files``.
     inputs
         What the same run reads.
+    embedded
+        Bytes of thumbnails that the page may hold.
 
     Raises
     ------
@@ -92,10 +94,10 @@ class AnswersPage:
         At once, if page or folder cannot be written, or something else is where the page would be.
     """
 
-    def __init__(self, path: Path, inputs: Iterable[str] = ()) -> None:
+    def __init__(self, path: Path, inputs: Iterable[str] = (), embedded: int = EMBEDDED_BYTES) -> None:
         check_output(path, PAGE, inputs)
         check_writable(_Files.of(path) / "picture.jpg")
-        self._path = path
+        self._path, self._embedded = path, embedded
         self._notes: list[_Note] = []
 
     def watch(self, answers: Iterable[Answer]) -> Iterator[Answer]:
@@ -150,7 +152,7 @@ class AnswersPage:
             ("", MemoryPhoto(note.small)) if note.small else (note.key, photo_at("", note.path))
             for note in notes
         )
-        for note, picture in zip(notes, _placed(found, files), strict=True):
+        for note, picture in zip(notes, _placed(found, files, self._embedded), strict=True):
             yield _Card(
                 name=os.path.basename(note.path) or note.path,
                 folder=_below(common, os.path.dirname(note.path)),
@@ -229,20 +231,22 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _placed(found: Iterator[Thumbnail | PhotoError], files: _Files) -> Iterator[_Picture | PhotoError]:
-    """Yield thumbnails with their addresses: all in the page, or, from `EMBEDDED_BYTES` on, all files."""
+def _placed(
+    found: Iterator[Thumbnail | PhotoError], files: _Files, embedded: int
+) -> Iterator[_Picture | PhotoError]:
+    """Yield thumbnails with their addresses: all in the page, or, if too many, all files."""
     first: list[Thumbnail | PhotoError] = []
     size = 0
     for picture in found:
         first.append(picture)
         size += len(picture.data) if isinstance(picture, Thumbnail) else 0
-        if size > EMBEDDED_BYTES:
+        if size > embedded:
             break
     for picture in chain(first, found):
         if isinstance(picture, PhotoError):
             yield picture
         else:
-            src = files.place(picture) if size > EMBEDDED_BYTES else picture.src
+            src = files.place(picture) if size > embedded else picture.src
             yield _Picture(src, picture.width, picture.height)
 
 
