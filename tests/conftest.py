@@ -93,7 +93,9 @@ def extract_photos(
     from breeds.extraction import Asked, extract
     from breeds.selection import Selection
 
-    which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
+    which = {
+        name: options.pop(name) for name in ("labels", "top", "classes", "min_photos") if name in options
+    }
     asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
     found = Selection(data, **which)  # type: ignore[arg-type]
     return extract(found, store, asked, workers, trust_mtime)  # type: ignore[arg-type]
