@@ -28,7 +28,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield a feature, float32 (2048,), for every photo, in order."""
@@ -36,8 +35,8 @@ class StandIn:
             yield np.resize(np.float32(photo[0].reshape(-1)), WIDTH)
 
 
-def write_store(path: Path, photos: int, in_one: bool = True) -> None:
-    """Write a store of made-up features in half precision: a cloud for each of the classes."""
+def write_store(path: Path, photos: int) -> None:
+    """Write a store of made-up features: a cloud for each of the classes."""
     from breeds.config import FeatureConfig
     from breeds.features import FeatureIndex, Table, assemble
     from breeds.features.columns import PACKED, Keys, Names, Texts
@@ -55,13 +54,13 @@ def write_store(path: Path, photos: int, in_one: bool = True) -> None:
             written += len(keys) if len(keys) > 1 else 0
             return rng.standard_normal((len(keys), WIDTH), dtype=np.float32) + centres[here]
 
-    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch", dtype="float16")
+    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
     table = Table(
         "made up",
         "",
         keys,
         Texts.of(f"breed {number:03d}/photo {i:013d}" for i, number in enumerate(classes)),
-        Names(tuple(f"breed {number:03d}" for number in range(CLASSES)), classes.astype(np.int32)),
+        Names.of(f"breed {number:03d}" for number in classes),
         Names(("",), np.zeros(photos, dtype=np.int32)),
         np.full(photos, 1000),
         np.full(photos, 10**18),
@@ -79,12 +78,17 @@ def timed(work: Callable[[], object]) -> None:
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
     import breeds.extraction
-    from breeds.extraction import Asked, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import extract
     from breeds.selection import Selection
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     photos = Path(folder)
-    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), Asked("random", size=71)))
+    timed(
+        lambda: extract(
+            Selection(photos), photos.with_suffix(".h5"), FeatureConfig(weights="random", size=71)
+        )
+    )
 
 
 def run_open(path: str) -> None:
@@ -120,32 +124,16 @@ def run_verify(path: str) -> None:
     timed(lambda: [print(problem) for problem in verify(Path(path))])
 
 
-def run_split(path: str) -> None:
-    """Leave the features of a store in shards."""
-    from breeds.extraction import move_into_shards
-    from breeds.features import FeatureIndex, Store, refer, shard_folder
-
-    store = Store.open(Path(path))
-    index, target = FeatureIndex(store.config), Path(path).with_name("split.h5")
-    shard_folder(target).mkdir(exist_ok=True)
-
-    def split() -> None:
-        move_into_shards(store, store.table, index, shard_folder(target))
-        refer(target, store.table, index, "made up")
-
-    timed(split)
-
-
 def run_add(path: str) -> None:
-    """Add a thousand features to a store that leaves them in shards, as extraction does once it has them."""
-    from breeds.features import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
+    """Add a thousand features to a store, as extraction does once it has them."""
+    from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
     from breeds.features.columns import Keys, Names, Texts
 
-    target = Path(path).with_name("split.h5")
+    target = Path(path).with_name("more.h5")
     rng = np.random.default_rng(2)
 
     def add() -> None:
-        store = Store.open(target)
+        store = Store.open(Path(path))
         index = FeatureIndex(store.config)
         store.count_in(index)
         old, keys = store.table, [rng.bytes(32).hex() for _ in range(ASKED)]
@@ -164,9 +152,10 @@ def run_add(path: str) -> None:
             size,
             time_ns,
         )
-        refer(target, table, index, "")
+        assemble(target, table, index, "")
 
     timed(add)
+    target.unlink()
 
 
 def run_one_more(photos: str) -> None:
@@ -218,8 +207,7 @@ STEPS = {
     "info, the whole command": (run_info, "store"),
     f"{ASKED:,} rows by key": (run_rows, "store"),
     "verify": (run_verify, "store"),
-    "into shards": (run_split, "store"),
-    f"add {ASKED:,} to shards": (run_add, "store"),
+    f"add {ASKED:,}": (run_add, "store"),
     "train, C given": (run_train, "store"),
     "evaluate": (run_evaluate, "store"),
     "one more to the predict cache": (run_one_more, "number"),

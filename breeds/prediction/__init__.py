@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
+from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, Photo, key_of, photo_at
 from breeds.prediction.cache import CACHE_BYTES, FeatureCache
@@ -24,8 +24,8 @@ from breeds.prediction.evidence import Evidence, Explainer
 from breeds.prediction.inputs import in_chunks
 from breeds.prediction.sources import FeatureSource
 
-#: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
-_CHUNK, _GPU_CHUNK = 128, 2048
+#: Photos that are answered together; rows come this many at a time.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def predict(
     cache
         Folder in which the features are kept for the next time, or None.
     workers
-        Threads that read and decode, or processes beside a GPU.
+        Threads that read and decode.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     views
         Views of every photo over which to average, beside the photo as it is.
     cache_size
@@ -83,7 +83,7 @@ def predict(
     explainer
         Finds the evidence for every answer; the network then runs also for photos that are known.
     opener
-        Opens a network as `breeds.heads.backbone.open_network` does.
+        Opens a network as `breeds.backbones.resolve.open_network` does.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def predict(
     pipelines: list[Pipeline] = []
 
     def largest() -> int:
-        return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
+        return _CHUNK
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
