@@ -17,7 +17,7 @@ from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
-from breeds.photos import key_of, read
+from breeds.photos import key_of, photo_at
 from breeds.report.gallery import Gallery, Looked, views
 from breeds.report.page import Report
 from breeds.report.photos import Served
@@ -69,7 +69,7 @@ class Shelf:
 
 def _changed(path: str, key: str) -> str:
     try:
-        return "" if key_of(read(path)) == key else "changed since its features were computed"
+        return "" if key_of(photo_at("", path).read()) == key else "changed since its features were computed"
     except PhotoError as error:
         return str(error)
 

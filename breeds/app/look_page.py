@@ -16,7 +16,7 @@ from breeds.app.site import Site, site_of
 from breeds.app.uploads import RefusedError
 from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
-from breeds.photos import picture, read
+from breeds.photos import photo_at, picture
 from breeds.report.explanations import overlay
 from breeds.report.photos import Thumbnail
 from breeds.text import certainty
@@ -150,7 +150,7 @@ def _laid_over(photo: KeyAndPath, found: Answered, asked: dict[str, str]) -> Thu
     classes = found.model.classes
     rather = classes.index(asked["rather"]) if "rather" in asked else None
     try:
-        pixels = np.asarray(picture(read(photo[1]), _LOOKED))
+        pixels = np.asarray(picture(photo_at("", photo[1]).read(), _LOOKED))
     except PhotoError as error:
         return error
     cells = found.explanation.speaks_for(classes.index(asked["for"]), rather)

@@ -16,7 +16,7 @@ from breeds.app.site import Site, site_of
 from breeds.app.uploads import Form, RefusedError
 from breeds.errors import BreedsError
 from breeds.heads.explain import check_explainable
-from breeds.photos.inside import is_there
+from breeds.photos.again import is_there
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)

@@ -19,7 +19,7 @@ from breeds.app.uploads import RefusedError, Upload
 from breeds.errors import PhotoError
 from breeds.heads.explain import EXACT
 from breeds.heads.neighbours import Neighbour
-from breeds.photos import picture, read
+from breeds.photos import photo_at, picture
 from breeds.report.explanations import overlay
 from breeds.report.photos import Thumbnail
 from breeds.text import certainty
@@ -132,7 +132,7 @@ def make_card(site: Site, upload: Upload, found: Answered) -> Card:
         bars=[(name, certainty(share), round(100 * share, 2)) for name, share in shares],
     )
     try:
-        shown = picture(read(answer.path), _LONGEST)
+        shown = picture(photo_at("", answer.path).read(), _LONGEST)
     except PhotoError as error:
         return Card(upload.name, str(error))
     card.photo = Thumbnail.of(shown)

@@ -26,6 +26,7 @@ from breeds.features.corrections import Added, Correction, Corrections, add, cor
 from breeds.features.table import Table
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
+from breeds.photos import photo_at
 from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
@@ -324,7 +325,9 @@ class Workshop:
 
     def _picture(self, key: str, longest: int) -> Thumbnail:
         photo = self.photo(key)
-        found = thumbnail(photo, longest) if photo else PhotoError("the store has no such photo")
+        if photo is None:
+            raise PhotoError("the store has no such photo")
+        found = thumbnail((photo[0], photo_at("", photo[1])), longest)
         if isinstance(found, PhotoError):  # not kept: it may be back the next time
             raise found
         return found

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from breeds.errors import BreedsError
 from breeds.labels import unfit
-from breeds.photos.endings import EXTENSIONS
+from breeds.photos.names import EXTENSIONS
 from breeds.text import as_bytes
 
 # Bytes of a stem and of a class's folder: names of 255 bytes can be written, with our own additions.

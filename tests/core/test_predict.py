@@ -31,7 +31,6 @@ from breeds.heads.model import Model
 from breeds.photos import FilePhoto, Photo, key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.inputs import list_inputs
-from breeds.prediction.remote import local
 from breeds.report.answers import GROUP_ROWS, write_answers
 from breeds.training import train
 
@@ -244,7 +243,7 @@ def test_lines_that_are_there_are_answered_together(model: Model, quick_engine: 
         taken: list[Photo | None] = []
 
         def noted() -> Iterator[Photo | None]:
-            for photo in local(list_inputs(["-"], file)):
+            for photo in list_inputs(["-"], file):
                 taken.append(photo)
                 yield photo
 
