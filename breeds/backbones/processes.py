@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from breeds.machine import cores as cores
-from breeds.photos.memory import Budget, use_budget
 from breeds.started import begin
 
 R = TypeVar("R")
@@ -46,11 +45,10 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     """Return a pool of new processes, which share nothing with this one and end with it.
 
     They are started, not forked, as threads of TensorFlow and OpenVINO do not survive a fork.
-    Ctrl-C is left to the parent. What they decode at once is bounded by one budget for all of them.
+    Ctrl-C is left to the parent.
     """
     context = _FreshContext()
-    budget = Budget(context.Lock(), context.Semaphore(Budget.pieces()))
-    pool = ProcessPoolExecutor(workers, context, _begin, (budget,))
+    pool = ProcessPoolExecutor(workers, context, _begin)
     for _ in range(workers):  # each of these starts a process
         pool.submit(int)
     return pool
@@ -78,10 +76,9 @@ def kill(pool: ProcessPoolExecutor) -> None:
         process.kill()
 
 
-def _begin(budget: Budget) -> None:
-    """Die with the parent, where Linux can be asked to see to it, and decode quietly in its bounds."""
+def _begin() -> None:
+    """Die with the parent, where Linux can be asked to see to it, and be quiet."""
     begin()
-    use_budget(budget)
     warnings.simplefilter("ignore")  # of what libraries warn in here nobody can mend anything
     if sys.platform == "linux":
         set_parent_death_signal = 1

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.backbones.pipeline import Pipeline
-from breeds.backbones.processes import process_pool
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
 from breeds.photos import FilePhoto, key_of, memory
@@ -97,15 +96,14 @@ def test_no_engine_is_opened_where_no_photo_can_be_decoded(tmp_path: Path) -> No
 def alone(marker: str) -> None:
     """Hold most of the budget, again and again, and fail if anybody else does meanwhile."""
     for _ in range(50):
-        with memory.budget().hold(memory.DECODE_BYTES * 2 // 3):
+        with memory.BUDGET.hold(memory.DECODE_BYTES * 2 // 3):
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
             os.unlink(marker)
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
 @pytest.mark.slow
-def test_decoders_never_hold_more_than_the_budget_together(kind: str, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(2) if kind == "threads" else process_pool(2) as pool:
+def test_decoders_never_hold_more_than_the_budget_together(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
         list(pool.map(alone, [str(tmp_path / "held")] * 4))
 
 
