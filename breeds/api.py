@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from breeds.backbones.processes import cores
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.heads.model import Model
 from breeds.library.store import Store
+from breeds.machine import cores
 from breeds.photos import Photo, parse_views, photo_of
 from breeds.photos.photo import RejectedPhoto
 from breeds.prediction import predict as answer_photos
@@ -199,7 +199,7 @@ def predict(
     opened = _loaded(model)
     answers = answer_photos(
         opened, chain.from_iterable(map(_asked, photos)), weights, None if cache is None else Path(cache),
-        workers or cores(), engine, parse_views(views) if views else (),
+        workers=workers, engine=engine, views=parse_views(views) if views else (),
     )  # fmt: skip
     named = (answer if unknown else replace(answer, unknown=False) for answer in answers)
     return as_table(named, opened.classes, top_k)
@@ -234,7 +234,5 @@ def _asked(value: Any) -> Iterable[Photo]:
     source = photos_in(name) if name and "\0" not in name else None
     if source is not None:
         return source
-    try:
-        return [photo_of(value)]
-    except PhotoError as error:
-        return [RejectedPhoto(name, str(error))]
+    photo = attempt(photo_of, value)
+    return [RejectedPhoto(name, str(photo)) if isinstance(photo, PhotoError) else photo]

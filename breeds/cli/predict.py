@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,14 +72,13 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.heads.model import Model
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
-    from breeds.prediction import predict
+    from breeds.prediction import Predictor
     from breeds.prediction.inputs import list_inputs
     from breeds.report.answers import check_parts, format_of, write_answers, write_parts
 
     if arguments.html:  # who asks for neither does not wait for what they load
         from breeds.report.answers_page import AnswersPage
     if arguments.explain:
-        from breeds.prediction.evidence import Explainer
         from breeds.report.explanations import TABLE, PictureFolder
 
     started = time.perf_counter()
@@ -107,15 +106,14 @@ def main(fetch: Fetch | None = None) -> int:
         say("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     views = parse_views(arguments.tta) if arguments.tta else []
     cache = None if arguments.no_cache else model_path.parent
-    how = arguments.weights, arguments.engine, arguments.workers
     with (
         closing(photos),
-        Explainer(model, *how) if pictures else nullcontext() as explainer,
-    ):
-        answers = predict(
-            model, photos, arguments.weights, cache, arguments.workers, arguments.engine, views,
-            arguments.cache_size, explainer,
-        )  # fmt: skip
+        Predictor(
+            model, weights=arguments.weights, engine=arguments.engine, workers=arguments.workers, views=views,
+            cache=cache, cache_bytes=arguments.cache_size, explain=pictures is not None,
+        ) as predictor,
+    ):  # fmt: skip
+        answers = predictor.answers(photos)
         if pictures:
             answers = pictures.save(answers, model)
         if page:

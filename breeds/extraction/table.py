@@ -13,18 +13,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.backbones.cluster.pool import Cluster
-from breeds.backbones.pipeline import Ahead, run_ahead
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
+from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
 from breeds.progress import progress
 from breeds.selection import is_address
+
+if TYPE_CHECKING:
+    from breeds.backbones.ray import RayPipeline
 
 #: Gives the photo of a row of the table.
 PhotoOf = Callable[[int], Photo]
@@ -37,7 +40,7 @@ _AT_ONCE, _NAMES, _BYTES = 16, 64, 16
 
 
 def make_table(
-    listing: Listing, trusted: Table | None, workers: int, cluster: Cluster | None = None
+    listing: Listing, trusted: Table | None, workers: int, cluster: RayPipeline | None = None
 ) -> tuple[Table, PhotoOf]:
     """Read every photo of a listing for its key; those that cannot be read are the table's quarantine.
 
@@ -114,7 +117,7 @@ class _Rows:
         self.at.append(getattr(photo, "at", -1))
 
 
-def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: Cluster | None) -> None:
+def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: RayPipeline | None) -> None:
     """Add every photo of a listing to the rows, which takes the listing's photos away."""
 
     def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
@@ -128,7 +131,7 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
     with ThreadPoolExecutor(threads) as pool:
         ahead: Ahead = partial(run_ahead, pool, window=_NAMES if are_files else _BYTES)
         if cluster is not None and are_files:
-            ahead = cluster.in_order
+            ahead = cluster.run_ahead
         for (photo, _), found in ahead(identify, map(with_stamp, photos)):
             if isinstance(found, PhotoError):
                 rows.rejected.append(RejectedPhoto(photo.name, str(found), photo.label))
@@ -146,8 +149,7 @@ def identify(item: tuple[ListedPhoto, Stamp | None]) -> tuple[str, Stamp] | Phot
         stamp = photo.stamp()
         return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
     except PhotoError as error:
-        reason = str(error)
-    return PhotoError(reason)
+        return PhotoError(str(error))
 
 
 def _refuse_conflicts(table: Table) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPhoto, run_ahead
-from breeds.backbones.processes import cores
+from breeds.backbones.pipeline import KeyAndPhoto
 from breeds.errors import PhotoError
+from breeds.machine import cores, run_ahead
 from breeds.photos import key_of, photo_at, picture
 from breeds.report.render import data_address, link
 

@@ -204,7 +204,7 @@ def test_predictions_are_those_of_the_folder_and_in_order(
     model = Model.load(app_place / "models/photos.safetensors")
 
     def answers(*names: str, network: bool = True):
-        return list(predict(model, list_inputs(names, (), network), None, None))
+        return list(predict(model, list_inputs(names, (), network)))
 
     monkeypatch.setattr(inputs, "HELD_BYTES", 100_000)  # as if there were more photos
     folder = {one.key: one for one in answers(str(app_place / "photos"))}

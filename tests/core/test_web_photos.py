@@ -633,7 +633,7 @@ def test_photos_come_in_order_a_few_ahead_and_none_waits_for_the_next_line(
         assert len(server.asked) <= seen + AHEAD + 1
     photos = [one for one in came if one is not None]
     assert [one.name for one in photos] == names
-    assert came[0] is not None and came[-1] is None and came.count(None) >= 3  # so that they are answered
+    assert came[0] is not None and came[-1] is not None and came.count(None) >= 2  # so that they are answered
     for one in photos:
         number = one.name.rpartition("/")[2]
         if one.name == "a.jpg":
@@ -721,14 +721,14 @@ def test_a_photo_from_the_web_is_kept_by_its_content(
     found = []
     for path in (f"{server.url}/a", f"{server.url}/b", unseen[0]):
         photos = list_inputs([path], fetch=partial(fetch, allow=server.allow))
-        found += predict(model, photos, None, Path("models"))
+        found += predict(model, photos, None, Path("models"), opener=quick_engine)
     assert [answer.path for answer in found] == [f"{server.url}/a", f"{server.url}/b", unseen[0]]
     assert len({answer.probabilities.tobytes() for answer in found}) == 1
     assert quick_engine == ["opened"]
 
 
 def test_without_somebody_to_fetch_an_address_has_no_answer(model: Model) -> None:  # noqa: F811
-    (answer,) = predict(model, list_inputs(["-"], ["https://a.example/b.jpg\n"], network=False), None, None)
+    (answer,) = predict(model, list_inputs(["-"], ["https://a.example/b.jpg\n"], network=False))
     assert answer.error.startswith("is on the web")
 
 
