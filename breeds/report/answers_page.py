@@ -24,11 +24,7 @@ from breeds.outputs import PAGE, check_output
 from breeds.photos import MemoryPhoto, photo_at
 from breeds.photos.addresses import is_url
 from breeds.prediction import Answer
-<<<<<<< HEAD
-from breeds.report.photos import Thumbnail, thumbnail, thumbnails
-=======
-from breeds.report.photos import Served, Thumbnail, shown, thumbnails
->>>>>>> main
+from breeds.report.photos import Served, Thumbnail, shown, thumbnail, thumbnails
 from breeds.report.render import link, write_page
 from breeds.text import certainty
 
@@ -223,12 +219,7 @@ def _placed(
         if isinstance(picture, PhotoError):
             yield picture
         else:
-<<<<<<< HEAD
-            src = files.place(picture) if size > embedded else picture.src
-            yield _Picture(src, picture.width, picture.height)
-=======
-            yield files.place(thumbnail) if size > embedded else thumbnail
->>>>>>> main
+            yield files.place(picture) if size > embedded else picture
 
 
 def _note(answer: Answer) -> _Note:
