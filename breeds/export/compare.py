@@ -16,7 +16,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.photos import decode, key_of, photo_at
+from breeds.photos import FilePhoto, decode, key_of, photo_at
 from breeds.prediction import predict
 from breeds.started import command
 

@@ -149,8 +149,7 @@ def identify(item: tuple[ListedPhoto, Stamp | None]) -> tuple[str, Stamp] | Phot
         stamp = photo.stamp()
         return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
     except PhotoError as error:
-        reason = str(error)
-    return PhotoError(reason)
+        return PhotoError(str(error))
 
 
 def _refuse_conflicts(table: Table) -> None:

@@ -223,7 +223,7 @@ def _opened_safely(
             # Only JPEG's metadata are known before its pixels.
             turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
             wanted = memory.bytes_needed(image, contents, size, view, turned)
-            with memory.budget().hold(wanted), closing(image):
+            with memory.BUDGET.hold(wanted), closing(image):
                 return function(image)
     except PhotoError:
         raise

@@ -45,7 +45,7 @@ class Answer:
 
     `unknown` is set for a photo that seems to be of none of the classes. `key` is the photo's, "" if it
     could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not. `path` is
-    what was asked for: an address on the web too; `photo` is what was read for it.
+    what was asked for: an address on the web too, and `photo` is what was read for it.
     """
 
     path: str

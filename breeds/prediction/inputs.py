@@ -26,6 +26,7 @@ T = TypeVar("T")
 HELD_BYTES, HELD_EACH = 64 * 2**20, 4 * 2**20
 #: Photos that are fetched ahead from other machines; of the web, each has at most 20 MB.
 AHEAD = 16
+_END = MemoryPhoto(b"")  # comes after the last one
 # A line of a list that is longer is no path, but a stream of something else.
 _LONGEST_LINE = 2**16
 
@@ -136,12 +137,14 @@ def _fetched_ahead(
     held = fetched = 0
     with ThreadPoolExecutor(AHEAD) as pool:
         try:
-            for photo in chain(photos, [None]):
-                if photo is not None:
+            for photo in chain(photos, [_END]):
+                if photo is not None and photo is not _END:
                     is_far = isinstance(photo, WebPhoto | ObjectPhoto)
                     waiting.append((photo, pool.submit(_in_memory, photo) if is_far else None))
                 # What is here already waits for nobody but those before it.
-                while waiting and (photo is None or waiting[0][1] is None or len(waiting) > AHEAD):
+                while waiting and (
+                    photo is None or photo is _END or waiting[0][1] is None or len(waiting) > AHEAD
+                ):
                     first, future = waiting.popleft()
                     first = first if future is None else future.result()
                     yield first

@@ -690,8 +690,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from breeds.photos import decode, memory
 limit, workers, *paths = sys.argv[1:]
-memory.DECODE_BYTES = int(limit)
-memory.use_budget(memory.Budget(memory.threading.Lock(), memory.threading.Semaphore(memory.Budget.pieces())))
+memory.BUDGET.total = int(limit)
 photos = [open(path, "rb").read() for path in paths]
 decode(photos[0], 8)
 def kilobytes(what):  # of this process alone: ru_maxrss starts with its parent's

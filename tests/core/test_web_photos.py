@@ -633,7 +633,7 @@ def test_photos_come_in_order_a_few_ahead_and_none_waits_for_the_next_line(
         assert len(server.asked) <= seen + AHEAD + 1
     photos = [one for one in came if one is not None]
     assert [one.name for one in photos] == names
-    assert came[0] is not None and came[-1] is None and came.count(None) >= 3  # so that they are answered
+    assert came[0] is not None and came[-1] is not None and came.count(None) >= 2  # so that they are answered
     for one in photos:
         number = one.name.rpartition("/")[2]
         if one.name == "a.jpg":
