@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -84,16 +85,16 @@ class Comparison:
         pixels, rows, files = [], [], []
         model, table = self._model, self._store.table
         for row in _spread(len(table)):
-            photo = photo_at(table.root, table.path[row])
+            file = os.path.join(table.root, table.path[row])
             try:
-                data = photo.read()
+                data = photo_at("", file).read()
                 if key_of(data) != table.key[row]:
                     continue
                 pixels.append(decode(data, model.config.size, model.config.resize))
             except PhotoError:
                 continue
             rows.append(row)
-            files.append(photo)
+            files.append(file)
             if len(rows) == PHOTOS:
                 break
         if not rows:
@@ -101,7 +102,7 @@ class Comparison:
                 f"A file is compared on photos of {self._store.path} before it is written, and none that was "
                 f"tried is where it was, in {table.root}, unchanged; bring them back, or extract them again."
             )
-        answers = [answer.probabilities for answer in predict(model, files, self._weights)]
+        answers = [answer.probabilities for answer in predict(model, map(FilePhoto, files), self._weights)]
         score = model.unknown.excess(self._store.features(np.array(rows))) if model.unknown else None
         return np.stack(pixels), Answers(np.stack([a for a in answers if a is not None]), score)
 
