@@ -24,7 +24,7 @@ from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
-from breeds.photos import key_of, read
+from breeds.photos import key_of, photo_at
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
 
@@ -106,7 +106,7 @@ def read_as(key: str, path: str) -> bytes:
     PhotoError
         If they are not there any more, or others than its key says.
     """
-    data = read(path)
+    data = photo_at("", path).read()
     if key_of(data) != key:
         raise PhotoError("changed since its features were computed")
     return data
