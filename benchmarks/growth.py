@@ -36,37 +36,32 @@ class StandIn:
             yield np.resize(np.float32(photo[0].reshape(-1)), WIDTH)
 
 
-def write_store(path: Path, photos: int, in_one: bool = True) -> None:
-    """Write a store of made-up features in half precision: a cloud for each of the classes."""
+def write_made_up(path: Path, photos: int) -> None:
+    """Write a store of made-up features: a cloud for each of the classes."""
     from breeds.config import FeatureConfig
-    from breeds.features import FeatureIndex, Table, assemble
+    from breeds.features import Table, write_store
     from breeds.features.columns import PACKED, Keys, Names, Texts
 
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH)).astype(np.float32) * SPREAD
     classes = np.sort(rng.integers(0, CLASSES, photos))
-    keys = Keys(np.frombuffer(rng.bytes(32 * photos), dtype=PACKED))
-    written = 0
 
-    class Made(FeatureIndex):
-        def read(self, keys) -> np.ndarray:
-            nonlocal written
-            here = classes[written : written + len(keys)] if len(keys) > 1 else classes[:1]
-            written += len(keys) if len(keys) > 1 else 0
-            return rng.standard_normal((len(keys), WIDTH), dtype=np.float32) + centres[here]
+    class Made:
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            here = classes[rows]
+            return rng.standard_normal((len(here), WIDTH), dtype=np.float32) + centres[here]
 
-    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch", dtype="float16")
     table = Table(
         "made up",
         "",
-        keys,
+        Keys(np.frombuffer(rng.bytes(32 * photos), dtype=PACKED)),
         Texts.of(f"breed {number:03d}/photo {i:013d}" for i, number in enumerate(classes)),
         Names(tuple(f"breed {number:03d}" for number in range(CLASSES)), classes.astype(np.int32)),
         Names(("",), np.zeros(photos, dtype=np.int32)),
         np.full(photos, 1000),
         np.full(photos, 10**18),
     )
-    assemble(path, table, Made(config), "made up")
+    write_store(path, table, FeatureConfig("xception", "random", "a" * 64, 299, "stretch"), Made(), "made up")
 
 
 def timed(work: Callable[[], object]) -> None:
@@ -90,13 +85,13 @@ def run_open(path: str) -> None:
     """Open a store."""
     from breeds.features import Store
 
-    timed(lambda: Store.open(Path(path)))
+    timed(lambda: Store(Path(path)))
 
 
 def run_info(path: str) -> None:
     """Have the command say what a store is, from its start to its exit."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "breeds.features", "info", path], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "breeds.cli.store", "info", path], check=True, cwd=ROOT)
     seconds = time.perf_counter() - started
     print()
     report(seconds=seconds, command_mb=peak_of_programs())
@@ -106,7 +101,7 @@ def run_rows(path: str) -> None:
     """Read a thousand features by key."""
     from breeds.features import Store
 
-    store = Store.open(Path(path))
+    store = Store(Path(path))
     rows = np.random.default_rng(1).integers(0, len(store.table), ASKED)
     keys = [store.table.key[int(row)] for row in rows]
     timed(lambda: store.features_of(keys))
@@ -119,39 +114,23 @@ def run_verify(path: str) -> None:
     timed(lambda: [print(problem) for problem in verify(Path(path))])
 
 
-def run_split(path: str) -> None:
-    """Leave the features of a store in shards."""
-    from breeds.extraction import move_into_shards
-    from breeds.features import FeatureIndex, Store, refer, shard_folder
-
-    store = Store.open(Path(path))
-    index, target = FeatureIndex(store.config), Path(path).with_name("split.h5")
-    shard_folder(target).mkdir(exist_ok=True)
-
-    def split() -> None:
-        move_into_shards(store, store.table, index, shard_folder(target))
-        refer(target, store.table, index, "made up")
-
-    timed(split)
-
-
 def run_add(path: str) -> None:
-    """Add a thousand features to a store that leaves them in shards, as extraction does once it has them."""
-    from breeds.features import FeatureIndex, ShardWriter, Store, Table, refer, shard_folder
+    """Add a thousand features to a store, as extraction does once it has them in the journal."""
+    from breeds.features import FeatureLookup, Store, Table, Writer, extend_store, journal_folder
     from breeds.features.columns import Keys, Names, Texts
+    from breeds.features.journal import clear
 
-    target = Path(path).with_name("split.h5")
+    target = Path(path)
     rng = np.random.default_rng(2)
+    fresh = {rng.bytes(32).hex(): rng.standard_normal(WIDTH, dtype=np.float32) for _ in range(ASKED)}
 
     def add() -> None:
-        store = Store.open(target)
-        index = FeatureIndex(store.config)
-        store.count_in(index)
-        old, keys = store.table, [rng.bytes(32).hex() for _ in range(ASKED)]
-        writer = ShardWriter(shard_folder(target), store.config, index)
-        for key in keys:
-            writer.add(key, "new", rng.standard_normal(WIDTH, dtype=np.float32), "made up")
+        store = Store(target)
+        writer = Writer(journal_folder(target), store.config)
+        for key, feature in fresh.items():
+            writer.add(key, feature, "made up")
         writer.commit("made up")
+        lookup, old, keys = FeatureLookup(target, store.config, store), store.table, list(fresh)
         size, time_ns = (np.append(column, np.zeros(ASKED, np.int64)) for column in (old.size, old.mtime_ns))
         table = Table(
             old.root,
@@ -162,8 +141,10 @@ def run_add(path: str) -> None:
             Names.of(chain(old.split, [""] * ASKED)),
             size,
             time_ns,
-        )
-        refer(target, table, index, "")
+        ).after(old.key)
+        assert table is not None
+        extend_store(store, table, lookup.rows(table.key), "")
+        clear(journal_folder(target), lookup.shards)
 
     timed(add)
 
@@ -195,7 +176,7 @@ def run_train(path: str, memory: str) -> None:
     from breeds.heads.model import save_model
     from breeds.training import train
 
-    store = Store.open(Path(path))
+    store = Store(Path(path))
     model = Path(path).with_suffix(".safetensors")
     timed(lambda: save_model(train(store, C=1e-3, memory=int(float(memory) * 1e9)), model))
 
@@ -206,7 +187,7 @@ def run_evaluate(path: str) -> None:
     from breeds.features import Store
     from breeds.heads.model import load_model
 
-    store, model = Store.open(Path(path)), load_model(Path(path).with_suffix(".safetensors"))
+    store, model = Store(Path(path)), load_model(Path(path).with_suffix(".safetensors"))
     timed(lambda: evaluate(store, model))
 
 
@@ -218,8 +199,7 @@ STEPS = {
     "info, the whole command": (run_info, "store"),
     f"{ASKED:,} rows by key": (run_rows, "store"),
     "verify": (run_verify, "store"),
-    "into shards": (run_split, "store"),
-    f"add {ASKED:,} to shards": (run_add, "store"),
+    f"add {ASKED:,}": (run_add, "store"),
     "train, C given": (run_train, "store"),
     "evaluate": (run_evaluate, "store"),
     "one more to the predict cache": (run_one_more, "number"),
@@ -253,7 +233,7 @@ def main() -> None:
             if size <= arguments.files and "photos" in kinds:
                 write_photos(Path(places["photos"]), size)
             if "store" in kinds:
-                write_store(Path(places["store"]), size)
+                write_made_up(Path(places["store"]), size)
             for name, (step, kind) in steps.items():
                 more = [arguments.memory] if step is run_train else []
                 there = kind == "store" or size <= arguments.files

@@ -118,7 +118,7 @@ def small_model(folder: Path) -> tuple[Path, list[Path]]:
 
     write_samples(folder / "photos", per_breed=6)
     extract(Selection(folder / "photos"), folder / "features/photos.h5", Asked("random", size=96))
-    save_model(train(Store.open(folder / "features/photos.h5"), C=0.01), folder / "models/photos.safetensors")
+    save_model(train(Store(folder / "features/photos.h5"), C=0.01), folder / "models/photos.safetensors")
     return folder / "models/photos.safetensors", sorted((folder / "photos").rglob("*.jpg"))
 
 

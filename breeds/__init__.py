@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from breeds.errors import BreedsError
+    from breeds.features.store import Store
     from breeds.library.calls import evaluate, extract, load, predict, train
     from breeds.library.classifier import BreedsClassifier
     from breeds.library.model import Model
-    from breeds.library.store import Store
     from breeds.library.transformer import BottleneckFeatures
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _HOMES = {
     "BreedsClassifier": "breeds.library.classifier",
     "BreedsError": "breeds.errors",
     "Model": "breeds.library.model",
-    "Store": "breeds.library.store",
+    "Store": "breeds.features.store",
 } | dict.fromkeys(("evaluate", "extract", "load", "predict", "train"), "breeds.library.calls")
 
 

@@ -90,7 +90,7 @@ class FeatureConfig:
     """Everything that decides a feature's value. Features of two configs never mix.
 
     `precision` is ``fp32``, ``bf16`` or ``int8`` (OpenVINO), ``mixed_bfloat16`` or ``mixed_float16``
-    (Keras); `calibration` is the digest of int8's quantised network (`breeds.backbones.network.Network`).
+    (Keras); `calibration` is the digest of int8's quantised network (`breeds.features.network.Network`).
     `reading` is how an ONNX network is read, None for Keras's networks.
     """
 

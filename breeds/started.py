@@ -22,7 +22,7 @@ SCRIPTS = {
     "predict": "predict.py",
     "export": "-m breeds.cli.export",
     "app": "-m breeds.app",
-    "store": "-m breeds.features",
+    "store": "-m breeds.cli.store",
     "demo": "-m breeds.sample.demo",
 }
 # Packages that an extra of Breeds installs.

@@ -198,7 +198,7 @@ class Workshop:
         self._busy = threading.Lock()
         self._busy_with = ""
         self._models = _Read(lambda paths: load_model(paths[0]))
-        self._stores = _Read(Store.open_beside)
+        self._stores = _Read(lambda paths: Store(*paths))
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None
         self._base = _Base()

@@ -8,10 +8,10 @@ from functools import cache
 from typing import NamedTuple
 
 from breeds.backbones import Engine
-from breeds.backbones.network import Network
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.text import mention
 
 

@@ -101,7 +101,7 @@ def identify_streamed(
     classes: Sequence[str] | None = None,
     cluster: Cluster | None = None,
 ) -> tuple[Table, Places]:
-    """Read all photos once for their keys; those that cannot be used go to the table's quarantine.
+    """Read all photos once for their keys; those that cannot be used go to the rejected photos of the table.
 
     A file that is cut off is among these, by its own name: so not all of its photos are there.
 
@@ -140,9 +140,9 @@ def identify_streamed(
         split=splits.take(order),
         size=np.frombuffer(rows.sizes, dtype=np.int64)[order],
         mtime_ns=np.frombuffer(rows.times, dtype=np.int64)[order],
-        quarantine=sorted((p, reason) for p, reason, label in rows.aside if keep is None or label in keep),
+        rejected=sorted((p, reason) for p, reason, label in rows.aside if keep is None or label in keep),
     )
-    if not len(table) and not table.quarantine:
+    if not len(table) and not table.rejected:
         raise BreedsError(f"No photos in {root} ({source.ignored} other files); name what holds your photos.")
     file = np.frombuffer(rows.files, dtype=np.int32)[order]
     at = np.frombuffer(rows.at, dtype=np.int64)[order]

@@ -77,7 +77,7 @@ def _path(table: Table, row: int) -> Photo:
 
 
 def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Cluster | None = None) -> Table:
-    """Compute every photo's key; those that cannot be read go to the table's quarantine.
+    """Compute every photo's key; those that cannot be read go to the rejected photos of the table.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Clu
         return path, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
     keys, sizes, times, can_be_read = bytearray(), array("q"), array("q"), bytearray()
-    quarantine = []
+    rejected = []
     photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
         ahead: Ahead = cluster.in_order if cluster else partial(run_ahead, pool, window=64)
         for photo, (_, seen) in zip(listing.photos, ahead(look, map(with_stamp, photos)), strict=True):
             can_be_read.append(not isinstance(seen, PhotoError))
             if isinstance(seen, PhotoError):
-                quarantine.append((photo.name, str(seen)))
+                rejected.append((photo.name, str(seen)))
                 continue
             keys += bytes.fromhex(seen[0] or old.key[old.path.find(photo.name)])
             sizes.append(seen[1])
@@ -113,7 +113,7 @@ def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Clu
         split=Names.of(photo.split for photo in compress(listing.photos, can_be_read)),
         size=np.frombuffer(sizes, dtype=np.int64),
         mtime_ns=np.frombuffer(times, dtype=np.int64),
-        quarantine=quarantine,
+        rejected=rejected,
     )
 
 
@@ -184,8 +184,8 @@ def refuse_nothing_left(table: Table) -> None:
         If it is one; the text gives the first photo's reason.
     """
     if len(table) == 0:
-        path, reason = table.quarantine[0]
+        path, reason = table.rejected[0]
         raise BreedsError(
-            f"None of the {len(table.quarantine)} photos in {table.root} can be used; "
+            f"None of the {len(table.rejected)} photos in {table.root} can be used; "
             f"the first, {path}: {reason}."
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from breeds.backbones.processes import cores
+from breeds.features import Store
 from breeds.library.model import Model
-from breeds.library.store import Store
 from breeds.places import as_source
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def extract(
         Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
         Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
-        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+        The HDF5 file to write; what is committed meanwhile lies in ``NAME.journal`` beside it.
     labels
         CSV file of labels, where they are not the subfolders' names.
     top, classes
@@ -91,7 +91,7 @@ def extract(
     Returns
     -------
     Store
-        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+        The store as it is now. Photos that could not be used are in `Store.rejected`.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def extract(
     --------
     >>> import breeds
     >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
-    >>> len(store), store.quarantined
+    >>> len(store), store.rejected
     (30, [])
     """
     from breeds.extraction import Asked, Selection
@@ -151,7 +151,7 @@ def train(
     from breeds.training import train_head
 
     settings = TrainingSettings(head, C, seed, val, balanced, keep, memory)
-    return Model._of(train_head(_opened(store)._store, settings, [_opened(view)._store for view in views]))
+    return Model._of(train_head(_opened(store), settings, [_opened(view) for view in views]))
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     """
     from breeds.evaluation import evaluate as run
 
-    return run(_opened(store)._store, _loaded(model)._model)
+    return run(_opened(store), _loaded(model)._model)
 
 
 def predict(

@@ -21,7 +21,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from breeds.backbones import Engine
 from breeds.backbones.choose import ENGINES, PRECISIONS, open_engine
-from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
 from breeds.backbones.processes import cores
 from breeds.backbones.registry import width_of
@@ -31,6 +30,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
+from breeds.features.network import Network
+from breeds.features.store import find_network
 from breeds.library.opened import Opened
 from breeds.library.photos import check_several
 from breeds.library.refused import refusing
@@ -74,9 +75,10 @@ class BottleneckFeatures(
     engine : {"auto", "openvino", "keras"}, default "auto"
         What computes, as in `breeds.extract`.
     store : str or path, optional
-        Keep features by the photos' contents, in the shards of this store (``NAME.shards`` beside NAME.h5),
-        and compute none that the store or its shards have. Several processes may share it; it holds one
-        config. The file itself, with its table of paths and labels, is left to `breeds.extract`.
+        Keep features by the photos' contents, in the journal of this store (``NAME.journal`` beside NAME.h5),
+        and compute none that the store or its journal has. Several processes may share it; it holds one
+        config. The file itself, with its table of paths and labels, is left to `breeds.extract`, which takes
+        in what the journal has.
     workers : int, optional
         Threads that read and decode; None for as many as there are cores.
     n_jobs : int, default -1
@@ -209,7 +211,7 @@ class BottleneckFeatures(
 
     def _store_config(self, config: FeatureConfig) -> FeatureConfig:
         """Return the config, with the network of int8; refuse a store of another."""
-        old = Store.open(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
+        old = Store(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
         if self.precision == "int8":
             if old is None:
                 raise BreedsError(
@@ -231,9 +233,7 @@ class BottleneckFeatures(
     def _network(self) -> Network | None:
         if self.config_.precision != "int8" or self.store is None:
             return None
-        from breeds.features.calibration import kept_network
-
-        return kept_network(self.config_.calibration, [Path(self.store)])
+        return find_network(self.config_.calibration, [Path(self.store)])
 
     @contextmanager
     def _source(self) -> Iterator[FeatureSource]:
@@ -242,7 +242,7 @@ class BottleneckFeatures(
         kept = None if store is None else KeptFeatures(store, self.engine)
         with Pipeline(self._engine, self.workers or cores()) as pipeline:
             try:
-                yield FeatureSource(self.config_, pipeline, kept, store)
+                yield FeatureSource(self.config_, pipeline, kept, None)
             finally:
                 if kept is not None:
                     kept.commit(self.config_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,8 @@ import numpy as np
 from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.features import FeatureIndex, Store
+from breeds.features import FeatureLookup
+from breeds.features.columns import Keys
 from breeds.text import mention
 
 
@@ -48,8 +50,8 @@ class FeatureSource:
         self._pipeline = pipeline
         self._cache = cache
         self._store = store
-        self._opened: Store | None = None
-        self._index: FeatureIndex | None = None
+        self._looked = False
+        self._lookup: FeatureLookup | None = None
 
     def features(
         self, photos: Sequence[KeyAndPhoto], known: Mapping[str, Feature] | None = None
@@ -81,32 +83,17 @@ class FeatureSource:
 
     def _from_store(self, keys: Iterable[str]) -> dict[str, Feature]:
         """Read what the store has; one that is damaged, or was replaced meanwhile, is done without."""
-        if self._index is None:
-            self._index = self._open_store()
-        cached = [key for key in keys if key in self._index]
-        if not cached or self._opened is None:
+        wanted = list(keys)
+        if not self._looked and self._store is not None:
+            with suppress(BreedsError):  # not there any more, or of another config
+                self._lookup = FeatureLookup(self._store, self._config)
+        self._looked = True
+        if self._lookup is None:
             return {}
+        there = [wanted[row] for row in np.flatnonzero(~self._lookup.lacks(Keys.of(wanted)))]
         try:
-            return dict(zip(cached, self._index.read(cached), strict=True))
-        except BreedsError:
-            pass
-        try:
-            if damage := self._opened.damage():
-                mention(f"{self._store} is damaged ({damage}): its photos are computed again")
-        except BreedsError:  # not there any more, or another
-            pass
-        self._index = FeatureIndex(self._config)
+            return dict(zip(there, self._lookup.read(there), strict=True)) if there else {}
+        except BreedsError as error:
+            mention(f"{self._store} is not read any more, its photos are computed again: {error}")
+        self._lookup = None
         return {}
-
-    def _open_store(self) -> FeatureIndex:
-        index = FeatureIndex(self._config)
-        if self._store is None:
-            return index
-        try:
-            store = Store.open(self._store)
-        except BreedsError:
-            return index
-        if store.config.digest == self._config.digest:
-            self._opened = store
-            store.count_in(index)
-        return index

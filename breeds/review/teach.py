@@ -104,7 +104,7 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
     """
     lock = store.path.with_name(f".{store.path.name}.teach.lock")
     with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
-        store = replace(Store.open(store.path), also=store.also)  # somebody may have taught it meanwhile
+        store = Store(store.path).like(also=store.also)  # somebody may have taught it meanwhile
         folder = Folder.of(store, label)
         folder.check(label)
         target = folder.place(label)
@@ -154,7 +154,7 @@ def _stores(store: Store) -> Iterator[Store]:
     for part in (store, *store.also):
         yield part
         for path in view_stores(part.path):
-            yield Store.open(path)
+            yield Store(path)
 
 
 def _check_extractable(store: Store) -> None:
@@ -287,7 +287,7 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
     for part in (folder.store, *folder.store.also):
         summaries = [extract(selection, part.path, _asked(part))]
         for path in view_stores(part.path):
-            summaries.append(extract(selection, path, _asked(Store.open(path)), plain=part.path))
+            summaries.append(extract(selection, path, _asked(Store(path)), plain=part.path))
         for summary in summaries:
             reasons |= summary.quarantined
     return reasons

@@ -713,7 +713,7 @@ def test_the_model_is_exchanged_while_it_runs(desk: Desk, app_place: Path) -> No
     photos = keyed(app_place / "photos", 6)
     before = [future.result(PATIENCE) for future in desk.ask(photos).futures]
     network = desk._setup.network
-    store = Store.open(app_place / "features/photos.h5")
+    store = Store(app_place / "features/photos.h5")
     other = train(store, C=10.0)
     other.classes = [name.upper() for name in other.classes]
     desk.use(other)
@@ -732,7 +732,7 @@ def two_stores(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
     """A model on two stores of the same photos."""
     other = tmp_path_factory.mktemp("other") / "crop.h5"
     extract_photos(app_place / "photos", other, size=96, resize="crop")
-    return train(Store.open_beside([app_place / "features/photos.h5", other]), C=0.01)
+    return train(Store(app_place / "features/photos.h5", other), C=0.01)
 
 
 def test_a_model_that_cannot_be_explained_still_answers(

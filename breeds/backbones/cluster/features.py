@@ -12,12 +12,12 @@ import numpy as np
 from breeds.backbones.cluster.node import Setup
 from breeds.backbones.cluster.pool import Cluster
 from breeds.backbones.convert import fp32_network
-from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, P
 from breeds.backbones.weightfile import MOST_BYTES
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
+from breeds.features.network import Network
 from breeds.files import read_regular
 
 #: How many photos the first block of an actor has.

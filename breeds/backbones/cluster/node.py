@@ -17,11 +17,11 @@ from PIL import __version__ as pillow
 
 import breeds
 from breeds.backbones.choose import open_engine
-from breeds.backbones.network import Network
 from breeds.backbones.pipeline import KeyAndPhoto, Pipeline, run_ahead
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
+from breeds.features.network import Network
 from breeds.started import begin
 
 T = TypeVar("T")
