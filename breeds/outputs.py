@@ -45,11 +45,11 @@ REPORT = _kind("a report of Breeds", rb'\{\n  "accuracy": ')
 PAGE = _kind("a page of Breeds", rb'<!doctype html>.*?<meta name="generator" content="Breeds ')
 ANSWERS = _kind(
     "answers of Breeds",
-    rb'path,breed,probability,guess,|\{"path": |id,[^\n]*\n([^\n]*,[01]\.\d{8}(\n|\Z)|\Z)',
+    rb'path,breed,[a-z0-9_,]*error\n|\{"path": |id,[^\n]*\n([^\n]*,[01]\.\d{8}(\n|\Z)|\Z)',
 )
 ANSWERS_PARQUET = _parquet("answers of Breeds as Parquet", "breeds answers 1")
 FEATURES_PARQUET = _parquet("features of Breeds as Parquet", "breeds features 1")
-EXPLANATIONS = _kind("a table of explanations of Breeds", rb"photo,picture,answer,guess,")
+EXPLANATIONS = _kind("a table of explanations of Breeds", rb"photo,picture,[a-z0-9_,]*error\n")
 PICTURE = _kind("a picture of Breeds", rb"\xff\xd8\xff.{1,64}?Breeds")
 CHART = _kind("a chart of Breeds", rb"(\x89PNG\r\n|<\?xml ).{1,2000}?Breeds")
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from breeds import __version__
 from breeds.app.answers import answers
 from breeds.app.site import Site, site_of, while_here
 from breeds.app.uploads import MOST_FILES, Form, RefusedError, Upload
-from breeds.report.answers import as_json, plain_json
+from breeds.report.answers import COLUMNS, as_json, plain_json
 
 router = APIRouter(prefix="/api")
 _MOST_JSON = 2**20
@@ -26,13 +26,13 @@ class Guess(BaseModel):
     probability: float
 
 
-class Row(BaseModel):
+_Said: Any = create_model("_Said", **{column.name: (column.kind | None, ...) for column in COLUMNS})  # type: ignore[call-overload]
+
+
+class Row(_Said):  # type: ignore[misc]
     """The answer for one photo: the values that predicting gives with ``--format json``."""
 
     name: str
-    breed: str | None
-    probability: float | None
-    guess: str | None
     top: list[Guess]
     error: str | None
 

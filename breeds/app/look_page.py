@@ -17,7 +17,7 @@ from breeds.app.uploads import RefusedError
 from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
 from breeds.photos import picture, read
-from breeds.report.overlay import overlay
+from breeds.report.explanations import overlay
 from breeds.report.thumbs import Thumbnail
 from breeds.text import certainty
 

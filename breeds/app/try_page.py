@@ -20,7 +20,7 @@ from breeds.errors import PhotoError
 from breeds.heads.explain import EXACT
 from breeds.heads.neighbours import Neighbour
 from breeds.photos import picture, read
-from breeds.report.overlay import overlay
+from breeds.report.explanations import overlay
 from breeds.report.thumbs import Thumbnail
 from breeds.text import certainty
 

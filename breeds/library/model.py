@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,7 +26,7 @@ from breeds.photos.held import photo_of
 from breeds.prediction import predict
 from breeds.prediction.remote import Asked
 from breeds.prediction.streams import asked_of, find_streamed
-from breeds.report.answers import as_json
+from breeds.report.answers import as_table
 from breeds.report.modelcard import card_path, write_card
 from breeds.text import mention
 
@@ -138,9 +139,10 @@ class Model:
         -------
         pandas.DataFrame
             ``path`` (text, None for photos in memory); ``breed``, the answer; ``probability``, float64 from
-            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; with a
-            ``top_k`` ``breed_2``, ``probability_2`` and so on; ``error`` (text, None where there is none). A
-            photo that cannot be read or decoded is a row with its error and no answer.
+            0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; ``margin``,
+            by how much it is likelier than the second; with a ``top_k`` ``breed_2``, ``probability_2`` and so
+            on; ``error`` (text, None where there is none). A photo that cannot be read or decoded is a row
+            with its error and no answer.
 
         Raises
         ------
@@ -160,26 +162,14 @@ class Model:
         if not isinstance(top_k, int) or top_k < 1:
             raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
         chosen = None if cache is None else Path(cache)
-        names: list[str | None] = []
-
-        def noted() -> Iterator[Asked | None]:
-            for one in chain.from_iterable(map(_asked, photos)):
-                if one is not None:
-                    names.append(one.name or None)
-                yield one
-
-        classes, rows = self._model.classes, []
+        asked = chain.from_iterable(map(_asked, photos))
         with self._opened.turn:
             answers = predict(
-                self._model, noted(), weights, chosen, workers or cores(), engine,
+                self._model, asked, weights, chosen, workers or cores(), engine,
                 parse_views(views) if views else (), opener=self._open,
             )  # fmt: skip
-            for answer in answers:
-                found = as_json(answer, classes, top_k)
-                if found["breed"] and not unknown:
-                    found["breed"] = found["guess"]
-                rows.append(found)
-        return _table(names, rows, min(top_k, len(classes)))
+            named = (answer if unknown else replace(answer, unknown=False) for answer in answers)
+            return as_table(named, self._model.classes, top_k)
 
     def _open(
         self,
@@ -247,26 +237,3 @@ def _asked(photo: Any) -> Iterable[Asked | None]:
         return [Asked(name, photo_of(photo))]
     except PhotoError as error:
         return [Asked(name, error)]
-
-
-def _table(names: list[str | None], rows: list[dict[str, Any]], top_k: int) -> pd.DataFrame:
-    """Put answers, as JSON has them, into a table."""
-    import pandas as pd
-
-    def column(values: Iterable[Any], dtype: type) -> pd.Series:
-        return pd.Series(list(values), dtype=dtype)
-
-    def likely(row: dict[str, Any], place: int, what: str) -> Any:
-        return row["top"][place][what] if place < len(row["top"]) else None
-
-    table = {
-        "path": column(names, object),
-        "breed": column((row["breed"] for row in rows), object),
-        "probability": column((row["probability"] for row in rows), float),
-        "guess": column((row["guess"] for row in rows), object),
-    }
-    for place in range(1, top_k):
-        table[f"breed_{place + 1}"] = column((likely(row, place, "breed") for row in rows), object)
-        table[f"probability_{place + 1}"] = column((likely(row, place, "probability") for row in rows), float)
-    table["error"] = column((row["error"] for row in rows), object)
-    return pd.DataFrame(table)

@@ -13,8 +13,8 @@ from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
 from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.photos import photo_at, picture, read
 from breeds.report.album import Album, Photos, out_of
+from breeds.report.explanations import overlay
 from breeds.report.gallery import Gallery
-from breeds.report.overlay import overlay
 from breeds.report.thumbs import LONGEST, Thumbnail
 from breeds.started import command
 

@@ -40,10 +40,10 @@ def rows(text: str) -> list[list[str]]:
 
 def test_csv_has_one_row_for_each_answer_in_order(tmp_path: Path) -> None:
     assert written(tmp_path, BEAGLE, BROKEN, PUG) == (
-        "path,breed,probability,guess,error\n"
-        "dogs/b.jpg,beagle,0.625000,beagle,\n"
-        "dogs/c.jpg,,,,empty file (0 bytes)\n"
-        "dogs/a.jpg,pug,0.700000,pug,\n"
+        "path,breed,probability,guess,margin,error\n"
+        "dogs/b.jpg,beagle,0.625000,beagle,0.375000,\n"
+        "dogs/c.jpg,,,,,empty file (0 bytes)\n"
+        "dogs/a.jpg,pug,0.700000,pug,0.500000,\n"
     )
 
 
@@ -51,9 +51,9 @@ def test_csv_has_one_row_for_each_answer_in_order(tmp_path: Path) -> None:
 def test_csv_names_the_top_k(tmp_path: Path, top_k: int, named: int) -> None:
     frame = pd.read_csv(io.StringIO(written(tmp_path, PUG, BROKEN, top_k=top_k)))
     more = ["breed_2", "probability_2", "breed_3", "probability_3"][: 2 * (named - 1)]
-    assert list(frame.columns) == ["path", "breed", "probability", "guess", *more, "error"]
+    assert list(frame.columns) == ["path", "breed", "probability", "guess", "margin", *more, "error"]
     best = ["pug", 0.7, "beagle", 0.2, "shih-tzu", 0.1][: 2 * named]
-    assert frame.loc[0].drop(["path", "guess", "error"]).tolist() == best
+    assert frame.loc[0].drop(["path", "guess", "margin", "error"]).tolist() == best
     assert frame.loc[1].drop(["path", "error"]).isna().all()
     assert frame["error"].fillna("").tolist() == ["", "empty file (0 bytes)"]
 
@@ -76,8 +76,8 @@ def test_no_cell_is_a_formula(tmp_path: Path, start: str) -> None:
     answers = [Answer(evil, np.array([0.9, 0.1])), Answer("b.jpg", None, evil)]
     header, good, bad = rows(written(tmp_path, *answers, top_k=2, classes=[evil, f"{start}2"]))
     assert header[0] == "path"
-    assert good == [f"'{evil}", f"'{evil}", "0.900000", f"'{evil}", f"'{start}2", "0.100000", ""]
-    assert bad == ["b.jpg", "", "", "", "", "", f"'{evil}"]
+    assert good == [f"'{evil}", f"'{evil}", "0.900000", f"'{evil}", "0.800000", f"'{start}2", "0.100000", ""]
+    assert bad == ["b.jpg", *[""] * 6, f"'{evil}"]
     for kaggle in rows(written(tmp_path, *answers, form="kaggle", classes=[evil, f"{start}2"])):
         assert not any(cell.startswith(start) for cell in kaggle)
 
@@ -123,6 +123,7 @@ def test_json_lines_each_parse(tmp_path: Path) -> None:
         "breed": "pug",
         "probability": 0.7,
         "guess": "pug",
+        "margin": 0.5,
         "top": [{"breed": "pug", "probability": 0.7}, {"breed": "beagle", "probability": 0.2}],
         "error": None,
     }
@@ -131,6 +132,7 @@ def test_json_lines_each_parse(tmp_path: Path) -> None:
         "breed": None,
         "probability": None,
         "guess": None,
+        "margin": None,
         "top": [],
         "error": "empty file (0 bytes)",
     }
@@ -163,7 +165,7 @@ def test_the_first_of_equal_classes_is_named(tmp_path: Path) -> None:
 
 def test_a_photo_of_no_known_breed_says_so_and_keeps_the_guess(tmp_path: Path) -> None:
     cat = Answer("cat.jpg", PUG.probabilities, unknown=True)
-    assert rows(written(tmp_path, cat))[1] == ["cat.jpg", "unknown", "0.700000", "pug", ""]
+    assert rows(written(tmp_path, cat))[1] == ["cat.jpg", "unknown", "0.700000", "pug", "0.500000", ""]
     line = json.loads(written(tmp_path, cat, form="json"))
     assert (line["breed"], line["guess"], line["probability"]) == ("unknown", "pug", 0.7)
     assert rows(written(tmp_path, cat, form="kaggle"))[1][1:] == ["0.20000000", "0.70000000", "0.10000000"]

@@ -162,8 +162,8 @@ def test_answers_are_those_of_predict_py(place: Path) -> None:
     rows = [json.loads(line) for line in said.stdout.splitlines()]
     table = breeds.load("models/photos.safetensors").predict([*names[:-1], fresh, "photos"], top_k=3)
     assert list(table.columns) == [
-        "path", "breed", "probability", "guess", "breed_2", "probability_2", "breed_3", "probability_3",
-        "error",
+        "path", "breed", "probability", "guess", "margin", "breed_2", "probability_2", "breed_3",
+        "probability_3", "error",
     ]  # fmt: skip
     assert len(table) == len(rows) + 2
     for row, number in zip(rows, table.index, strict=False):

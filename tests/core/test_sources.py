@@ -219,9 +219,8 @@ def test_predictions_are_those_of_the_folder_and_in_order(
     assert frame.path.tolist() == [one.path for one in found]
     with pytest.raises(BreedsError, match="--no-network"):
         answers("s3://dogs/photos", network=False)
-    monkeypatch.setattr(parts, "PART_ROWS", 8)
     parts.check_parts(tmp_path / "parts")
-    total, failed = parts.write_parts(iter(found), model.classes, tmp_path / "parts", "csv", 1)
+    total, failed = parts.write_parts(iter(found), model.classes, tmp_path / "parts", "csv", 1, rows=8)
     written = sorted((tmp_path / "parts").iterdir())
     assert (total, failed, [path.name for path in written][-1]) == (30, [], "part-00003.csv")
     rows = [line.split(",")[0] for path in written for line in path.read_text().splitlines()[1:]]

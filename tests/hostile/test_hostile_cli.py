@@ -304,7 +304,7 @@ def test_messages_that_cannot_be_written_never_get_into_a_file(to: str, place: P
     result = shell(f'py "$B/predict.py" photos {to}', place)
     assert result.returncode == 1
     rows = list(csv.reader(io.StringIO((place / "out.csv").read_text())))
-    assert rows[0] == ["path", "breed", "probability", "guess", "error"]
+    assert rows[0] == ["path", "breed", "probability", "guess", "margin", "error"]
     assert len(rows) == 14
     assert all(len(row) == 5 for row in rows)
 

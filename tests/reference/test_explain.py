@@ -33,9 +33,7 @@ from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, e
 from breeds.heads.model import Model, load_model, save_model
 from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, read
-from breeds.report.card import card
-from breeds.report.explanations import picture_name
-from breeds.report.overlay import AGAINST, FOR, overlay
+from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
 from breeds.training import train
 
 # Few photos of a class are few for scikit-learn's solver, and enough here.
