@@ -1,18 +1,10 @@
 #!/usr/bin/env python3
 """Photos to features: the script in front of `breeds.cli.extract`."""
 
-from __future__ import annotations
+import sys
+from pathlib import Path
 
-if __name__ == "__main__":  # before all else: Ctrl-C ends it quietly, and python -P and -I find the package
-    import sys
-
-    # Until Python 3.12 a Ctrl-C while a class is made comes as the cause of another error.
-    sys.excepthook = lambda kind, error, trace: (
-        None if KeyboardInterrupt in (kind, type(error.__cause__)) else sys.__excepthook__(kind, error, trace)
-    )
-    import os.path
-
-    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+sys.path.append(str(Path(__file__).resolve().parent))  # python -P and -I do not look there
 
 from breeds.cli import common
 from breeds.cli.extract import main, parser

@@ -91,7 +91,7 @@ def run_open(path: str) -> None:
 def run_info(path: str) -> None:
     """Have the command say what a store is, from its start to its exit."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "breeds.cli.store", "info", path], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "breeds", "store", "info", path], check=True, cwd=ROOT)
     seconds = time.perf_counter() - started
     print()
     report(seconds=seconds, command_mb=peak_of_programs())

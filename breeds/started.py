@@ -14,16 +14,12 @@ import sys
 
 from breeds.errors import BreedsError
 
-#: What to type from the repository, after ``python``, for each command of ``breeds``.
+#: The scripts of the repository, by the commands of ``breeds`` that they stand for.
 SCRIPTS = {
     "extract": "extract_features.py",
     "train": "train_head.py",
     "evaluate": "evaluate.py",
     "predict": "predict.py",
-    "export": "-m breeds.cli.export",
-    "app": "-m breeds.app",
-    "store": "-m breeds.cli.store",
-    "demo": "-m breeds.sample.demo",
 }
 # Packages that an extra of Breeds installs.
 _EXTRAS = {
@@ -51,20 +47,35 @@ def commanded() -> bool:
     return _commanded
 
 
+def _begun_with() -> str:
+    path = (sys.argv or [""])[0]
+    if not commanded() or os.path.basename(path) == "breeds":
+        return "breeds"
+    return "python -m breeds" if path.endswith(os.path.join("breeds", "__main__.py")) else "python"
+
+
 def as_breeds() -> bool:
     """Say whether Breeds is known here by its name: as a command or a library, and not by its scripts."""
-    return not commanded() or os.path.basename((sys.argv or [""])[0]) == "breeds"
+    return _begun_with() != "python"
 
 
 def command(name: str) -> str:
-    """Return what to type for a command of `SCRIPTS`, as this process was started.
+    """Return what to type for a command of ``breeds``, as this process was started.
 
     Examples
     --------
     >>> command("train")
     'breeds train'
     """
-    return f"breeds {name}" if as_breeds() else f"python {SCRIPTS[name]}"
+    if as_breeds():
+        return f"{_begun_with()} {name}"
+    return f"python {SCRIPTS[name]}" if name in SCRIPTS else f"python -m breeds {name}"
+
+
+def arguments_of(name: str) -> list[str]:
+    """Return with what arguments Python runs a command as this process was started."""
+    how = {"breeds": [sys.argv[0], name], "python -m breeds": ["-m", "breeds", name]}
+    return how.get(_begun_with()) or [SCRIPTS[name]]
 
 
 def missing(package: str) -> str:

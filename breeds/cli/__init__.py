@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-import sys  # and no more before main: until it has begun, Ctrl-C would show where
+import sys
+from importlib import import_module
+
+from breeds import __doc__ as about
+from breeds import __version__
+from breeds.errors import BreedsError
 
 #: Its commands: where the `main` of each is, and what it is for.
 COMMANDS = {
@@ -19,11 +24,6 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command that is named first, and exit as it does."""
-    # as in the scripts: Ctrl-C ends it quietly
-    # Until Python 3.12 a Ctrl-C while a class is made comes as the cause of another error.
-    sys.excepthook = lambda kind, error, trace: (
-        None if KeyboardInterrupt in (kind, type(error.__cause__)) else sys.__excepthook__(kind, error, trace)
-    )
     from breeds.cli import common
 
     common.run(run_named)
@@ -37,12 +37,7 @@ def run_named() -> int:
     BreedsError
         If there is no such command.
     """
-    from importlib import import_module
-
-    from breeds import __doc__ as about
-    from breeds import __version__
     from breeds.cli import common
-    from breeds.errors import BreedsError
 
     named = sys.argv[1:2]
     if named and named[0] in COMMANDS:

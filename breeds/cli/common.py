@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import gc
 import glob
 import io
 import os
@@ -40,9 +39,6 @@ REPORTS = Path("reports")
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a front and exit: 0 done, 1 partly, 2 the user's mistake, 130 interrupted."""
     begin()
-    # The imports make hundreds of thousands of objects and no garbage; by default Python looks for it
-    # after each 700 of them, which costs them a tenth of their time.
-    gc.set_threshold(50_000, *gc.get_threshold()[1:])
     signal.signal(signal.SIGTERM, _interrupt)
     _open_closed_streams()
     # Pillow warns of odd metadata in photos that decode well; nobody can act on it.

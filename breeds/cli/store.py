@@ -100,7 +100,3 @@ def check(path: Path) -> int:
         parts = len(list_shards(journal_folder(path)))
         say(f"{path}: {len(Store(path))} features and {parts} parts of its journal match their checksums")
     return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    common.run(main)

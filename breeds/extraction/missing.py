@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from breeds.extraction.table import PlaceOf
 from breeds.features import FeatureLookup, Table, Writer
 from breeds.features.columns import Keys, Rows
 from breeds.photos.photo import Photo
-from breeds.progress import Progress, progress
+from breeds.progress import progress
 
 
 def extract_missing(
@@ -45,7 +46,7 @@ def _compute(
     writer: Writer,
     pipeline: Pipeline | ClusterPipeline,
     bad: dict[str, str],
-    bar: Progress[object],
+    bar: Any,
 ) -> list[int]:
     """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
 

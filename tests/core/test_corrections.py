@@ -529,7 +529,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
     ]
     training = run_script("train_head.py", "--C", "0.01", cwd=tmp_path)
     evaluation = run_script("evaluate.py", cwd=tmp_path)
-    info = run_script("-m breeds.cli.store", "info", noisy.path, cwd=tmp_path)
+    info = run_script("-m breeds store", "info", noisy.path, cwd=tmp_path)
     for done in (training, evaluation, info):
         assert done.returncode == 0, done.stderr
         assert [line for line in done.stdout.splitlines() if "correction" in line][:3] == said

@@ -16,7 +16,9 @@ from conftest import ROOT, assert_refused, run_script
 
 from breeds.errors import BreedsError
 from breeds.sample import dogs
-from breeds.sample.dogs import BREEDS, fetch_dogs
+from breeds.sample.dogs import BOUNDS, BREEDS, Bounds, fetch_dogs
+
+FEW = Bounds(members=1000)
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes = b"photo", **fields: object) -> None:
@@ -107,7 +109,7 @@ def nine_breeds(tar: tarfile.TarFile) -> None:
 
 
 def many_members(tar: tarfile.TarFile) -> None:
-    for i in range(dogs.MOST_MEMBERS + 1):
+    for i in range(FEW.members + 1):
         add(tar, str(i), b"")
 
 
@@ -116,40 +118,33 @@ def many_members(tar: tarfile.TarFile) -> None:
     ("fill", "words"),
     [(nine_breeds, "ten breeds"), (many_members, "members"), (lambda tar: None, "ten breeds")],
 )
-def test_an_archive_of_something_else_is_refused(
-    fill, words: str, serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dogs, "MOST_MEMBERS", 1000)
-    refused(serve(fill), tmp_path, words)
+def test_an_archive_of_something_else_is_refused(fill, words: str, serve, tmp_path: Path) -> None:
+    refused(serve(fill), tmp_path, words, FEW)
 
 
-def refused(url: str, tmp_path: Path, words: str = "") -> None:
+def refused(url: str, tmp_path: Path, words: str = "", bounds: Bounds = BOUNDS) -> None:
     with pytest.raises(BreedsError, match=r"make demo DATA=photos/") as caught:
-        fetch_dogs(url, tmp_path / "dogs")
+        fetch_dogs(url, tmp_path / "dogs", bounds)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["served"], "nothing is left behind"
 
 
 @pytest.mark.slow
-def test_damaged_archives_are_refused(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_archives_are_refused(serve, tmp_path: Path) -> None:
     url, archive = serve(add_dogs), tmp_path / "served/dogs.tgz"
     whole = archive.read_bytes()
     for data in (b"", b"no archive", whole[: len(whole) // 2], whole[:200] + b"!" + whole[201:]):
         archive.write_bytes(data)
         refused(url, tmp_path)
-    archive.write_bytes(
-        gzip.compress(bytes(dogs.MOST_UNPACKED + 10**6), 1)
-    )  # ends a tar at once, and goes on
-    refused(url, tmp_path)
+    archive.write_bytes(gzip.compress(bytes(11 * 10**6), 1))  # ends a tar at once, and goes on
+    refused(url, tmp_path, bounds=Bounds(unpacked=10**7))
     with tarfile.open(archive, "w:gz") as tar:
         add(tar, "huge", bytes(10**7))
         add_dogs(tar)
-    monkeypatch.setattr(dogs, "MOST_UNPACKED", 10**6)
-    refused(url, tmp_path, "unpacks to more")
-    monkeypatch.setattr(dogs, "MOST_PACKED", 1000)
+    refused(url, tmp_path, "unpacks to more", Bounds(unpacked=10**6))
     archive.write_bytes(whole)
-    refused(url, tmp_path, "larger than")
+    refused(url, tmp_path, "larger than", Bounds(packed=1000))
 
 
 @pytest.mark.slow

@@ -428,15 +428,13 @@ def test_a_store_that_cannot_be_read_is_not_called_damaged(
     store: Path, tmp_path: Path, command: str, fail: Callable[[Path], str]
 ) -> None:
     words = fail(store)
-    result = run_script("-m breeds.cli.store", command, store, cwd=tmp_path)
+    result = run_script("-m breeds store", command, store, cwd=tmp_path)
     assert_refused(result, f"{store} cannot be read ({words})", "try again; nothing was changed")
     assert "damaged" not in result.stderr
     assert "delete" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    "command", ["-m breeds.cli.store info", "-m breeds.cli.store verify", "train_head.py"]
-)
+@pytest.mark.parametrize("command", ["-m breeds store info", "-m breeds store verify", "train_head.py"])
 def test_a_store_that_another_program_has_open_is_not_called_damaged(
     store: Path, tmp_path: Path, command: str
 ) -> None:
@@ -643,18 +641,18 @@ def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
     assert problem.startswith(f"{store}: ")
 
 
-# python -m breeds.cli.store
+# python -m breeds store
 
 
 def test_info_and_verify_say_what_a_store_holds(
     store: Path, tmp_path: Path, random_config: FeatureConfig
 ) -> None:
-    info = run_script("-m breeds.cli.store", "info", store, cwd=tmp_path)
+    info = run_script("-m breeds store", "info", store, cwd=tmp_path)
     assert info.returncode == 0
     config = dataclasses.replace(random_config, backbone="made up")
     for part in (str(store), "5 photos", str(config), config.digest, "3 beagle", "2 samoyed"):
         assert part in info.stdout
-    whole = run_script("-m breeds.cli.store", "verify", store, cwd=tmp_path)
+    whole = run_script("-m breeds store", "verify", store, cwd=tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert "5 features and 1 parts of its journal match their checksums" in whole.stdout
 
@@ -662,7 +660,7 @@ def test_info_and_verify_say_what_a_store_holds(
 def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: Path) -> None:
     (shard,) = list_shards(journal_folder(store))
     flip(shard, b"f" * 64)
-    result = run_script("-m breeds.cli.store", "verify", store, cwd=tmp_path)
+    result = run_script("-m breeds store", "verify", store, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout == f"{shard}: the bytes do not match the checksum in the name\n"
     assert shard.exists()  # verify looks, and changes nothing
@@ -672,7 +670,7 @@ def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: 
 @pytest.mark.parametrize("name", ["nothere.h5", "text.h5", "."])
 def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
-    assert_refused(run_script("-m breeds.cli.store", command, name, cwd=tmp_path), name)
+    assert_refused(run_script("-m breeds store", command, name, cwd=tmp_path), name)
 
 
 _GOOD: list[tuple[Store, np.ndarray]] = []  # the small store as it is, read once
@@ -713,7 +711,7 @@ def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
     table = Table("r", "", list(features), ["\udcff"], ["\udcff"], [""], [1], [1], [("q\udcff", "bad")])
     write_made_up(tmp_path / "s.h5", features, table)
     env = {"PYTHONIOENCODING": "utf-8:strict"}  # as in every locale but C and POSIX
-    result = run_script("-m breeds.cli.store", "info", "s.h5", cwd=tmp_path, env=env)
+    result = run_script("-m breeds store", "info", "s.h5", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
 
 

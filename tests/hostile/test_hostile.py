@@ -185,8 +185,8 @@ def make_odd(path: Path, kind: str) -> None:
 ODD = ["socket", "/dev/zero", "/dev/tty", "/proc/kmsg"]
 PLACES = {
     "a store to train on": ("features/odd.h5", "train_head.py", "--store", "features/odd.h5"),
-    "a store to look at": ("features/odd.h5", "-m breeds.cli.store info", "features/odd.h5"),
-    "a store to verify": ("features/odd.h5", "-m breeds.cli.store verify", "features/odd.h5"),
+    "a store to look at": ("features/odd.h5", "-m breeds store info", "features/odd.h5"),
+    "a store to verify": ("features/odd.h5", "-m breeds store verify", "features/odd.h5"),
     "a model": ("models/odd.safetensors", "evaluate.py", "--model", "models/odd.safetensors"),
     "weights": ("odd.h5", "extract_features.py", "photos", "--weights", "odd.h5"),
     "a manifest": ("odd.csv", "extract_features.py", "odd.csv", "--weights", "random"),
@@ -223,7 +223,7 @@ def test_a_shard_that_is_no_file_is_set_aside_and_its_photos_computed_again(home
     assert done.code == 0
     assert f"damaged, set aside and computed again: features/s.journal/{odd.name}" in done.err
     assert by_path(home / "features" / "s.h5") == before
-    assert front(home, "-m breeds.cli.store verify", "features/s.h5").code == 0
+    assert front(home, "-m breeds store verify", "features/s.h5").code == 0
 
 
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
@@ -261,7 +261,7 @@ SPARSE = {
     "a manifest within bounds": ("w.csv", 10**8, "extract_features.py", "w.csv", "--weights", "random"),
     "a model": ("w.safetensors", 60 * 10**9, "evaluate.py", "--model", "w.safetensors"),
     "a store": ("w.h5", 2 * 2**40, "train_head.py", "--store", "w.h5"),
-    "a store to verify": ("w.h5", 2**39, "-m breeds.cli.store verify", "w.h5"),
+    "a store to verify": ("w.h5", 2**39, "-m breeds store verify", "w.h5"),
 }
 
 
@@ -526,7 +526,7 @@ def _packed() -> bytes:
 
 
 @pytest.mark.parametrize("name", ["features", "key", "size"])
-@pytest.mark.parametrize("script", ["train_head.py", "-m breeds.cli.store verify", "extract_features.py"])
+@pytest.mark.parametrize("script", ["train_head.py", "-m breeds store verify", "extract_features.py"])
 def test_a_block_that_unpacks_to_gigabytes_is_not_unpacked(home: Path, name: str, script: str) -> None:
     if name != "features" and script != "train_head.py":
         pytest.skip("all columns are read the same way")
@@ -558,7 +558,7 @@ def test_weights_that_unpack_to_gigabytes_are_not_unpacked(home: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"locking": False}])
-@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds.cli.store verify"])
+@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds store verify"])
 def test_a_store_that_another_program_has_open_is_not_called_damaged(
     home: Path, script: str, options: dict[str, bool]
 ) -> None:

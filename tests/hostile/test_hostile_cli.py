@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -207,8 +206,8 @@ def test_names_of_classes_are_text_in_every_front(random_config: FeatureConfig, 
         ["train_head.py", "--C", "0.01"],
         ["evaluate.py", "--no-html", "--doubts"],
         ["predict.py", "nowhere*", "photos"],
-        ["-m breeds.cli.store", "info", str(store)],
-        ["-m breeds.cli.store", "verify", str(store)],
+        ["-m breeds store", "info", str(store)],
+        ["-m breeds store", "verify", str(store)],
     ):
         result = run_script(*command, cwd=tmp_path)
         assert "Traceback" not in result.stderr
@@ -279,7 +278,7 @@ def test_a_disk_that_is_full_while_a_model_is_saved(option: str, place: Path) ->
 @pytest.mark.parametrize(
     "command",
     ["train_head.py --C 0.01", "evaluate.py", "predict.py photos",
-     "-m breeds.cli.store info features/made.h5",
+     "-m breeds store info features/made.h5",
      "extract_features.py photos --weights random --store features/made.h5"],
 )  # fmt: skip
 def test_a_stdout_that_cannot_be_written(command: str, to: str, place: Path) -> None:
@@ -456,24 +455,6 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     assert "converting the network" in result.stderr  # it is kept for `test_openvino.py`, which comes later
 
 
-@pytest.mark.parametrize("script", ["train_head.py", "predict.py photos"])
-def test_interrupted_at_the_very_start(script: str, place: Path) -> None:
-    """From the first line of ours on, which Python wants to be another; what it does before is its own."""
-    command, *arguments = script.split()
-    front = (ROOT / command).read_text().splitlines()
-    first = next(number for number, line in enumerate(front, start=1) if "excepthook" in line)
-    for delay in (0.03, 0.06, 0.1, 0.2, 0.4, 0.8):
-        started = subprocess.Popen(
-            [sys.executable, str(ROOT / command), *arguments], cwd=place, stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        time.sleep(delay)
-        started.send_signal(signal.SIGINT)
-        _, text = started.communicate(timeout=60)
-        lines = re.findall(rf'{command}", line (\d+)', text)
-        assert not lines or int(lines[0]) <= first, text
-
-
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
     """Python begins in it once, and does for each command what it does for all.
 
@@ -496,12 +477,12 @@ def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
             (["train_head.py"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
-            (["-m breeds.cli.store", "info", "features/made.h5"], (0,)),
+            (["-m breeds store", "info", "features/made.h5"], (0,)),
         ):
             result = run_script(*command, cwd=place)
             assert result.returncode in codes, result.stderr
             assert "Traceback" not in result.stderr
-    for script, *arguments in (("-m breeds.cli.store", "verify", "features/made.h5"), ("evaluate.py",)):
+    for script, *arguments in (("-m breeds store", "verify", "features/made.h5"), ("evaluate.py",)):
         result = run_script(script, *arguments, cwd=place)
         assert result.returncode == 0, result.stderr
     assert "Größe" in load_model(place / "models/made.safetensors").classes
