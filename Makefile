@@ -1,9 +1,10 @@
 # make demo   sets up, then runs the four scripts on a drawn sample (or DATA=photos/ WEIGHTS=file.h5)
 # make dogs   the same on real photos of ten breeds, fetched once (fast.ai's Imagewoof, 88 MB)
 # make app    sets up, then serves the newest model in the browser, on this machine (Ctrl-C ends it)
-# make test   sets up, then ruff, mypy and the test suite: twelve minutes on two Zen 3 cores
-# make thorough  the same on more of Keras's networks, and a Ray cluster whose nodes are killed: on a quiet machine
-# make check  ruff, mypy and the fast tests, in a good minute: what to run while working
+# make lint   sets up, then ruff, mypy for every Python that is promised, and what documents and imports say
+# make check  lint and the fast tests, in a good minute: what to run while working
+# make test   lint and the test suite: six minutes of tests on two Zen 3 cores
+# make thorough  the rest: all kills, fuzzing, a Ray cluster, more of Keras's networks; on a quiet machine
 # make fuzz   changes real files at random and reads them: decode, store, model, csv, SECONDS=600 each;
 #             then kills extraction a hundred times at random moments
 # make screenshots  the demo, then the README's pictures of its pages

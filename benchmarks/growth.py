@@ -173,21 +173,20 @@ def run_one_more(photos: str) -> None:
 def run_train(path: str, memory: str) -> None:
     """Train a head without a search, as `train_head.py --C 0.001 --memory` does."""
     from breeds.features import Store
-    from breeds.heads.model import save_model
     from breeds.training import train
 
     store = Store(Path(path))
     model = Path(path).with_suffix(".safetensors")
-    timed(lambda: save_model(train(store, C=1e-3, memory=int(float(memory) * 1e9)), model))
+    timed(lambda: train(store, C=1e-3, memory=int(float(memory) * 1e9)).save(model))
 
 
 def run_evaluate(path: str) -> None:
     """Measure the head on the test photos."""
     from breeds.evaluation import evaluate
     from breeds.features import Store
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
 
-    store, model = Store(Path(path)), load_model(Path(path).with_suffix(".safetensors"))
+    store, model = Store(Path(path)), Model.load(Path(path).with_suffix(".safetensors"))
     timed(lambda: evaluate(store, model))
 
 

@@ -20,7 +20,7 @@ from breeds import metrics  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.features.columns import Names  # noqa: E402
 from breeds.features.corrections import Correction, Corrections  # noqa: E402
-from breeds.heads.model import Model, save_model  # noqa: E402
+from breeds.heads.model import Model  # noqa: E402
 from breeds.review import label_next, queue, train_again  # noqa: E402
 from breeds.training import train  # noqa: E402
 
@@ -51,7 +51,7 @@ def found_and_mended(clean: Store, share: float, most: int, seeds: int, folder: 
         # The parts are drawn by labels, so each state has its own; judged is on what none has seen.
         model = train(store)
         path = folder / "model.safetensors"
-        save_model(model, path)
+        model.save(path)
         started = time.perf_counter()
         items = queue(store, model, Corrections(), most)
         seconds.append(time.perf_counter() - started)
@@ -75,7 +75,7 @@ def found_and_mended(clean: Store, share: float, most: int, seeds: int, folder: 
 def seconds(store: Store, rounds: int, folder: Path) -> None:
     """Time training again, warm."""
     path = folder / "model.safetensors"
-    save_model(train(store), path)
+    train(store).save(path)
     found = {"C kept": False, "search": True}
     rows = []
     for name, search in found.items():

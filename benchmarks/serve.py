@@ -28,10 +28,10 @@ def run_alone(model_path: str, count: str, *photos: str) -> None:
     from breeds.backbones.pipeline import Pipeline
     from breeds.backbones.processes import cores
     from breeds.heads.backbone import open_network
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
     from breeds.photos import FilePhoto, key_of
 
-    model = load_model(Path(model_path))
+    model = Model.load(Path(model_path))
     keyed = [(key_of(FilePhoto(path).read()), FilePhoto(path)) for path in photos]
     opener = partial(open_network, model, model.parts[0], None, "auto", cores() <= 4)
     with Pipeline(opener, max(2, os.cpu_count() or 2)) as pipeline:
@@ -112,13 +112,12 @@ def small_model(folder: Path) -> tuple[Path, list[Path]]:
     """Make a model of drawn photos on random weights at 96 pixels, where the network costs little."""
     from breeds.extraction import Asked, Selection, extract
     from breeds.features import Store
-    from breeds.heads.model import save_model
     from breeds.sample import write_samples
     from breeds.training import train
 
     write_samples(folder / "photos", per_breed=6)
     extract(Selection(folder / "photos"), folder / "features/photos.h5", Asked("random", size=96))
-    save_model(train(Store(folder / "features/photos.h5"), C=0.01), folder / "models/photos.safetensors")
+    train(Store(folder / "features/photos.h5"), C=0.01).save(folder / "models/photos.safetensors")
     return folder / "models/photos.safetensors", sorted((folder / "photos").rglob("*.jpg"))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from breeds.api import evaluate, extract, load, predict
     from breeds.errors import BreedsError
     from breeds.features.store import Store
-    from breeds.library.calls import evaluate, extract, load, predict, train
-    from breeds.library.classifier import BreedsClassifier
-    from breeds.library.model import Model
-    from breeds.library.transformer import BottleneckFeatures
+    from breeds.heads.model import Model
+    from breeds.sklearn import BottleneckFeatures, BreedsClassifier
+    from breeds.training import train
 
 __version__ = "0.1.0"
 
@@ -28,12 +28,13 @@ __all__ = [
     "train",
 ]
 _HOMES = {
-    "BottleneckFeatures": "breeds.library.transformer",
-    "BreedsClassifier": "breeds.library.classifier",
+    "BottleneckFeatures": "breeds.sklearn",
+    "BreedsClassifier": "breeds.sklearn",
     "BreedsError": "breeds.errors",
-    "Model": "breeds.library.model",
+    "Model": "breeds.heads.model",
     "Store": "breeds.features.store",
-} | dict.fromkeys(("evaluate", "extract", "load", "predict", "train"), "breeds.library.calls")
+    "train": "breeds.training",
+} | dict.fromkeys(("evaluate", "extract", "load", "predict"), "breeds.api")
 
 
 def __getattr__(name: str) -> Any:

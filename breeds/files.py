@@ -224,6 +224,7 @@ def hold(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; the system frees it if the process dies.
 
     A lock file that was there before is removed, never written: it may be another name of somebody's file.
+    (The library filelock empties what it locks, and cannot say who holds it.)
 
     Parameters
     ----------

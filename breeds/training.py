@@ -20,7 +20,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store, versions
 from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.model import Model, apply_layers, pack_keys, softmax
-from breeds.heads.threads import limited
+from breeds.heads.scikit import limited
 from breeds.heads.unknown import JUDGED_ON, fit_detector
 from breeds.labels import means_unknown
 from breeds.machine import memory_of_machine

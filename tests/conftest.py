@@ -251,7 +251,6 @@ def browser() -> Iterator[Browser]:
 def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with thirty drawn photos of five breeds, their store and a model, on small random networks."""
     from breeds.features import Store
-    from breeds.heads.model import save_model
     from breeds.training import train
 
     folder = tmp_path_factory.mktemp("app")
@@ -261,7 +260,7 @@ def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few photos are few for scikit-learn's solver
         model = train(Store(folder / "features/photos.h5"), C=0.01)
-    save_model(model, folder / "models/photos.safetensors")
+    model.save(folder / "models/photos.safetensors")
     return folder
 
 

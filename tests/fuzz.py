@@ -142,7 +142,7 @@ def model_target(folder: Path) -> Target:
 
     from breeds.errors import BreedsError
     from breeds.features import Store
-    from breeds.heads.model import load_model, save_model
+    from breeds.heads.model import Model
     from breeds.training import train
 
     path, seeds = folder / "one.safetensors", []
@@ -150,13 +150,13 @@ def model_target(folder: Path) -> Target:
     layers = [(np.ones((2048, 4), np.float32), np.ones(4, np.float32)),
               (np.ones((4, 3), np.float32), np.ones(3, np.float32))]  # fmt: skip
     for model in (logistic, replace(logistic, kind="dense", layers=layers)):
-        save_model(model, path)
+        model.save(path)
         seeds.append(path.read_bytes())
 
     def one(data: bytes) -> None:
         path.write_bytes(data)
         with contextlib.suppress(BreedsError):
-            model = load_model(path)
+            model = Model.load(path)
             with np.errstate(all="ignore"):
                 model.probabilities(np.ones((1, model.mean.size), np.float32))
 

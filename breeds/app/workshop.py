@@ -24,7 +24,7 @@ from breeds.features import Store
 from breeds.features.columns import Keys, locate
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
 from breeds.features.table import Table
-from breeds.heads.model import Model, load_model
+from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour
 from breeds.prediction.evidence import TrainingPhotos
 from breeds.report.thumbs import LONGEST, Thumbnail, thumbnail
@@ -197,7 +197,7 @@ class Workshop:
         self._named = store
         self._busy = threading.Lock()
         self._busy_with = ""
-        self._models = _Read(lambda paths: load_model(paths[0]))
+        self._models = _Read(lambda paths: Model.load(paths[0]))
         self._stores = _Read(lambda paths: Store(*paths))
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None

@@ -76,7 +76,7 @@ def main() -> int:
     from breeds.errors import BreedsError
     from breeds.evaluation import answer_test_photos, compare_models, measure, write_json
     from breeds.features import Store
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
     from breeds.outputs import PAGE, REPORT, check_output
     from breeds.report import terminal
     from breeds.report.modelcard import card_path, file_digest, write_card
@@ -91,11 +91,11 @@ def main() -> int:
 
         check_figures(arguments.figures)
     digest = file_digest(model_path)
-    model = load_model(model_path)
+    model = Model.load(model_path)
     stores = arguments.store or trained_on(model, model_path)
     store = Store(*stores, corrected=not arguments.no_corrections)
     if arguments.against:
-        other = load_model(arguments.against)
+        other = Model.load(arguments.against)
         same = [config.digest for config, _ in other.parts] == [config.digest for config, _ in model.parts]
         other_store = store if same else Store(*trained_on(other, arguments.against))
     tested = answer_test_photos(store, model)

@@ -44,9 +44,9 @@ def main() -> int:
     from breeds.cli.evaluate import trained_on
     from breeds.exporting import export, plan
     from breeds.features import Store
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
 
-    model = load_model(model_path)
+    model = Model.load(model_path)
     paths = plan(arguments.format, model_path, model.parts, model.kind)
     store = Store(*(arguments.store or trained_on(model, model_path)))
     for exported in export(model, store, paths, arguments.weights):

@@ -68,7 +68,7 @@ def main(fetch: Fetch | None = None) -> int:
     arguments = parser().parse_args()
     model_path = arguments.model or common.newest(common.MODELS, "*.safetensors", command("train"))
     from breeds.errors import BreedsError
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
     from breeds.prediction import predict
@@ -100,7 +100,7 @@ def main(fetch: Fetch | None = None) -> int:
     pictures = PictureFolder(arguments.explain) if arguments.explain else None
     page = AnswersPage(arguments.html, arguments.paths) if arguments.html else None
     paths = list_inputs(arguments.paths, sys.stdin or (), not arguments.no_network)
-    model = load_model(model_path)
+    model = Model.load(model_path)
     if arguments.no_unknown:
         model.unknown = None
     if model.config.weights == "random":

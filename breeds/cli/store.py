@@ -49,10 +49,10 @@ def export(path: Path, stores: list[Path] | None, model_path: Path | None, corre
     need("pyarrow")
     check_output(path, FEATURES_PARQUET, [*(stores or ()), *filter(None, [model_path])])
     from breeds.features import Store
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
     from breeds.tables import export_features
 
-    model = None if model_path is None else load_model(model_path)
+    model = None if model_path is None else Model.load(model_path)
     if not stores:
         if model is None or model_path is None:
             stores = [common.newest(common.FEATURES, "*.h5", command("extract"))]

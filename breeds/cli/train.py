@@ -110,7 +110,6 @@ def main() -> int:
     model_path = arguments.model or common.MODELS / f"{name}.safetensors"
     from breeds.errors import BreedsError
     from breeds.features import Store
-    from breeds.heads.model import save_model
     from breeds.outputs import MODEL, check_output
     from breeds.report.modelcard import write_card
     from breeds.training import train_head
@@ -131,7 +130,7 @@ def main() -> int:
         exports = plan(arguments.export, model_path, store.parts(), arguments.head)
     views = open_views(store) if arguments.views else []
     model = train_head(store, settings, views)
-    kept = write_card(model, model_path, save_model(model, model_path))
+    kept = write_card(model, model_path, model.save(model_path))
     show(model, store)
     if kept:
         say(kept)

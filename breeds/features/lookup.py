@@ -13,6 +13,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features.columns import Keys, Rows, by_value
 from breeds.features.journal import check_config, journal_folder, list_shards, open_shard, shard_features
+from breeds.features.network import Network, load_network
 from breeds.features.store import Store
 
 Read = Callable[[Rows], NDArray[np.float32]]
@@ -140,3 +141,28 @@ class Found:
 
 def _shard_rows(shard: Path, rows: Rows) -> NDArray[np.float32]:
     return shard_features(shard)[rows]
+
+
+def find_network(digest: str, stores: Sequence[Path]) -> Network:
+    """Return the int8 network of this digest: out of one of `stores`, or its journal.
+
+    Raises
+    ------
+    BreedsError
+        If it is in none of them, or cannot be read just now.
+    """
+    for path in stores:
+        try:
+            found = load_network(journal_folder(path), digest)
+        except OSError as error:
+            raise BreedsError(
+                f"Cannot read {error.filename}: {error.strerror}; run the command again."
+            ) from None
+        if found is None and path.exists():
+            found = Store(path).networks().get(digest)
+        if found is not None:
+            return found
+    raise BreedsError(
+        f"The int8 network {digest[:12]} of {stores[0]} is not in {journal_folder(stores[0])}: it was lost; "
+        f"extract into another --store."
+    )

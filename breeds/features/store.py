@@ -24,7 +24,7 @@ from breeds.features.columns import Keys, Names, Rows, Texts
 from breeds.features.corrections import Corrections, corrections_path
 from breeds.features.datasets import checked, gather, read_column, read_keys
 from breeds.features.journal import journal_folder, list_shards, read_shard
-from breeds.features.network import Network, is_whole, list_networks, load_network
+from breeds.features.network import Network, is_whole, list_networks
 from breeds.features.table import COLUMNS, Table, Unread
 from breeds.text import as_here
 
@@ -293,15 +293,10 @@ class Store:
             If one is not there, or cannot be read.
         """
         parts = [part for part in (self, *self.also) if part.config.precision == "int8"]
-        return {part.config.calibration: part._network() for part in parts}
-
-    def _network(self) -> Network:
-        with self.opened() as file:
-            group = hdf5.subgroup(file, "network")
-            parts = (hdf5.read_block(hdf5.dataset(group, name, kind="u")) for name in ("xml", "bin"))
-            found = Network(*parts)
-            if found.digest != self.config.calibration:
-                raise hdf5.DamagedError("its int8 network does not match its checksum")
+        found = {}
+        for part in parts:
+            with part.opened() as file:
+                found[part.config.calibration] = _read_network(file, part.config)
         return found
 
     @contextmanager
@@ -351,29 +346,13 @@ def _read_rejected(file: h5py.File, digests: dict[str, str]) -> list[tuple[str, 
     return found
 
 
-def find_network(digest: str, stores: Sequence[Path]) -> Network:
-    """Return the int8 network of this digest: out of one of `stores`, or its journal.
-
-    Raises
-    ------
-    BreedsError
-        If it is in none of them, or cannot be read just now.
-    """
-    for path in stores:
-        try:
-            found = load_network(journal_folder(path), digest)
-        except OSError as error:
-            raise BreedsError(
-                f"Cannot read {error.filename}: {error.strerror}; run the command again."
-            ) from None
-        if found is None and path.exists():
-            found = Store(path).networks().get(digest)
-        if found is not None:
-            return found
-    raise BreedsError(
-        f"The int8 network {digest[:12]} of {stores[0]} is not in {journal_folder(stores[0])}: it was lost; "
-        f"extract into another --store."
-    )
+def _read_network(file: h5py.File, config: FeatureConfig) -> Network:
+    """Return the network of int8, which the config names."""
+    group = hdf5.subgroup(file, "network")
+    found = Network(*(hdf5.read_block(hdf5.dataset(group, name, kind="u")) for name in ("xml", "bin")))
+    if found.digest != config.calibration:
+        raise hdf5.DamagedError("its int8 network does not match its checksum")
+    return found
 
 
 def verify(path: Path) -> Iterator[str]:
@@ -391,17 +370,21 @@ def verify(path: Path) -> Iterator[str]:
                 yield f"{part}: the bytes do not match the checksum in the name"
         except OSError as error:
             yield f"{part}: cannot be read ({error.strerror or error}), which says nothing about its bytes"
-    store = Store(path)
-    for name in COLUMNS:
-        getattr(store.table, name)
-    with store.opened() as file:  # once: it may be replaced meanwhile
-        groups = [(file, "block_sha256")]
-        if len(store.unused):
-            groups.append((hdf5.subgroup(file, "unused"), "unused/block_sha256"))
-        for group, name in groups:
+    Store(path)  # raises if it is none
+    with hdf5.open_hdf5(path) as file:  # once: it may be replaced meanwhile
+        config = hdf5.read_config(file)
+        for name, sha256 in read_about(file, config)[0]["digests"].items():
+            folder_name, _, dataset_name = name.rpartition("/")
+            group = hdf5.subgroup(file, folder_name) if folder_name else file
+            reading = (
+                checked(group, sha256)
+                if dataset_name == "block_sha256"
+                else read_column(hdf5.dataset(group, dataset_name), sha256)
+            )
             try:
-                for _ in checked(group, store.about["digests"].get(name, "")):
+                for _ in reading:
                     pass
             except hdf5.DamagedError as error:
                 yield f"{path}: {error}"
-    store.networks()
+        if config.precision == "int8":
+            _read_network(file, config)

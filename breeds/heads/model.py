@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
@@ -27,6 +28,7 @@ from breeds.heads.kinds import KINDS
 from breeds.heads.record import check_record
 from breeds.heads.unknown import Detector
 from breeds.labels import means_unknown
+from breeds.outputs import MODEL, check_output
 from breeds.started import command
 from breeds.text import as_here
 
@@ -35,9 +37,11 @@ _DETECTOR = ("means", "directions", "weights", "typical")
 Array = NDArray[np.float32]
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A trained head with its classes, its config and its training record.
+
+    `Model.load`, which `breeds.load` is, reads one from its file; nothing in it is run.
 
     Attributes
     ----------
@@ -66,7 +70,13 @@ class Model:
     record
         How it was trained: hyperparameters, numbers, versions, the store. Plain JSON values.
     tested
-        Keys of the photos kept for testing, uint8 (n, 32); none in models of older versions.
+        Keys of the photos kept for testing, uint8 (n, 32).
+
+    Examples
+    --------
+    >>> import breeds
+    >>> len(breeds.load("models/photos.safetensors").classes)
+    5
     """
 
     kind: str
@@ -89,18 +99,79 @@ class Model:
         """The configs whose features make up a row, in order, each with its weights' path."""
         return [(self.config, self.weights_path), *self.also]
 
-    def logits(self, features: Array) -> NDArray[np.float64]:
-        """Return the logits, float64 (n, classes), of features, float32 (n, width)."""
-        if features.shape[1] != len(self.mean):
+    def __repr__(self) -> str:
+        configs = " + ".join(str(config) for config, _ in self.parts)
+        return f"<breeds.Model: {self.kind}, {len(self.classes)} classes, {configs}>"
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Model:
+        """Read a model's file; nothing in it is run, and everything in it is checked.
+
+        Raises
+        ------
+        BreedsError
+            If it is missing, not a model of Breeds, or damaged.
+
+        Examples
+        --------
+        >>> import breeds
+        >>> breeds.load("models/photos.safetensors").kind
+        'logistic'
+        """
+        return _load(Path(path))
+
+    def save(self, path: str | os.PathLike[str]) -> str:
+        """Write the model's file, whole or not at all, and return its SHA-256.
+
+        Raises
+        ------
+        BreedsError
+            If it cannot be written, or something else than a model is there.
+
+        Examples
+        --------
+        >>> import breeds
+        >>> digest = breeds.load("models/photos.safetensors").save("models/copy.safetensors")
+        """
+        check_output(Path(path), MODEL)
+        data = save(*_as_file(self))
+        with write_aside(Path(path)) as aside:
+            # save_file would put a file of its own, with rights of its own, in the place of this one.
+            aside.write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def logits(self, features: ArrayLike) -> NDArray[np.float64]:
+        """Return the logits, float64 (n, classes), of features, float32 (n, width), over the temperature."""
+        values = np.asarray(features, dtype=np.float32)
+        if values.ndim != 2 or values.shape[1] != len(self.mean):
+            width = values.shape[-1] if values.ndim else 0
             raise BreedsError(
                 f"The model takes {len(self.mean)} features a photo, and its config gives "
-                f"{features.shape[1]}; train it again on this store."
+                f"{width}; train it again on this store."
             )
-        values: NDArray[Any] = (features.astype(np.float64) - self.mean) / self.scale
-        return apply_layers(values, self.layers) / self.temperature
+        standard: NDArray[Any] = (values.astype(np.float64) - self.mean) / self.scale
+        return apply_layers(standard, self.layers) / self.temperature
 
-    def probabilities(self, features: Array) -> NDArray[np.float64]:
-        """Return the probabilities, float64 (n, classes), rows adding up to 1."""
+    def probabilities(self, features: ArrayLike) -> NDArray[np.float64]:
+        """Return the probabilities of features of its config, float64 (n, classes), rows adding up to 1.
+
+        Parameters
+        ----------
+        features
+            As `breeds.Store.features` and `breeds.BottleneckFeatures` give them, (n, width).
+
+        Raises
+        ------
+        BreedsError
+            If they are of another width.
+
+        Examples
+        --------
+        >>> import breeds
+        >>> model = breeds.load("models/photos.safetensors")
+        >>> model.probabilities(breeds.Store("features/photos.h5").features()).shape
+        (30, 5)
+        """
         return softmax(self.logits(features))
 
     def has_seen(self, key: str) -> bool:
@@ -112,7 +183,7 @@ class Model:
         return _hexadecimal(self.seen)
 
     def tested_keys(self) -> set[str]:
-        """Return the keys of the photos that were kept for testing, as far as the model says."""
+        """Return the keys of the photos that were kept for testing."""
         return _hexadecimal(self.tested)
 
 
@@ -147,17 +218,11 @@ def pack_keys(keys: list[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(sorted(keys))), dtype=np.uint8).reshape(-1, 32)
 
 
-def save_model(model: Model, path: Path) -> str:
-    """Write a model file, whole or not at all, and return its SHA-256.
-
-    Raises
-    ------
-    BreedsError
-        If it cannot be written.
-    """
-    arrays: dict[str, NDArray[Any]] = {"mean": model.mean, "scale": model.scale, "seen": model.seen}
-    if len(model.tested):
-        arrays["tested"] = model.tested
+def _as_file(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the arrays and the metadata of a model's file."""
+    arrays: dict[str, NDArray[Any]] = {
+        "mean": model.mean, "scale": model.scale, "seen": model.seen, "tested": model.tested,
+    }  # fmt: skip
     for number, (weights, bias) in enumerate(model.layers):
         arrays[f"weights.{number}"], arrays[f"bias.{number}"] = weights, bias
     if model.unknown is not None:
@@ -178,21 +243,10 @@ def save_model(model: Model, path: Path) -> str:
         "record": model.record,
     }
     metadata = {"format": _FORMAT, "breeds": json.dumps(about)}
-    with write_aside(path) as aside:
-        # save_file would put a file of its own, with rights of its own, in the place of this one.
-        data = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
-        aside.write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata
 
 
-def load_model(path: Path) -> Model:
-    """Read a model file; nothing in it is run, and everything in it is checked.
-
-    Raises
-    ------
-    BreedsError
-        If it is missing, not a model of Breeds, or damaged.
-    """
+def _load(path: Path) -> Model:
     try:
         arrays, metadata = read_safetensors(path)
         if metadata.get("format") != _FORMAT:
@@ -240,7 +294,7 @@ def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
             for digest in {name.split(".")[1] for name in arrays if name.startswith("network.")}
         },
         record=dict(about["record"]),
-        tested=arrays.get("tested", np.zeros((0, 32), dtype=np.uint8)),
+        tested=arrays["tested"],
     )
 
 

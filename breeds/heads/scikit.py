@@ -1,17 +1,22 @@
-"""Loading scikit-learn without what Breeds has no use for.
+"""scikit-learn as Breeds uses it: loaded without pandas, computing in so many threads.
 
-It loads pandas to know a table when it is given one, and pandas loads pyarrow where that is installed. Breeds
-gives it arrays: a command does without both, which start in half a second and take 200 MB of address space.
-Where little of that is left, OpenBLAS asks for memory for ever instead of giving up.
+scikit-learn loads pandas to know a table when it is given one, and pandas loads pyarrow where that is there.
+Breeds gives it arrays: a command does without both. They start in half a second, half as long as training
+takes in all, and take 200 MB of address space.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from threadpoolctl import threadpool_limits
+
 from breeds.started import commanded
+
+_TURN = threading.RLock()
 
 
 @contextmanager
@@ -25,3 +30,14 @@ def alone() -> Iterator[None]:
     finally:
         if blocked:  # scikit-learn looks there for the class of tables
             sys.modules.pop("pandas", None)
+
+
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Let numpy and the like compute in so many threads while the block runs.
+
+    One block at a time: of two that began in turn and ended in turn, the second would put back what the first
+    had set. So what else belongs to the whole process, such as filters of warnings, is safely set inside.
+    """
+    with _TURN, threadpool_limits(threads):
+        yield

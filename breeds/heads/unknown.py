@@ -101,7 +101,7 @@ def fit_detector(
     keep
         Share of known photos to keep, of those too that are farther than these by `MARGIN`.
     """
-    from breeds.heads.threads import limited  # here, as prediction does without
+    from breeds.heads.scikit import limited  # here, as prediction does without
 
     unit = _unit(features).astype(np.float32)
     member = np.eye(int(targets.max()) + 1, dtype=np.float32)[targets]

@@ -134,7 +134,7 @@ def _use(model: Model, model_path: Path) -> Iterator[str]:
     name = visible(model_path.name)
     yield from ("```sh", f"{command('predict')} PHOTOS --model {shlex.quote(name)}", "```", "")
     yield from ("```python", "import breeds", "")
-    yield f'table = breeds.load({json.dumps(name)}).predict(["photo.jpg"])'
+    yield f'table = breeds.predict({json.dumps(name)}, ["photo.jpg"])'
     yield from ("```", "")
     if any(config.weights not in ("imagenet", "random") for config, _ in model.parts):
         yield "The weights of the network are a file of its own, which `--weights` names where it has moved."

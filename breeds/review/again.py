@@ -16,7 +16,7 @@ from breeds.evaluation import compare_answers
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
 from breeds.heads.kinds import TrainingSettings
-from breeds.heads.model import Model, check_stores, load_model, save_model
+from breeds.heads.model import Model, check_stores
 from breeds.heads.record import KEPT
 from breeds.report.modelcard import write_card
 from breeds.text import mention, visible
@@ -97,12 +97,12 @@ def train_again(model_path: Path, store: Store, corrections: Corrections, search
         If the photos are not enough any more, a store is not the model's, or the model cannot be written.
     """
     started = time.perf_counter()
-    old = load_model(model_path)
+    old = Model.load(model_path)
     store = store.with_corrections(corrections)
     check_stores(store, old)
     new = _trained(store, old, search)
     found = _compared(store, old, new)
-    kept = write_card(new, model_path, save_model(new, model_path))
+    kept = write_card(new, model_path, new.save(model_path))
     if kept:
         mention(kept)
     return Again(new, **found, seconds=time.perf_counter() - started)

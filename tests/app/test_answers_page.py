@@ -27,7 +27,7 @@ from test_predict import made_up_store, read_csv, script
 
 from breeds.config import FeatureConfig
 from breeds.features import Store
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
@@ -56,7 +56,7 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     copy_some(drawn_photos, folder / "photos")
     store = made_up_store(folder / "photos", folder / "features/photos.h5", random_config)
-    save_model(train(Store(store), C=1.0), folder / MODEL)
+    train(Store(store), C=1.0).save(folder / MODEL)
     stranger = folder / "stranger.jpg"
     stranger.write_bytes(min(folder.rglob("photos/*/*.jpg")).read_bytes() + b"!")
     with FeatureCache(folder / "models") as cache:
@@ -154,7 +154,7 @@ def test_the_page_says_what_the_csv_says(place: Path) -> None:
     assert "all 13 " in text
     assert "none of these 1 " in text
     assert "The weights are random: these answers say nothing about real dogs." in text
-    seen = len(load_model(MODEL).seen)
+    seen = len(Model.load(MODEL).seen)
     assert 0 < seen < 13
     assert f"The model has seen {seen} of these photos in training" in text
 
@@ -191,7 +191,7 @@ def test_without_any_photo_or_any_answer_there_is_a_page_that_says_so(place: Pat
 
 def test_a_photo_that_is_gone_or_changed_meanwhile_is_a_tile_with_its_name(place: Path) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))[:3]
-    model = load_model(MODEL)
+    model = Model.load(MODEL)
     page = AnswersPage(Path("page.html"))
     list(page.watch(predict(model, photos, None, None)))
     os.unlink(photos[0])
@@ -210,9 +210,9 @@ def test_a_photo_that_is_gone_or_changed_meanwhile_is_a_tile_with_its_name(place
 
 def hostile(place: Path) -> list[str]:
     """Give classes and photos hostile names; return the photos' paths."""
-    model = load_model(MODEL)
+    model = Model.load(MODEL)
     model.classes = HOSTILE_CLASSES
-    save_model(model, MODEL)
+    model.save(MODEL)
     photo = min(Path("photos").rglob("*.jpg"))
     Path("hostile").mkdir()
     for name in HOSTILE_NAMES:
@@ -276,7 +276,7 @@ def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
 ) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     page = Path("sub folder/page's 1%.html")
-    write_page(load_model(MODEL), [*photos, photos[0]], page)
+    write_page(Model.load(MODEL), [*photos, photos[0]], page)
     cards = cards_of(page)
     files = [page.parent / unquote(card.src) for card in cards]
     folder = page.parent / "page's 1%_files"
@@ -287,7 +287,7 @@ def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
         assert max(Image.open(file).size) <= 160
     assert "the folder page's 1%_files beside it" in text_of(page)
     before = {file: file.stat().st_ino for file in files}
-    write_page(load_model(MODEL), photos[:3] * 4, page)
+    write_page(Model.load(MODEL), photos[:3] * 4, page)
     assert {file: file.stat().st_ino for file in folder.iterdir()} == before
     assert sorted(os.listdir(page.parent)) == sorted([folder.name, page.name])
 
@@ -295,7 +295,7 @@ def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
 @pytest.mark.slow
 def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path, few_are_many: None) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
-    write_page(load_model(MODEL), photos)
+    write_page(Model.load(MODEL), photos)
     names = [card.src for card in cards_of(Path("page.html"))]
     other = io.BytesIO()
     Image.new("RGB", (9, 9)).save(other, "png")
@@ -305,7 +305,7 @@ def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path
     Path(names[2]).unlink()
     os.mkfifo(names[2])
     Path("page_files/mine.txt").write_text("mine")
-    write_page(load_model(MODEL), photos)
+    write_page(Model.load(MODEL), photos)
     cards = cards_of(Path("page.html"))
     assert [card.src.startswith("data:") for card in cards] == [True] * 3 + [False] * 9
     assert Path(names[0]).read_bytes() == other.getvalue()
@@ -330,14 +330,14 @@ def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
     before = sorted(os.listdir())
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     with pytest.raises(KeyboardInterrupt):
-        write_page(load_model(MODEL), photos)
+        write_page(Model.load(MODEL), photos)
     assert sorted(os.listdir()) == before
     Path("page_files").mkdir()
     Path("page_files/mine.txt").write_text("mine")
     old = '<!doctype html><meta name="generator" content="Breeds 0">'
     Path("page.html").write_text(old)
     with pytest.raises(KeyboardInterrupt):
-        write_page(load_model(MODEL), photos)
+        write_page(Model.load(MODEL), photos)
     assert os.listdir("page_files") == ["mine.txt"]
     assert Path("page.html").read_text() == old
 
@@ -473,7 +473,7 @@ def test_the_keyboard_is_enough_and_the_way_back_keeps_what_was_chosen(browser: 
 
 def test_pictures_beside_the_page_are_shown(browser: Browser, place: Path, few_are_many: None) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
-    write_page(load_model(MODEL), photos, Path("a page's #1?.html"))
+    write_page(Model.load(MODEL), photos, Path("a page's #1?.html"))
     with opened(browser, Path("a page's #1?.html")) as tab:
         assert all(card.src.startswith("a%20page%27s%20%231") for card in cards_of(Path("a page's #1?.html")))
         for picture in tab.locator("img").all():

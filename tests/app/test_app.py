@@ -45,7 +45,7 @@ from breeds.app import connections, guard
 from breeds.app.desk import BusyError, Desk
 from breeds.app.turns import FullError, Turns
 from breeds.features import Store
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.photos.web import fetch
 from breeds.training import train
@@ -209,7 +209,7 @@ def test_model_and_health(served: Served, app_place: Path) -> None:
     with served.client() as client:
         until(lambda: client.get("/api/health").json()["warm"])
         assert client.get("/api/health").json()["status"] == "ok"
-        model = load_model(app_place / MODEL)
+        model = Model.load(app_place / MODEL)
         about = client.get("/api/model").json()
         assert about["classes"] == model.classes
         assert (about["name"], about["config"]) == ("photos", str(model.config))
@@ -702,7 +702,7 @@ def desk_of(model: Model) -> Iterator[Desk]:
 @pytest.fixture
 def desk(app_place: Path) -> Iterator[Desk]:
     """A desk on the model of `app_place`, with its network."""
-    yield from desk_of(load_model(app_place / MODEL))
+    yield from desk_of(Model.load(app_place / MODEL))
 
 
 def keyed(folder: Path, count: int) -> list[tuple[str, str]]:
@@ -738,7 +738,7 @@ def two_stores(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
 def test_a_model_that_cannot_be_explained_still_answers(
     two_stores: Model, desk: Desk, app_place: Path, tmp_path: Path
 ) -> None:
-    save_model(two_stores, tmp_path / "two.safetensors")
+    two_stores.save(tmp_path / "two.safetensors")
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     photos = [*keyed(app_place / "photos", 9), (key_of(b"no photo"), str(tmp_path / "bad.jpg"))]
     desk.use(two_stores)
@@ -755,8 +755,8 @@ def test_a_model_that_cannot_be_explained_still_answers(
 def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
     app_place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = load_model(app_place / MODEL)
-    broken = load_model(app_place / MODEL)
+    model = Model.load(app_place / MODEL)
+    broken = Model.load(app_place / MODEL)
     broken.config = replace(model.config, weights_sha256="0" * 64)
     desk = Desk(broken)
     desk.start()
@@ -772,7 +772,7 @@ def test_a_network_that_cannot_be_opened_is_said_and_mended_by_another(
 
 
 def test_a_full_desk_says_when_to_come_again(app_place: Path) -> None:
-    desk = Desk(load_model(app_place / MODEL), most_waiting=3)  # not started: nothing is taken
+    desk = Desk(Model.load(app_place / MODEL), most_waiting=3)  # not started: nothing is taken
     asked = desk.ask([("0" * 64, "a")] * 3)
     with pytest.raises(BusyError) as caught:
         desk.ask([("0" * 64, "a")])

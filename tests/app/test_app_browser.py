@@ -18,7 +18,7 @@ from served import MODEL, Served, gated, jpeg, serving_here
 
 from breeds.app.desk import Desk
 from breeds.app.workshop import Workshop
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 
 HOSTILE_CLASSES = [CANARY, f"\"'>{CANARY}", "bytes \udcff{{ 7 * 7 }}", "a" * 200, "\u202egpj"]
@@ -72,7 +72,7 @@ def cards(tab: Page, count: int) -> list[Locator]:
 def chosen(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two photos, one of them a training photo, and what is none between them."""
     folder = tmp_path_factory.mktemp("chosen")
-    seen = load_model(app_place / MODEL).seen_keys()
+    seen = Model.load(app_place / MODEL).seen_keys()
     photos = sorted((app_place / "photos").rglob("*.jpg"))
     known = next(path for path in photos if key_of(path.read_bytes()) in seen)
     one = shutil.copy(known, folder / "a one.jpg")

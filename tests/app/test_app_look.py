@@ -30,7 +30,7 @@ from breeds.config import FeatureConfig
 from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
 from breeds.features.corrections import Correction, add, corrections_path, undo
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.report import labels
 from breeds.training import train
 
@@ -49,8 +49,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of six classes with hostile names, their store, and a model of it that makes mistakes."""
     folder = tmp_path_factory.mktemp("made")
     store = Store(store_with_photos(folder, NAMES, 20, RECIPE, spread=0.3))
-    save_model(train(store), folder / MODEL)
-    save_model(train(store, C=1.0), folder / "models/other.safetensors")
+    train(store).save(folder / MODEL)
+    train(store, C=1.0).save(folder / "models/other.safetensors")
     return folder
 
 
@@ -70,7 +70,7 @@ def fresh(made: Path, tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def tested(made: Path) -> Tested:
-    model = load_model(made / MODEL)
+    model = Model.load(made / MODEL)
     return answer_test_photos(Store(Path(model.record["store"])), model)
 
 
@@ -210,7 +210,7 @@ def test_photos_that_are_gone_or_changed_say_so(made: Path, tmp_path: Path) -> N
     shutil.copytree(made, place)
     store = Store(place / "features/made.h5")
     root = Path(store.table.root)
-    rows = answer_test_photos(store, load_model(place / MODEL)).rows
+    rows = answer_test_photos(store, Model.load(place / MODEL)).rows
     gone, changed, touched = (store.table.path[row] for row in rows[:3])
     kept = {name: (root / name).read_bytes() for name in (gone, changed, touched)}
     try:
@@ -239,9 +239,9 @@ def test_photos_that_are_gone_or_changed_say_so(made: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_without_the_store_there_is_a_sentence(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made / "models", tmp_path / "models")
-    model = load_model(tmp_path / MODEL)
+    model = Model.load(tmp_path / MODEL)
     model.record["store"] = "features/gone.h5"
-    save_model(model, tmp_path / MODEL)
+    model.save(tmp_path / MODEL)
     with serving_here(tmp_path, tmp_path, gated()[1]) as running, running.client() as client:
         for path in ("/look", "/look/photos", "/look/photos?only=mistakes"):
             page = client.get(path)
@@ -299,7 +299,7 @@ def test_several_windows_share_one_report_until_the_model_changes(
     os.replace(made / "other.safetensors", model)
     try:
         assert workshop.store is not None
-        numbers = measure(answer_test_photos(workshop.store, load_model(model)))
+        numbers = measure(answer_test_photos(workshop.store, Model.load(model)))
         text = get(0)
         assert f'<span class="value">{numbers["log_loss"]:.4f}</span>' in text
         assert f'<span class="value">{numbers["log_loss"]:.4f}</span>' not in pages[0]
@@ -326,7 +326,7 @@ def test_corrections_count_as_soon_as_they_are_made(
         added = add(path, [Correction(key, called)])
         try:
             store = Store(made / "features/made.h5", corrected=True)
-            numbers = measure(answer_test_photos(store, load_model(made / MODEL)))
+            numbers = measure(answer_test_photos(store, Model.load(made / MODEL)))
             text = client.get("/look").text
             assert counted == {"answers": 2, "labels": 2}
             accuracy = f"{100 * numbers['corrected']['accuracy']:.1f}\u202f%"
@@ -367,7 +367,7 @@ def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
 
 
 def test_where_it_looked_is_a_picture_of_the_photo(served: Served, app_place: Path) -> None:
-    model = load_model(app_place / MODEL)
+    model = Model.load(app_place / MODEL)
     store = Store(app_place / "features/photos.h5")
     key, names = store.table.key[0], model.classes
     with served.client() as client:

@@ -28,7 +28,7 @@ from breeds.app.workshop import Workshop
 from breeds.config import FeatureConfig
 from breeds.features import Store
 from breeds.features.corrections import Correction, Corrections, add, corrections_path
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.sample.drawing import BREEDS, draw
 from breeds.training import train
@@ -76,7 +76,7 @@ def place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract_photos(folder / "photos", folder / STORE, size=96)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save_model(train(Store(folder / STORE), C=0.01), folder / MODEL)
+        train(Store(folder / STORE), C=0.01).save(folder / MODEL)
     shutil.copy(folder / MODEL, folder / "model.first")
     return folder
 
@@ -326,7 +326,7 @@ def test_correct_two_undo_one_train_and_see_the_numbers_move(app: Served, place:
         again = post(client, "/review/train", form)
         assert again.headers["location"] == found.headers["location"]
         assert (place / MODEL).read_bytes() == after
-        model = load_model(place / MODEL)
+        model = Model.load(place / MODEL)
         assert model.record["corrections"]["applied"] == 1
         found = post(client, "/review/train", fields(get(client), "/review/train"), search="yes")
         assert "with C chosen anew" in text_of(get(client, found.headers["location"]))
@@ -348,7 +348,7 @@ def test_what_has_changed_on_disk_is_noticed_or_said(app: Served, place: Path) -
         # Another model, as train_head.py writes one: Try answers with it.
         model = train(Store(place / STORE), C=0.01)
         model.classes = [f"new {name}" for name in model.classes]
-        save_model(model, place / MODEL)
+        model.save(place / MODEL)
         get(client)
         assert client.get("/api/model").json()["classes"] == model.classes
         row = client.post("/api/predict", files=files(jpeg())).json()[0]
@@ -404,7 +404,7 @@ def test_killed_in_the_middle_everything_is_old_or_new(place: Path, tmp_path: Pa
         running.process.wait()
         for thread in threads:
             thread.join()
-    load_model(here / MODEL)
+    Model.load(here / MODEL)
     found = Corrections.load(store)
     assert len(store.read_text().splitlines()) == len(found) + 1 > 1
     workshop = Workshop(here / MODEL, here / STORE)
@@ -445,7 +445,7 @@ def test_a_new_breed_from_eight_photos_is_recognised_at_once(
         assert "2 photos refused" in found and "in the store already" in found
         assert f"{breed} is new: the old model cannot be asked about that." in found
         assert len(list((place / "photos" / breed).iterdir())) == 8
-        assert breed in load_model(place / MODEL).classes
+        assert breed in Model.load(place / MODEL).classes
         tab.reload()  # tells the same and does nothing again
         assert tab.locator("main").inner_text() == found
         tab.goto(app.url)
@@ -620,7 +620,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, random_config: FeatureConf
     made = store_with_photos(folder, [*HOSTILE, ""], 8, random_config, spread=0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save_model(train(Store(made), C=0.01), folder / MODEL)
+        train(Store(made), C=0.01).save(folder / MODEL)
     with serving_here(folder, tmp_path_factory.mktemp("temporary")) as found:
         yield found
 

@@ -16,7 +16,7 @@ from pages import CANARY, check_looks, opened, store_with_photos
 from breeds.config import FeatureConfig
 from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.report.page import write_report
 from breeds.training import train
 
@@ -31,13 +31,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of six classes with hostile names, its photos, and a model of it that makes mistakes."""
     folder = tmp_path_factory.mktemp("made")
     store = store_with_photos(folder, NAMES, 20, RECIPE, spread=0.3)
-    save_model(train(Store(store)), folder / "models" / "made.safetensors")
+    train(Store(store)).save(folder / "models" / "made.safetensors")
     return folder
 
 
 def page_of(folder: Path, out: Path, change: Callable[[Model], object] = lambda model: None) -> str:
     """Write a report into `out` and return its text."""
-    model = load_model(folder / "models" / "made.safetensors")
+    model = Model.load(folder / "models" / "made.safetensors")
     change(model)
     tested = answer_test_photos(Store(folder / "features" / "made.h5"), model)
     write_report(measure(tested) | {"model": "models/made.safetensors"}, tested, out)
@@ -100,7 +100,7 @@ def test_a_page_that_cannot_be_written_is_found_before_any_work(made: Path, tmp_
 
 @pytest.mark.slow
 def test_every_tested_photo_is_in_its_cell(made: Path, page: Path) -> None:
-    store, model = Store(made / "features" / "made.h5"), load_model(made / "models" / "made.safetensors")
+    store, model = Store(made / "features" / "made.h5"), Model.load(made / "models" / "made.safetensors")
     tested = answer_test_photos(store, model)
     answers = tested.probabilities.argmax(axis=1)
     text = page.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def test_photos_that_are_gone_or_changed_are_grey_tiles_with_their_names(made: P
     moved = shutil.copytree(made, tmp_path / "made")
     store = Store(moved / "features" / "made.h5")
     folder = Path(store.table.root)
-    model = load_model(moved / "models" / "made.safetensors")
+    model = Model.load(moved / "models" / "made.safetensors")
     rows = answer_test_photos(store, model).rows
     gone, changed = (folder / store.table.path[row] for row in rows[:2])
     kept = {path: path.read_bytes() for path in (gone, changed)}
@@ -185,9 +185,7 @@ def test_the_report_by_keyboard_alone(browser, page: Path) -> None:
 def test_120_classes_are_readable(browser, tmp_path: Path) -> None:
     names = [f"breed_number_{number}" for number in range(120)]
     store_with_photos(tmp_path, names, 8, RECIPE, spread=0.5)
-    save_model(
-        train(Store(tmp_path / "features" / "made.h5"), C=1e-3), tmp_path / "models" / "made.safetensors"
-    )
+    train(Store(tmp_path / "features" / "made.h5"), C=1e-3).save(tmp_path / "models" / "made.safetensors")
     page_of(tmp_path, tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 6e6
     with opened(browser, tmp_path / "page.html", 390, 844) as tab:
@@ -240,7 +238,7 @@ def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path
 def test_charts_say_in_words_what_they_show(made: Path) -> None:
     from breeds.report.figures import draw_charts
 
-    model = load_model(made / "models" / "made.safetensors")
+    model = Model.load(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store(made / "features" / "made.h5"), model)
     numbers = measure(tested)
     drawn, missing = draw_charts(numbers, tested)
@@ -258,7 +256,7 @@ def test_charts_say_in_words_what_they_show(made: Path) -> None:
 def test_the_map_is_the_same_each_time(made: Path, tmp_path: Path) -> None:
     from breeds.report.gallery import Gallery
 
-    model = load_model(made / "models" / "made.safetensors")
+    model = Model.load(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store(made / "features" / "made.h5"), model)
     one, other = Gallery(tested).map(), Gallery(tested).map()
     assert one == other

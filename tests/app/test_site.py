@@ -24,7 +24,7 @@ from playwright.sync_api import Browser
 from safetensors import safe_open
 
 import breeds
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.prediction import Answer
 from breeds.report.answers import write_answers
 
@@ -152,7 +152,7 @@ def test_the_formats_name_all_that_is_in_the_files(app_place: Path) -> None:
 
 
 def test_the_formats_name_every_column_of_predictions(app_place: Path) -> None:
-    model = load_model(app_place / "models/photos.safetensors")
+    model = Model.load(app_place / "models/photos.safetensors")
     answer = Answer("a.jpg", np.full(len(model.classes), 1 / len(model.classes)))
     for form, top in (("csv", 2), ("json", 2)):
         out = app_place / f"answers.{form}"
@@ -227,6 +227,7 @@ def test_the_tour(place: Path, tmp_path: Path) -> None:
         assert "</html>" in (place / page).read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_the_notebook_runs_from_top_to_bottom(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
     (given,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, assert_refused, run_script, starts_tensorflow
 
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 
 SCRIPTS = ("extract_features.py", "train_head.py", "evaluate.py", "predict.py")
 
@@ -174,7 +174,7 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
     options = ("--head", "dense", "--val", "0.1", "--seed", seed)
     result = run_script("train_head.py", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert load_model(tmp_path / "models/made.safetensors").record["seed"] == seed
+    assert Model.load(tmp_path / "models/made.safetensors").record["seed"] == seed
     evaluation = run_script("evaluate.py", cwd=tmp_path, env=without_tensorflow(tmp_path))
     assert evaluation.returncode == 0, evaluation.stderr
     assert json.loads((tmp_path / "reports/made.json").read_text())["accuracy"] > 0.9

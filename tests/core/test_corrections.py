@@ -36,7 +36,7 @@ from breeds.features.corrections import (
 )
 from breeds.heads.crossval import compare_heads, cross_validate
 from breeds.heads.label_issues import find_doubts, find_near_duplicates
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbours
 from breeds.labels import unfit
 from breeds.metrics import wilson_interval
@@ -537,7 +537,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
         assert text in evaluation.stdout
     report = json.loads((tmp_path / "reports/made.json").read_text())
     assert report["corrected"]["relabelled"] == 3
-    assert report["corrections"] == load_model(tmp_path / "models/made.safetensors").record["corrections"]
+    assert report["corrections"] == Model.load(tmp_path / "models/made.safetensors").record["corrections"]
     assert re.fullmatch("[0-9a-f]{64}", report["corrections"]["sha256"])
     page = (tmp_path / "reports/made.html").read_text(encoding="utf-8")
     assert page.index(">Accuracy<") < page.index(">Accuracy as corrected<") < page.index("may flatter")
@@ -549,7 +549,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
     for done in (training, evaluation):
         assert done.returncode == 0, done.stderr
         assert "correct" not in done.stdout
-    assert load_model(tmp_path / "models/made.safetensors").record["corrections"]["applied"] == 0
+    assert Model.load(tmp_path / "models/made.safetensors").record["corrections"]["applied"] == 0
     assert file.read_bytes() == before
     file.write_text("path,label\n")
     for script in ("train_head.py", "evaluate.py"):
@@ -576,9 +576,9 @@ def test_a_record_that_lies_about_its_corrections_is_refused(noisy: Store, tmp_p
     model = train(noisy, C=0.01)
     for bad in (["x"], {"applied": -1}, {"applied": "many"}, {"sha256": 7}):
         model.record["corrections"] = bad
-        save_model(model, tmp_path / "model.safetensors")
+        model.save(tmp_path / "model.safetensors")
         with pytest.raises(BreedsError, match="record"):
-            load_model(tmp_path / "model.safetensors")
+            Model.load(tmp_path / "model.safetensors")
 
 
 @pytest.mark.slow

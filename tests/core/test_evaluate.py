@@ -14,7 +14,7 @@ from conftest import ROOT, MakeStore, assert_refused, run_script, tensorflow
 from breeds.evaluation import compare_models, evaluate
 from breeds.features import Store
 from breeds.heads.crossval import cross_validate
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.metrics import wilson_interval
 from breeds.report.terminal import as_text, cross_validation_text
 from breeds.training import train
@@ -174,10 +174,10 @@ def test_evaluation_from_another_folder_finds_the_store(make_store: MakeStore, t
     elsewhere = tmp_path / "else" / "where"
     elsewhere.mkdir(parents=True)
     path = tmp_path / "models/made.safetensors"
-    model = load_model(path)
+    model = Model.load(path)
     for recorded in (tmp_path / "features/made.h5", "features/made.h5"):  # as now, and as it used to be
         model.record["store"] = str(recorded)
-        save_model(model, path)
+        model.save(path)
         result = run_script("evaluate.py", "--no-html", "--model", path, cwd=elsewhere)
         assert result.returncode == 0, result.stderr
         assert f"using {tmp_path / 'features/made.h5'}" in result.stderr

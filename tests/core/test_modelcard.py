@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 import breeds
 from breeds.features import Store
 from breeds.features.corrections import Corrections
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.report.modelcard import card_path, write_card
 from breeds.review import train_again
 from breeds.training import train
@@ -30,7 +30,7 @@ TWO = {"beagle": 25, "pug": 25}
 def place(make_store: MakeStore, tmp_path: Path) -> Path:
     """A folder with a store and a model, without a card."""
     store = Store(make_store(TWO, name="features/made.h5", width=64, spread=0.3))
-    save_model(train(store, C=0.01), tmp_path / "models/made.safetensors")
+    train(store, C=0.01).save(tmp_path / "models/made.safetensors")
     return tmp_path
 
 
@@ -60,9 +60,9 @@ def test_training_writes_it_evaluation_fills_it_in_and_training_begins_anew(plac
     assert "Not evaluated yet" in card.read_text()
     said = cells(card.read_text())
     assert said["SHA-256 of the file"] == [sha256(model)]
-    assert said["network"] == [str(load_model(model).config)]
+    assert said["network"] == [str(Model.load(model).config)]
     assert said["store"] == ["made.h5"] and said["classes"] == ["beagle, pug"]
-    assert said["photos for training"] == [str(load_model(model).record["n_train"])]
+    assert said["photos for training"] == [str(Model.load(model).record["n_train"])]
     assert "models/made.md" in run(place, "evaluate.py --no-html")
     text, report = card.read_text(), json.loads((place / "reports/made.json").read_text())
     said = cells(text)
@@ -84,7 +84,7 @@ def test_training_writes_it_evaluation_fills_it_in_and_training_begins_anew(plac
 
 
 def test_imagenet_weights_are_said_to_have_seen_the_dogs(place: Path) -> None:
-    model = load_model(place / "models/made.safetensors")
+    model = Model.load(place / "models/made.safetensors")
     model.config = replace(model.config, weights="imagenet")
     assert write_card(model, place / "models/made.safetensors", "a" * 64) == ""
     assert (
@@ -103,7 +103,7 @@ EVIL = (
 @pytest.fixture
 def hostile(place: Path) -> Model:
     """A model whose names would do anything."""
-    model = load_model(place / "models/made.safetensors")
+    model = Model.load(place / "models/made.safetensors")
     width, count = len(model.mean), len(EVIL)
     model.classes = list(EVIL)
     model.layers = [(model.layers[0][0][:, :1].repeat(count, axis=1), model.layers[0][1][:1].repeat(count))]
@@ -116,7 +116,7 @@ def hostile(place: Path) -> Model:
 
 def test_whatever_names_say_they_are_text(hostile: Model, place: Path) -> None:
     path = place / "models/`rm -rf ~` <b>.safetensors"
-    assert write_card(hostile, path, save_model(hostile, path)) == ""
+    assert write_card(hostile, path, hostile.save(path)) == ""
     card = card_path(path).read_text(encoding="utf-8")
     page = MarkdownIt("gfm-like", {"linkify": False}).render(card)
     assert set(re.findall(r"<(\w+)", page)) == {
@@ -134,7 +134,7 @@ def saved(place: Path, C: float = 0.01, report: dict | None = None) -> str:
     """Train and write model and card, as `train_head.py` does; what is said of the card."""
     path = place / "models/made.safetensors"
     model = train(Store(place / "features/made.h5"), C=C)
-    return write_card(model, path, save_model(model, path), report)
+    return write_card(model, path, model.save(path), report)
 
 
 @pytest.mark.slow
@@ -172,18 +172,15 @@ def test_what_cannot_be_written_is_said_and_stops_nothing(place: Path) -> None:
     assert saved(place) == ""
     assert card.read_text().startswith("<!-- breeds model card 1 ")
     assert not list(place.glob("models/.*"))
-    own = write_card(load_model(place / "models/made.safetensors"), card, "a" * 64)
+    own = write_card(Model.load(place / "models/made.safetensors"), card, "a" * 64)
     assert "has no card, which would have its name" in own
 
 
-def test_training_again_and_saving_write_it_anew(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_again_writes_it_anew(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, store = place / "models/made.safetensors", Store(place / "features/made.h5")
-    breeds.Model(path).save(path)
+    breeds.train(breeds.Store(place / "features/made.h5"), C=0.5).save(path)
     assert not card_path(path).exists(), "a program that saves a model has asked for no card"
     train_again(path, store, Corrections())
-    assert cells(card_path(path).read_text())["SHA-256 of the file"] == [sha256(path)]
-    model = breeds.train(breeds.Store(place / "features/made.h5"), C=0.5)
-    model.save(path)
     assert cells(card_path(path).read_text())["SHA-256 of the file"] == [sha256(path)]
     mine = card_path(path).read_text() + "Mine.\n"
     card_path(path).write_text(mine)

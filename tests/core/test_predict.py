@@ -25,7 +25,7 @@ from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import Store, Table, write_store
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
@@ -59,14 +59,14 @@ def place(
     store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_config)
     model = train(Store(store), C=1.0)
     model.unknown = None
-    save_model(model, tmp_path / "models" / "photos.safetensors")
+    model.save(tmp_path / "models" / "photos.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def model(place: Path) -> Model:
-    return load_model(place / "models" / "photos.safetensors")
+    return Model.load(place / "models" / "photos.safetensors")
 
 
 class Means:
@@ -268,7 +268,7 @@ from pyarrow import parquet
 from test_predict import Means
 import breeds.prediction as module
 from breeds.heads import backbone
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.report.answers import write_answers
 folder, photos = Path(sys.argv[1]), int(sys.argv[2])
 data = io.BytesIO()
@@ -281,7 +281,7 @@ def paths():
         if n % 100 == 99:
             yield None
 backbone.open_engine = lambda *_, **__: Means()
-model = load_model(folder / "models/photos.safetensors")
+model = Model.load(folder / "models/photos.safetensors")
 model = replace(model, config=replace(model.config, size=96))  # small photos are quick
 answers = module.predict(model, paths(), None, folder / "cache", cache_size=10**7)
 assert write_answers(answers, model.classes, folder / "out.csv", "csv", 1) == (photos, [])
@@ -669,7 +669,7 @@ def test_odd_names_neither_stop_the_run_nor_become_formulas(place: Path) -> None
 def test_parquet_is_written_in_groups_to_a_file_and_replaces_only_its_own_kind(
     place: Path,
 ) -> None:
-    model, shares = load_model(place / "models/photos.safetensors"), np.array([0.2, 0.7, 0.1])
+    model, shares = Model.load(place / "models/photos.safetensors"), np.array([0.2, 0.7, 0.1])
     for _ in range(2):
         answers = (Answer(f"{number}.jpg", shares) for number in range(10_000))
         assert write_answers(answers, model.classes, Path("out.parquet"), "parquet", 1) == (10_000, [])
@@ -770,7 +770,7 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
     far = np.random.default_rng(1).normal(size=2048).astype(np.float32) * 5
     with FeatureCache(Path("models")) as cache:
         cache.add(random_config, key_of(stranger.read_bytes()), far)
-    save_model(model, Path("models/photos.safetensors"))
+    model.save(Path("models/photos.safetensors"))
     assert script(stranger, known[0], "--out=out.csv").returncode == 0
     row, own = read_csv().itertuples()
     assert row.breed == "unknown"

@@ -25,7 +25,7 @@ from breeds.features import Store, Table
 from breeds.features.columns import Names
 from breeds.features.corrections import Correction, Corrections
 from breeds.heads.label_issues import find_doubts, find_near_duplicates, judge
-from breeds.heads.model import Model, load_model, save_model, softmax
+from breeds.heads.model import Model, softmax
 from breeds.review import label_next, queue, train_again
 from breeds.split import draw_parts, fold_of
 from breeds.training import train
@@ -333,7 +333,7 @@ def test_equal_photos_are_suggested_as_often_as_asked_for(
 @pytest.fixture
 def model_path(planted: tuple[Store, Model, list[str]], tmp_path: Path) -> Path:
     path = tmp_path / "models" / "m.safetensors"
-    save_model(planted[1], path)
+    planted[1].save(path)
     return path
 
 
@@ -342,7 +342,7 @@ def test_the_same_photos_give_the_same_head(
 ) -> None:
     store, old, _ = planted
     again = train_again(model_path, store, NONE)
-    new = load_model(model_path)
+    new = Model.load(model_path)
     assert np.array_equal(new.layers[0][0], old.layers[0][0])
     assert new.temperature == old.temperature
     assert again.model.record["C"] == old.record["C"] == 0.001
@@ -360,13 +360,13 @@ def test_C_is_kept_and_the_record_says_who_chose_it(
 ) -> None:
     store, _, wrong = planted
     old = train(store, C=C, seed=3, val=0.1, balanced=True, keep=0.8)
-    save_model(old, model_path)
+    old.save(model_path)
     said = Corrections.of([Correction(key, "") for key in wrong])
     for _ in range(2):
         record = train_again(model_path, store, said).model.record
         assert record["C"] == old.record["C"]
         assert record["C_chosen_by"] == kept
-    found = load_model(model_path)
+    found = Model.load(model_path)
     plain = train(store.with_corrections(said), C=old.record["C"], seed=3, val=0.1, balanced=True, keep=0.8)
     assert np.array_equal(found.layers[0][0], plain.layers[0][0])
     assert found.seen_keys() == plain.seen_keys()
@@ -389,7 +389,7 @@ def test_before_and_after_are_of_untouched_test_photos(
         + [Correction(key, "") for key in touched[3:]]
     )
     again = train_again(model_path, store, said)
-    new = load_model(model_path)
+    new = Model.load(model_path)
     assert new.tested_keys() == set(test), "no correction moves a photo from one part to another"
     keys = test[3:]
     assert again.photos == len(keys)
@@ -416,8 +416,8 @@ def test_taught_photos_are_never_compared(
 ) -> None:
     store = Store(make_store(THREE, spread=0.05))
     path = tmp_path / "m.safetensors"
-    save_model(train(store, C=0.001), path)
-    old = load_model(path)
+    train(store, C=0.001).save(path)
+    old = Model.load(path)
     rng = np.random.default_rng(5)
     more = store.features()[:40] + rng.normal(size=(40, 2048))
     labels = [*store.table.label, *["beagle"] * 30, *["husky"] * 10]
@@ -441,8 +441,8 @@ def test_a_model_that_does_not_name_its_test_photos_is_compared_on_what_it_has_n
     planted: tuple[Store, Model, list[str]], model_path: Path
 ) -> None:
     store, old, _ = planted
-    save_model(replace(old, tested=np.zeros((0, 32), np.uint8)), model_path)
-    assert load_model(model_path).tested_keys() == set()
+    replace(old, tested=np.zeros((0, 32), np.uint8)).save(model_path)
+    assert Model.load(model_path).tested_keys() == set()
     assert train_again(model_path, store, NONE).photos == old.record["n_test"]
 
 
@@ -450,9 +450,9 @@ def test_a_model_that_does_not_name_its_test_photos_is_compared_on_what_it_has_n
 def test_keys_of_test_photos_that_are_none_are_refused(
     planted: tuple[Store, Model, list[str]], model_path: Path, tested: np.ndarray
 ) -> None:
-    save_model(replace(planted[1], tested=tested), model_path)
+    replace(planted[1], tested=tested).save(model_path)
     with pytest.raises(BreedsError, match="SHA-256"):
-        load_model(model_path)
+        Model.load(model_path)
 
 
 @pytest.mark.slow
@@ -511,7 +511,7 @@ def test_views_are_trained_on_again(
         list(store.table.label), list(store.table.key),
     )  # fmt: skip
     path = tmp_path / "m.safetensors"
-    save_model(train(store, C=0.001, views=[view]), path)
+    train(store, C=0.001, views=[view]).save(path)
     again = train_again(path, store, NONE)
     assert again.model.record["views"] == ["flip"]
     assert again.before == again.after
@@ -525,9 +525,9 @@ def test_a_record_cannot_name_other_files_as_views(
     planted: tuple[Store, Model, list[str]], model_path: Path, views: object
 ) -> None:
     _, model, _ = planted
-    save_model(replace(model, record=model.record | {"views": views}), model_path)
+    replace(model, record=model.record | {"views": views}).save(model_path)
     with pytest.raises(BreedsError, match="not a model"):
-        load_model(model_path)
+        Model.load(model_path)
 
 
 KILLED = (
@@ -563,9 +563,9 @@ for line in sys.stdin:
 def test_killed_at_every_step_the_model_is_the_old_or_the_new(make_store: MakeStore, tmp_path: Path) -> None:
     store = Store(make_store(dict.fromkeys(THREE, 10), width=64, spread=0.6))
     path = tmp_path / "models" / "m.safetensors"
-    save_model(train(store, C=0.001), path)
+    train(store, C=0.001).save(path)
     old, outcomes = path.read_bytes(), set()
-    out = [key for key in store.table.key if key in load_model(path).seen_keys()][:5]
+    out = [key for key in store.table.key if key in Model.load(path).seen_keys()][:5]
     parent = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(ROOT)], env={**os.environ, **ONE_THREAD},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -578,7 +578,7 @@ def test_killed_at_every_step_the_model_is_the_old_or_the_new(make_store: MakeSt
         assert code in (0, -signal.SIGKILL)
         is_new = path.read_bytes() != old
         if is_new:
-            assert load_model(path).record["corrections"]["left_out"] == 5
+            assert Model.load(path).record["corrections"]["left_out"] == 5
         outcomes.add(is_new)
         if code == 0:
             break

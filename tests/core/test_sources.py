@@ -189,14 +189,14 @@ def test_members_are_those_that_webdataset_reads(app_place: Path, forms: Path) -
 def test_predictions_are_those_of_the_folder_and_in_order(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breeds.heads.model import load_model
+    from breeds.heads.model import Model
     from breeds.photos import key_of
     from breeds.prediction import predict, streams
     from breeds.prediction.inputs import list_inputs
     from breeds.prediction.remote import Remote
     from breeds.report import answers as parts
 
-    model = load_model(app_place / "models/photos.safetensors")
+    model = Model.load(app_place / "models/photos.safetensors")
 
     def answers(*names: str, network: bool = True):
         with Remote() as remote:

@@ -25,7 +25,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import Store, Table, write_store
 from breeds.features.corrections import corrections_path
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
 from breeds.tables import export_features
 from breeds.training import train
@@ -37,7 +37,7 @@ EXPORT = ("-m breeds store", "export")
 def place(make_store: MakeStore, tmp_path: Path) -> Path:
     """A folder with a store of three classes, and a model trained on it."""
     path = make_store({"a": 12, "=b": 12, "c c": 12}, "features/made.h5", spread=0.5)
-    save_model(train(Store(path), C=0.01), tmp_path / "models/made.safetensors")
+    train(Store(path), C=0.01).save(tmp_path / "models/made.safetensors")
     return tmp_path
 
 
@@ -62,10 +62,10 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
 
 @pytest.mark.slow
 def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
-    store, model = Store(place / "features/made.h5"), load_model(place / "models/made.safetensors")
+    store, model = Store(place / "features/made.h5"), Model.load(place / "models/made.safetensors")
     assert model.unknown is not None
     model.unknown = replace(model.unknown, threshold=float(np.median(model.unknown.excess(store.features()))))
-    save_model(model, place / "models/made.safetensors")
+    model.save(place / "models/made.safetensors")
     done = run_script(*EXPORT, "made.parquet", "--model", "models/made.safetensors", cwd=place)
     assert done.returncode == 0, done.stderr
     frame = pd.read_parquet(place / "made.parquet")
@@ -196,11 +196,11 @@ def test_without_pyarrow_it_says_what_to_install(place: Path) -> None:
 _EXPORT = """
 import re, sys
 from pathlib import Path
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 from breeds.features import Store
 from breeds import tables
 tables.GROUP_BYTES = 2**18
-store, model = Store(Path(sys.argv[1])), load_model(Path(sys.argv[2]))
+store, model = Store(Path(sys.argv[1])), Model.load(Path(sys.argv[2]))
 print(tables.export_features(store, Path(sys.argv[3]), model))
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
@@ -211,7 +211,7 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1
 def test_memory_does_not_grow_with_the_rows(make_store: MakeStore, tmp_path: Path) -> None:
     """The features of ten times as many are 18 MB more; keys and names cost 100 bytes each, 0.5 MB."""
     few = make_store({"a": 20, "b": 20}, "few.h5", width=1024)
-    save_model(train(Store(few), C=0.01), tmp_path / "made.safetensors")
+    train(Store(few), C=0.01).save(tmp_path / "made.safetensors")
     peaks = []
     for count in (250, 2500):
         path = make_store({"a": count, "b": count}, f"{count}.h5", width=1024)

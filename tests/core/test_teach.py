@@ -26,7 +26,6 @@ from breeds.errors import BreedsError
 from breeds.features import Store, lock_file
 from breeds.features.corrections import Correction, Corrections, add, corrections_path
 from breeds.files import hold
-from breeds.heads.model import save_model
 from breeds.photos import find_photos, key_of
 from breeds.photos.endings import EXTENSIONS
 from breeds.review import Taught, teach, train_again
@@ -408,7 +407,7 @@ def test_views_are_brought_up_to_date_and_the_class_is_learnt(dogs: DOGS, tmp_pa
     extract_photos(folder, view_store(path, "flip"), size=96, view="flip")
     model = tmp_path / "m.safetensors"
     view = Store(view_store(path, "flip"))
-    save_model(train(Store(path), C=0.01, views=[view]), model)
+    train(Store(path), C=0.01, views=[view]).save(model)
     teach(Store(path), "husky", new)
     again = train_again(model, Store(path), Corrections())
     assert again.new == ["husky"]

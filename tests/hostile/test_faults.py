@@ -313,6 +313,7 @@ def moment(store: Path, waits: bool, seconds: float) -> Callable[[], bool]:
     return happened
 
 
+@pytest.mark.thorough
 def test_killed_at_random_moments_with_the_real_engine(
     drawn_photos: Path, tmp_path: Path, network: Path, forked: Finish
 ) -> None:

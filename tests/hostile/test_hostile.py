@@ -30,7 +30,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import FeatureLookup, Store, journal_folder, list_shards, verify, write_store
 from breeds.files import hold, open_regular
-from breeds.heads.model import load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import find_photos
 from breeds.training import train
 
@@ -61,7 +61,7 @@ def furnished(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         patch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
         extract_photos(folder / "photos", store)
     (folder / "models").mkdir()
-    save_model(train(Store(store), C=0.1), folder / "models" / "s.safetensors")
+    train(Store(store), C=0.1).save(folder / "models" / "s.safetensors")
     return folder
 
 
@@ -70,9 +70,9 @@ def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """A copy of that folder, to do with as a test likes."""
     monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
-    model = load_model(tmp_path / "models" / "s.safetensors")
+    model = Model.load(tmp_path / "models" / "s.safetensors")
     model.record["store"] = str(tmp_path / "features" / "s.h5")
-    save_model(model, tmp_path / "models" / "s.safetensors")
+    model.save(tmp_path / "models" / "s.safetensors")
     return tmp_path
 
 
@@ -84,7 +84,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[np.ndarray
     monkeypatch.setattr("breeds.heads.backbone.open_engine", lambda *_, **__: StandIn())
 
     def answer(home: Path) -> list[np.ndarray]:
-        model = load_model(home / "models" / "s.safetensors")
+        model = Model.load(home / "models" / "s.safetensors")
         paths = sorted(map(str, (home / "photos").rglob("*.jpg")))
         return [found.probabilities for found in predict(model, paths, None, None)]
 
@@ -424,7 +424,7 @@ def test_a_damaged_store_is_named_and_never_laundered(
     change(store)
     if new:
         shutil.copyfile(max(drawn_photos.rglob("*.jpg")), home / "photos" / "new.jpg")
-    extract(home)
+    extract_photos(home / "photos", store)
     assert list(verify(store)) == [f"{store}: the features do not match their checksum"]
     with pytest.raises(BreedsError, match=r"s\.h5 is damaged"):
         Store(store).features()

@@ -29,7 +29,7 @@ from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import Store, Table, write_store
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.outputs import PICTURE, replaceable
 from breeds.training import train
 
@@ -67,7 +67,7 @@ def furnish(
 def furnished(tmp_path_factory: pytest.TempPathFactory, random_config: FeatureConfig) -> Path:
     folder = tmp_path_factory.mktemp("furnished")
     store = Store(furnish(folder, random_config, ["a", "b"]))
-    save_model(train(store, C=0.01), folder / "models/made.safetensors")
+    train(store, C=0.01).save(folder / "models/made.safetensors")
     return folder
 
 
@@ -234,13 +234,13 @@ def test_on_a_terminal_an_answer_is_one_line(place: Path) -> None:
 def changed_model(place: Path, **changes: object) -> Model:
     """Save the model with other fields, beside its own."""
     path = place / "models/made.safetensors"
-    model = replace(load_model(path), **changes)  # type: ignore[arg-type]
-    save_model(model, path)
+    model = replace(Model.load(path), **changes)  # type: ignore[arg-type]
+    model.save(path)
     return model
 
 
 def test_what_a_model_says_of_itself_is_text(place: Path) -> None:
-    model = load_model(place / "models/made.safetensors")
+    model = Model.load(place / "models/made.safetensors")
     config = replace(model.config, weights=EVIL, resize=EVIL)
     changed_model(place, config=config, weights_path=EVIL, record={**model.record, "store": EVIL})
     shutil.copy(place / "photos/a/0.png", place / "new.png")
@@ -381,7 +381,7 @@ def test_every_head_takes_huge_seeds() -> None:
 
 @pytest.mark.parametrize("changed", ["store", "weights_path", "weights_sha256"])
 def test_what_a_model_records_may_be_anything(changed: str, place: Path) -> None:
-    model = load_model(place / "models/made.safetensors")
+    model = Model.load(place / "models/made.safetensors")
     long = "/x" * 2500
     changes: dict[str, dict[str, object]] = {
         "store": {"record": {**model.record, "store": long}},
@@ -407,10 +407,10 @@ def test_what_a_model_records_may_be_anything(changed: str, place: Path) -> None
      {"train_accuracy": EVIL}, {"seconds": {}}],
 )  # fmt: skip
 def test_a_record_is_of_its_kind(changed: dict[str, object], place: Path) -> None:
-    model = load_model(place / "models/made.safetensors")
+    model = Model.load(place / "models/made.safetensors")
     changed_model(place, record={**model.record, **changed})
     with pytest.raises(BreedsError, match="is not a model of Breeds"):
-        load_model(place / "models/made.safetensors")
+        Model.load(place / "models/made.safetensors")
 
 
 def test_a_model_whose_class_is_called_unknown_is_refused(place: Path) -> None:
@@ -440,6 +440,7 @@ def test_warnings_that_are_errors(place: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.thorough
 @starts_tensorflow
 def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore, tmp_path: Path) -> None:
     small = BACKBONES["mobilenetv3large"]
@@ -447,7 +448,7 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     make_store({"a": 6, "b": 6}, width=small.width)
     model = train(Store(tmp_path / "features/made.h5"), C=0.01)
     config = FeatureConfig(small.name, weights.name, weights.sha256, 32, "stretch")
-    save_model(replace(model, config=config), tmp_path / "models/made.safetensors")
+    replace(model, config=config).save(tmp_path / "models/made.safetensors")
     Image.new("RGB", (9, 9), (1, 2, 3)).save(tmp_path / "new.png")
     env = {"PYTHONWARNINGS": "error"}
     result = run_script("predict.py", "new.png", "--engine", "openvino", cwd=tmp_path, env=env)
@@ -455,6 +456,7 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     assert "converting the network" in result.stderr  # it is kept for `test_openvino.py`, which comes later
 
 
+@pytest.mark.thorough
 def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
     """Python begins in it once, and does for each command what it does for all.
 
@@ -485,7 +487,7 @@ def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
     for script, *arguments in (("-m breeds store", "verify", "features/made.h5"), ("evaluate.py",)):
         result = run_script(script, *arguments, cwd=place)
         assert result.returncode == 0, result.stderr
-    assert "Größe" in load_model(place / "models/made.safetensors").classes
+    assert "Größe" in Model.load(place / "models/made.safetensors").classes
 
 
 def test_a_folder_that_is_called_as_a_view_is(random_config: FeatureConfig, tmp_path: Path) -> None:

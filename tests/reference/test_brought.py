@@ -198,7 +198,7 @@ def test_beside_xception(dogs: Path) -> None:
     ran("train_head.py", "--store", *stores, "--model", "both.safetensors", "--C", 0.01, cwd=dogs)
     model = breeds.load(dogs / "both.safetensors")
     photos = sorted((SHARED / "data" / "fullsize").rglob("*.jpg"))[:2]
-    table = model.predict(photos, top_k=3)
+    table = breeds.predict(model, photos, top_k=3)
     one = breeds.BottleneckFeatures(backbone=dogs / "lite0").fit_transform(photos)
     two = breeds.BottleneckFeatures(weights="random", size=96).fit_transform(photos)
     wanted = model.probabilities(np.hstack([one, two]))

@@ -158,6 +158,7 @@ assert np.array_equal(together, apart)
 """
 
 
+@pytest.mark.thorough
 @starts_tensorflow
 @pytest.mark.parametrize(
     "lesser",

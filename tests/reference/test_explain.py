@@ -30,7 +30,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, read
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
@@ -85,6 +85,7 @@ def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
                 assert (one.answer, one.runner_up) == tuple(np.argsort(-one.probabilities)[:2])
 
 
+@pytest.mark.thorough
 @needs_shared
 @tensorflow
 @pytest.mark.slow
@@ -152,7 +153,7 @@ def drawn(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract_photos(folder / "photos", folder / "features/p.h5", size=96, resize="crop")
     model = train(Store(folder / "features/p.h5"), C=0.01)
     model.unknown = None
-    save_model(model, folder / "models/p.safetensors")
+    model.save(folder / "models/p.safetensors")
     return folder
 
 
@@ -168,7 +169,7 @@ def keyed(*paths: Path) -> list[tuple[str, Photo]]:
 
 @pytest.mark.slow
 def test_photos_are_explained_in_order_and_bad_ones_are_reasons(place: Path) -> None:
-    model = load_model(place / "models/p.safetensors")
+    model = Model.load(place / "models/p.safetensors")
     photos = sorted(place.rglob("photos/*/*.jpg"))[:3]
     bad = place / "bad.jpg"
     bad.write_bytes(b"no photo")
@@ -310,7 +311,7 @@ def test_the_answers_are_the_same_and_every_photo_has_its_picture(place: Path) -
             assert row["label_1"] == Path(row["nearest_1"]).parent.name
             assert float(row["similarity_1"]) >= float(row["similarity_2"]) >= float(row["similarity_3"])
     store = Store(place / "features/p.h5").table
-    seen = load_model(place / "models/p.safetensors").seen_keys()
+    seen = Model.load(place / "models/p.safetensors").seen_keys()
     trained = {path for key, path in zip(store.key, store.path, strict=True) if key in seen}
     assert {row["nearest_1"] for row in rows if not row["error"]} <= trained
     assert [row["picture"] for row in rows].count(rows[-1]["picture"]) == 2  # the same photo twice
@@ -347,9 +348,9 @@ def test_another_photo_of_the_same_name_has_another_picture() -> None:
 
 @pytest.mark.slow
 def test_without_the_training_photos_store_it_says_so_once(place: Path) -> None:
-    model = load_model(place / "models/p.safetensors")
+    model = Model.load(place / "models/p.safetensors")
     model.record["store"] = str(place / "gone.h5")
-    save_model(model, place / "models/p.safetensors")
+    model.save(place / "models/p.safetensors")
     result = run_script("predict.py", "photos", "--explain", "why", "--no-cache", cwd=place)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("nearest training photos are left out") == 1

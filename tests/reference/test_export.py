@@ -29,7 +29,7 @@ from breeds.exporting import FORMATS, export, plan
 from breeds.features import Store, write_store
 from breeds.heads.export.onnx import translate
 from breeds.heads.export.openvino import written
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.training import train
 
 EXPORT = "-m breeds.cli.export"
@@ -95,7 +95,7 @@ def assert_described(about: dict[str, str], model: Model) -> None:
 def test_onnx_runtime_gives_what_predict_says_for_any_number_of_photos(made: Path) -> None:
     session = onnxruntime.InferenceSession(made / "models/photos.onnx")
     about = session.get_modelmeta().custom_metadata_map
-    assert_described(about, load_model(made / "models/photos.safetensors"))
+    assert_described(about, Model.load(made / "models/photos.safetensors"))
     (taken,) = session.get_inputs()
     assert (taken.name, taken.type, taken.shape) == ("pixels", "tensor(uint8)", ["n", 96, 96, 3])
     assert [(given.name, given.shape) for given in session.get_outputs()] == [
@@ -114,7 +114,7 @@ def test_openvino_gives_what_predict_says_for_any_number_of_photos(made: Path) -
     network = openvino.Core().read_model(made / "models/photos.xml")
     names = ("classes", "unknown_threshold", "config", "resize", "caveat")
     about = {name: network.get_rt_info(["breeds", name]).astype(str) for name in names}
-    assert_described(about, load_model(made / "models/photos.safetensors"))
+    assert_described(about, Model.load(made / "models/photos.safetensors"))
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     pixels = pixels_of(made, 96)
     parts = [compiled({"pixels": part}) for part in (pixels[:2], pixels[2:])]
@@ -147,7 +147,7 @@ def test_the_program_of_the_documents_runs(word: str, made: Path, app_place: Pat
     if word != "joblib":  # which is for features
         assert done.stdout.strip() == expected_line(folder)
         return
-    store, model = Store(folder / "features/photos.h5"), load_model(folder / "models/photos.safetensors")
+    store, model = Store(folder / "features/photos.h5"), Model.load(folder / "models/photos.safetensors")
     best = model.probabilities(store.features()).argmax(axis=1)
     rows = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]
     assert [row[:2] for row in rows] == [
@@ -162,7 +162,7 @@ def test_keras_gives_what_predict_says(photos: Path, tmp_path: Path, monkeypatch
     extract_photos(photos, tmp_path / "photos.h5", size=96)
     store, path = Store(tmp_path / "photos.h5"), tmp_path / "models/photos.safetensors"
     model = train(store, C=0.01)
-    save_model(model, path)
+    model.save(path)
     (exported,) = export(model, store, plan(["keras"], path, model.parts, model.kind))
     assert exported.path == path.with_suffix(".keras") and exported.difference < 1e-4
     assert exported.photos == 12
@@ -202,7 +202,7 @@ def test_a_dense_head_on_two_stores_that_refuses_nothing(app_place: Path, tmp_pa
         model, kind="dense", layers=layers, mean=mean, scale=scale, unknown=None, temperature=0.5,
         also=model.parts, record={**model.record, "also": [str(path)]},
     )  # fmt: skip
-    save_model(dense, tmp_path / "dense.safetensors")
+    dense.save(tmp_path / "dense.safetensors")
     done = run_script(EXPORT, "dense.safetensors", "--format", "onnx", "openvino", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "there is no unknown_score" in done.stdout
@@ -248,7 +248,7 @@ def test_nothing_is_replaced_but_a_file_of_the_same_kind(name, form, words, copi
     else:
         (copied / "models" / name).write_text("notes")
     before = contents(copied)
-    model = load_model(copied / "models/photos.safetensors")
+    model = Model.load(copied / "models/photos.safetensors")
     with pytest.raises(BreedsError) as refused:
         plan([form], copied / "models/photos.safetensors", model.parts, model.kind)
     assert all(word in str(refused.value) for word in words)
@@ -263,7 +263,7 @@ def test_files_of_others_in_the_same_formats_are_others(copied: Path, made: Path
     onnx.save(other, copied / "models/photos.onnx")
     with zipfile.ZipFile(copied / "models/photos.keras", "w") as file:
         file.writestr("metadata.json", "{}")
-    model = load_model(copied / "models/photos.safetensors")
+    model = Model.load(copied / "models/photos.safetensors")
     for form in ("onnx", "openvino", "keras"):
         with pytest.raises(BreedsError, match="of Breeds; name another"):
             plan([form], copied / "models/photos.safetensors", model.parts, model.kind)
@@ -299,7 +299,7 @@ def test_a_model_whose_weights_are_gone_and_whose_network_is_not_converted(
     made: Path, app_place: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "empty"))
-    model = load_model(made / "models/photos.safetensors")
+    model = Model.load(made / "models/photos.safetensors")
     config = replace(model.config, weights="mine.h5")
     store = Store(app_place / "features/photos.h5")
     gone = replace(model, config=config, weights_path="/gone/mine.h5")
@@ -326,7 +326,7 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
     real = Store(app_place / "features/photos.h5")
     features = real.features() * np.float32(1.05)
     write_store(tmp_path / "other.h5", real.table, real.config, features, "made up")
-    store, model = Store(tmp_path / "other.h5"), load_model(made / "models/photos.safetensors")
+    store, model = Store(tmp_path / "other.h5"), Model.load(made / "models/photos.safetensors")
     model = replace(model, record={**model.record, "store": str(store.path)})
     paths = plan(["openvino"], tmp_path / "m.safetensors", model.parts, model.kind)
     with pytest.raises(

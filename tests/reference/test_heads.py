@@ -36,7 +36,7 @@ from breeds.evaluation import evaluate, write_json
 from breeds.features import Store, write_store
 from breeds.heads import logistic
 from breeds.heads.export.pipeline import as_pipeline, export_joblib
-from breeds.heads.model import Model, load_model, save_model, softmax
+from breeds.heads.model import Model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
 from breeds.report.terminal import as_text
@@ -187,7 +187,7 @@ def test_the_record_and_the_run_say_whether_C_lies_at_the_edge(
     made = make_store(dict.fromkeys("abcde", each), width=width, spread=spread)
     done = run_script("train_head.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    record = load_model(tmp_path / "models" / f"{made.stem}.safetensors").record
+    record = Model.load(tmp_path / "models" / f"{made.stem}.safetensors").record
     assert record["C_at_edge"] == (record["C"] in (logistic.C_GRID[0], logistic.C_GRID[-1]))
     assert record["C_at_edge"] == at_edge
     assert ("at the edge of the grid" in done.stdout) == record["C_at_edge"]
@@ -329,9 +329,9 @@ def test_the_dense_head_learns_and_is_the_same_kind_of_model(
     assert model.record["train_accuracy"] > 0.9
     assert model.record["n_train"] + model.record["n_val"] + model.record["n_test"] == 60
     assert len(model.seen_keys()) == model.record["n_train"] + model.record["n_val"]
-    save_model(model, tmp_path / "dense.safetensors")
+    model.save(tmp_path / "dense.safetensors")
     features = columns(store.path)[0]
-    loaded = load_model(tmp_path / "dense.safetensors")
+    loaded = Model.load(tmp_path / "dense.safetensors")
     assert loaded.probabilities(features).tobytes() == model.probabilities(features).tobytes()
 
 
@@ -390,15 +390,15 @@ def model(random_config: FeatureConfig) -> Model:
 
 @pytest.fixture
 def model_file(model: Model, tmp_path: Path) -> Path:
-    save_model(model, tmp_path / "models" / "dogs.safetensors")
+    model.save(tmp_path / "models" / "dogs.safetensors")
     return tmp_path / "models" / "dogs.safetensors"
 
 
 def test_a_model_comes_back_bit_for_bit(model: Model, tmp_path: Path) -> None:
     model.classes = ["Bärenhund", "shih-tzu", '"犬", <b>\n']
     model.temperature, model.weights_path = 1.25, "/some/where.h5"
-    save_model(model, tmp_path / "m.safetensors")
-    loaded = load_model(tmp_path / "m.safetensors")
+    model.save(tmp_path / "m.safetensors")
+    loaded = Model.load(tmp_path / "m.safetensors")
     for name in ("kind", "classes", "config", "weights_path", "temperature", "record"):
         assert getattr(loaded, name) == getattr(model, name), name
     for one, two in zip(arrays_of_model(loaded), arrays_of_model(model), strict=True):
@@ -414,8 +414,8 @@ def arrays_of_model(model: Model) -> list[np.ndarray]:
 
 def test_a_model_without_a_detector_comes_back_without(model: Model, tmp_path: Path) -> None:
     model.unknown = None
-    save_model(model, tmp_path / "m.safetensors")
-    assert load_model(tmp_path / "m.safetensors").unknown is None
+    model.save(tmp_path / "m.safetensors")
+    assert Model.load(tmp_path / "m.safetensors").unknown is None
 
 
 def test_a_model_file_is_arrays_and_json(model: Model, model_file: Path) -> None:
@@ -439,15 +439,15 @@ def test_a_model_that_cannot_be_written_is_refused_and_nothing_left(model: Model
     (tmp_path / "taken.safetensors").mkdir()
     before = sorted(tmp_path.iterdir())
     with pytest.raises(BreedsError, match=r"Cannot write .*taken\.safetensors"):
-        save_model(model, tmp_path / "taken.safetensors")
+        model.save(tmp_path / "taken.safetensors")
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(BreedsError, match=r"No such model: .*breeds train"):
-        load_model(tmp_path / "none.safetensors")
+        Model.load(tmp_path / "none.safetensors")
     with pytest.raises(BreedsError, match=r"not a model of Breeds.*not a regular file"):
-        load_model(tmp_path)
+        Model.load(tmp_path)
 
 
 class Trap:
@@ -486,7 +486,7 @@ def header(claim: int, text: bytes = b"{}") -> bytes:
 def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.safetensors").write_bytes(data)
     with pytest.raises(BreedsError, match=r"m\.safetensors is not a model of Breeds, or is damaged"):
-        load_model(tmp_path / "m.safetensors")
+        Model.load(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("dump", [pickle.dump, joblib.dump])
@@ -495,7 +495,7 @@ def test_a_pickle_is_refused_and_never_run(tmp_path: Path, dump: Callable[..., o
     with open(path, "wb") as file:
         dump(Trap(trap), file)
     with pytest.raises(BreedsError, match="not a model"):
-        load_model(path)
+        Model.load(path)
     assert not trap.exists()
     joblib.load(path)
     assert trap.exists(), "the trap works"
@@ -550,7 +550,7 @@ BAD_ARRAYS: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
 def test_arrays_that_make_no_model_are_refused(model_file: Path, change: Callable[..., object]) -> None:
     rewrite(model_file, lambda arrays, about: [change(arrays)])
     with pytest.raises(BreedsError, match=r"dogs\.safetensors is not a model of Breeds, or is damaged"):
-        load_model(model_file)
+        Model.load(model_file)
 
 
 BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -596,7 +596,7 @@ BAD_JSON: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_json_that_makes_no_model_is_refused(model_file: Path, change: Callable[..., object]) -> None:
     rewrite(model_file, lambda arrays, about: change(about))
     with pytest.raises(BreedsError, match=r"dogs\.safetensors is not a model of Breeds, or is damaged"):
-        load_model(model_file)
+        Model.load(model_file)
 
 
 @pytest.mark.parametrize(
@@ -609,7 +609,7 @@ def test_safetensors_of_others_are_refused(model_file: Path, metadata: dict[str,
         metadata = {**metadata, "breeds": ours}
     safetensors.numpy.save_file(safetensors.numpy.load_file(model_file), model_file, metadata)
     with pytest.raises(BreedsError, match="not a model of Breeds"):
-        load_model(model_file)
+        Model.load(model_file)
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
@@ -617,7 +617,7 @@ def test_a_truncated_model_is_refused(model_file: Path, share: float) -> None:
     data = model_file.read_bytes()
     model_file.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(BreedsError, match="damaged"):
-        load_model(model_file)
+        Model.load(model_file)
 
 
 def test_a_damaged_model_loads_or_is_refused(model: Model, model_file: Path, tmp_path: Path) -> None:
@@ -631,7 +631,7 @@ def test_a_damaged_model_loads_or_is_refused(model: Model, model_file: Path, tmp
             damaged[place] = rng.choice(list(b'0123456789"{}[],:-. ae\\\x00\xff'))
         (tmp_path / "m").write_bytes(damaged)
         try:
-            loaded = load_model(tmp_path / "m")
+            loaded = Model.load(tmp_path / "m")
         except BreedsError:
             refused += 1
         else:
@@ -806,7 +806,7 @@ def test_the_scripts_never_import_tensorflow_and_export_on_request(
         assert {"breeds", "h5py", "safetensors"} <= imported
         assert not imported & {"tensorflow", "keras", "openvino", "ray"}
     answers = joblib.load(tmp_path / "models/made.joblib").predict_proba(features)
-    model = load_model(tmp_path / "models/made.safetensors")
+    model = Model.load(tmp_path / "models/made.safetensors")
     np.testing.assert_allclose(answers, model.probabilities(features), atol=1e-6)
 
 

@@ -169,6 +169,7 @@ def demo(run: Installed, place: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 @starts_tensorflow
 def test_the_demo_from_another_folder(demo: str, place: Path) -> None:
     for shown in ("$ breeds extract photos", "$ breeds train", "$ breeds evaluate", "$ breeds predict"):
@@ -201,6 +202,7 @@ def test_help_is_of_the_command(run: Installed, tmp_path: Path) -> None:
         assert not re.search(r"\bpython\b|\w\.py\b", done.stdout)
 
 
+@pytest.mark.thorough
 @starts_tensorflow
 @pytest.mark.usefixtures("demo")
 def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
@@ -233,6 +235,7 @@ def test_without_the_extras(wheel: Path, place: Path, tmp_path: Path) -> None:
     assert_refused(run("app", "--port", 0, cwd=tmp_path), "is not installed", how)
 
 
+@pytest.mark.thorough
 @in_turn
 def test_the_application_is_whole(run: Installed, place: Path) -> None:
     with run.start("app", "--port", 0, "--model", "models/photos.safetensors", cwd=place) as process:

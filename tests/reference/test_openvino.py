@@ -38,7 +38,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.features.network import Network, save_network
 from breeds.heads.explain import Explanation, explain
-from breeds.heads.model import Model, load_model, save_model
+from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, read
 from breeds.prediction import predict
 
@@ -196,7 +196,7 @@ def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> N
 
 def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
     """Again and again: where threads shared a photo, some of these differed."""
-    model = load_model(int8 / "models/i.safetensors")
+    model = Model.load(int8 / "models/i.safetensors")
     (network,) = model.networks.values()
     photos = [decode(path.read_bytes(), 96) for path in sorted(int8.glob("photos/*/*.jpg"))[:4]]
     many, alone = (
@@ -210,7 +210,7 @@ def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
 def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
     done = run_script("-m breeds.cli.export", "models/i.safetensors", "--format", "openvino", cwd=copied)
     assert done.returncode == 0, done.stderr
-    store, model = Store(copied / "features/i.h5"), load_model(copied / "models/i.safetensors")
+    store, model = Store(copied / "features/i.h5"), Model.load(copied / "models/i.safetensors")
     paths = [Path(store.table.root, path) for path in store.table.path]
     pixels = np.stack([decode(path.read_bytes(), 96) for path in paths])
     core = openvino.Core()
@@ -229,7 +229,7 @@ def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
 
 
 def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
-    model = load_model(int8 / "models/i.safetensors")
+    model = Model.load(int8 / "models/i.safetensors")
     store = Store(int8 / "features/i.h5")
     photos = [
         (key, FilePhoto(str(int8 / "photos" / path)))
@@ -246,9 +246,9 @@ LESSER = """
 import sys
 import numpy as np
 from breeds.backbones.choose import open_engine
-from breeds.heads.model import load_model
+from breeds.heads.model import Model
 
-model = load_model(sys.argv[1])
+model = Model.load(sys.argv[1])
 (network,) = model.networks.values()
 engine = open_engine(model.config, None, network=lambda: network)
 np.save(sys.argv[2], list(engine.stream(np.load(sys.argv[3]))))
@@ -304,16 +304,16 @@ def test_without_its_network_an_int8_store_or_model_says_so(copied, tmp_path) ->
     ):
         assert_refused(refused, "i.h5 is damaged", "int8 network")
 
-    model = load_model(copied / "models/i.safetensors")
+    model = Model.load(copied / "models/i.safetensors")
     model.networks.clear()  # as in models of older versions
-    save_model(model, copied / "models/i.safetensors")
+    model.save(copied / "models/i.safetensors")
     (copied / "other.png").write_bytes((copied / "unseen.png").read_bytes() + b"!")
     refused = run_script("predict.py", "other.png", cwd=copied)
     assert_refused(refused, digest_of(copied)[:12], "older versions", "train again")
 
 
 def test_a_network_that_is_not_the_configs_or_not_standard_is_refused(int8, tmp_path) -> None:
-    model = load_model(int8 / "models/i.safetensors")
+    model = Model.load(int8 / "models/i.safetensors")
     (network,) = model.networks.values()
 
     def with_network(xml: np.ndarray, numbers: np.ndarray, digest: str = "", **changes: object) -> Model:
@@ -326,9 +326,9 @@ def test_a_network_that_is_not_the_configs_or_not_standard_is_refused(int8, tmp_
 
     damaged = network.bin.copy()
     damaged[len(damaged) // 2] ^= 1
-    save_model(with_network(network.xml, damaged, network.digest), tmp_path / "damaged.safetensors")
+    with_network(network.xml, damaged, network.digest).save(tmp_path / "damaged.safetensors")
     with pytest.raises(BreedsError, match="not the one that the config names"):
-        load_model(tmp_path / "damaged.safetensors")
+        Model.load(tmp_path / "damaged.safetensors")
 
     text = network.xml.tobytes().decode()
     for old, new in (('version="opset1"', 'version="mine"'), ("<layers>", "<layers")):

@@ -1,38 +1,31 @@
-"""The four verbs, and reading a model, for other programs."""
+"""Extraction, evaluation and prediction for other programs: what `breeds.__all__` offers of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from breeds.backbones.processes import cores
-from breeds.features import Store
-from breeds.library.model import Model
+from breeds.errors import BreedsError, PhotoError
+from breeds.features.store import Store
+from breeds.heads.model import Model
+from breeds.photos import parse_views
+from breeds.photos.held import photo_of
 from breeds.places import as_source
+from breeds.prediction import predict as answer_photos
+from breeds.prediction.remote import Asked
+from breeds.prediction.streams import asked_of, find_streamed
+from breeds.report.answers import as_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-
-
-def load(path: PathLike) -> Model:
-    """Read a model's file; nothing in it is run.
-
-    Raises
-    ------
-    BreedsError
-        If it is missing, no model of Breeds, or damaged.
-
-    Examples
-    --------
-    >>> import breeds
-    >>> breeds.load("models/photos.safetensors").kind
-    'logistic'
-    """
-    return Model(path)
+load = Model.load
 
 
 def extract(
@@ -123,35 +116,7 @@ def extract(
         pool,
     )
     run(selection, Path(store), asked, workers or cores(), trust_mtime)
-    return Store(store)
-
-
-def train(
-    store: Store | PathLike,
-    *,
-    head: str = "logistic",
-    C: float | None = None,
-    seed: int = 0,
-    val: float = 0.0,
-    balanced: bool = False,
-    keep: float = 0.95,
-    views: Sequence[Store | PathLike] = (),
-    memory: int | None = None,
-) -> Model:
-    """Train a head on a store's training part, as `breeds.training.train`, which describes the options.
-
-    Examples
-    --------
-    >>> import breeds
-    >>> model = breeds.train("features/photos.h5", C=0.01)
-    >>> model.record["n_train"], model.record["n_test"]
-    (25, 5)
-    """
-    from breeds.heads.kinds import TrainingSettings
-    from breeds.training import train_head
-
-    settings = TrainingSettings(head, C, seed, val, balanced, keep, memory)
-    return Model._of(train_head(_opened(store), settings, [_opened(view) for view in views]))
+    return Store(store, corrected=True)
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -177,7 +142,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     """
     from breeds.evaluation import evaluate as run
 
-    return run(_opened(store), _loaded(model)._model)
+    return run(_opened(store), _loaded(model))
 
 
 def predict(
@@ -192,25 +157,99 @@ def predict(
     workers: int | None = None,
     cache: PathLike | None = None,
 ) -> pd.DataFrame:
-    """Answer for every photo as `Model.predict` does, which describes what goes in and comes out.
+    """Answer for every photo: the values of ``predict.py --format json``, a row each, in the order given.
 
-    Who asks more than once loads the model first: it keeps its network open.
+    Each call opens the network anew, which takes longer than a photo: ask for many photos at once.
+
+    Parameters
+    ----------
+    model
+        The model, or its file.
+    photos
+        Paths, the bytes of photos' files, Pillow images or arrays, uint8 (height, width[, bands]), mixed
+        as they come. An image is turned upright by its EXIF and seen as its file would be. A file is
+        known by the SHA-256 of its bytes, an image or array by its size and RGB pixels. Photos are not
+        fetched from the web. A tar, a Parquet file or a folder of object storage
+        (``s3://bucket/photos``) stands for all its photos, a row each.
+    top_k
+        How many breeds to name.
+    unknown
+        Answer ``unknown`` for photos that seem to be of none of the breeds.
+    views
+        Average over these views of each photo too: ``flip``, ``crops:N``, or both with a comma.
+    engine
+        As in `breeds.extract`.
+    weights
+        Where the network's weights are, if they are not where they were at training.
+    workers
+        Threads that read and decode; None for as many as there are cores.
+    cache
+        Folder of a file, features.sqlite, that keeps features for the next time; None to write nothing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``path`` (text, None for photos in memory); ``breed``, the answer; ``probability``, float64 from
+        0 to 1, and ``guess``, of the likeliest breed, also where the answer is ``unknown``; ``margin``,
+        by how much it is likelier than the second; with a ``top_k`` ``breed_2``, ``probability_2`` and so
+        on; ``error`` (text, None where there is none). A photo that cannot be read or decoded is a row
+        with its error and no answer.
+
+    Raises
+    ------
+    BreedsError
+        If the network's weights are not there, or an option is wrong; never for a bad photo.
 
     Examples
     --------
-    >>> import breeds
-    >>> breeds.predict("models/photos.safetensors", ["gone.jpg"])[["path", "error"]].values.tolist()
-    [['gone.jpg', 'no such file']]
+    >>> import breeds, pathlib
+    >>> photo = sorted(pathlib.Path("photos").rglob("*.jpg"))[0]
+    >>> table = breeds.predict("models/photos.safetensors", [photo, photo.read_bytes(), b"no photo"])
+    >>> bool(table.breed[0] == table.breed[1]), table.error[2][:26]
+    (True, 'not a photo of a known for')
     """
-    return _loaded(model).predict(
-        photos, top_k=top_k, unknown=unknown, views=views, engine=engine, weights=weights, workers=workers,
-        cache=cache,
+    check_several(photos)
+    if not isinstance(top_k, int) or top_k < 1:
+        raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
+    opened = _loaded(model)
+    answers = answer_photos(
+        opened, chain.from_iterable(map(_asked, photos)), weights, None if cache is None else Path(cache),
+        workers or cores(), engine, parse_views(views) if views else (),
     )  # fmt: skip
+    named = (answer if unknown else replace(answer, unknown=False) for answer in answers)
+    return as_table(named, opened.classes, top_k)
+
+
+def check_several(photos: Any) -> None:
+    """Refuse a single photo where a list of photos belongs.
+
+    Raises
+    ------
+    BreedsError
+        If it is one, or nothing that photos could be in.
+    """
+    if hasattr(photos, "tocsr"):
+        raise BreedsError("A sparse array holds numbers, and no photos; give photos in a list.")
+    single = isinstance(photos, str | bytes | os.PathLike) or not isinstance(photos, Iterable)
+    if single or hasattr(photos, "getbands"):
+        raise BreedsError(f"Give photos in a list, also a single one: [photo], not {type(photos).__name__}.")
 
 
 def _opened(store: Store | PathLike) -> Store:
-    return store if isinstance(store, Store) else Store(store)
+    return store if isinstance(store, Store) else Store(store, corrected=True)
 
 
 def _loaded(model: Model | PathLike) -> Model:
-    return model if isinstance(model, Model) else Model(model)
+    return model if isinstance(model, Model) else Model.load(model)
+
+
+def _asked(photo: Any) -> Iterable[Asked | None]:
+    """Return a photo, or all of a source's, as `breeds.prediction.streams` gives them."""
+    name = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
+    source = find_streamed(name) if name and "\0" not in name else None
+    if source is not None:
+        return asked_of(source)
+    try:
+        return [Asked(name, photo_of(photo))]
+    except PhotoError as error:
+        return [Asked(name, error)]

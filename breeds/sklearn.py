@@ -1,9 +1,11 @@
-"""Photos to features as scikit-learn knows transformers: in pipelines, with a cache on disk."""
+"""Two estimators for scikit-learn: photos to features, and logistic regression on features."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,11 +16,18 @@ from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from breeds.api import check_several
 from breeds.backbones import Engine
 from breeds.backbones.choose import ENGINES, PRECISIONS, open_engine
 from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
@@ -30,20 +39,55 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Asked
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
+from breeds.features.lookup import find_network
 from breeds.features.network import Network
-from breeds.features.store import find_network
-from breeds.library.opened import Opened
-from breeds.library.photos import check_several
-from breeds.library.refused import refusing
+from breeds.heads import logistic
+from breeds.heads.kinds import TrainingData, TrainingSettings
+from breeds.heads.model import apply_layers, softmax
+from breeds.heads.unknown import fit_detector
 from breeds.photos import Photo, key_of, parse_resize
 from breeds.photos.held import photo_of
 from breeds.photos.resize import RULES
 from breeds.prediction.sources import FeatureSource
+from breeds.split import fold_of
 from breeds.text import mention
+from breeds.training import FOLDS
+
+__all__ = ["BottleneckFeatures", "BreedsClassifier"]
 
 ERRORS = ("raise", "nan")
 # Photos that are looked up, decoded and computed together.
 _CHUNK = 128
+
+
+class RefusedError(BreedsError, ValueError):
+    """A `BreedsError` that is a ValueError too, as scikit-learn asks of its estimators."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Raise what the block raises as scikit-learn knows it."""
+    try:
+        yield
+    except BreedsError as error:
+        raise RefusedError(str(error)) from error
+
+
+class Opened:
+    """Engines by what they were opened for; whoever uses one holds `turn`. A copy begins without any."""
+
+    def __init__(self) -> None:
+        self.turn = threading.RLock()
+        self._engines: dict[Hashable, Engine] = {}
+
+    def get(self, what: Hashable, opener: Callable[[], Engine]) -> Engine:
+        """Return the engine of `what`, opened by `opener` the first time: that takes longer than a photo."""
+        if what not in self._engines:
+            self._engines[what] = opener()
+        return self._engines[what]
+
+    def __reduce__(self) -> tuple[type[Opened], tuple[()]]:
+        return Opened, ()
 
 
 class BottleneckFeatures(
@@ -55,7 +99,7 @@ class BottleneckFeatures(
 
     It learns nothing from the photos that it is fitted to; fitting finds the weights. Photos come in a list,
     a Series, a table of one column or an array, uint8 (n, height, width[, bands]), and may be of all kinds
-    at once; each is seen as `breeds.Model.predict` sees it. A feature depends on its photo and the config
+    at once; each is seen as `breeds.predict` sees it. A feature depends on its photo and the config
     alone, not on what is around it. The network stays open from call to call, and answers one call at a
     time; a clone or a pickled copy opens its own.
 
@@ -310,3 +354,119 @@ def _listed(X: Any) -> list[Any]:
             raise BreedsError(f"X has {X.shape[1]} columns; give the one with the photos.")
         X = X[:, 0]
     return list(X)
+
+
+class BreedsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Logistic regression on features, as `breeds.train` fits it: C and temperature chosen together.
+
+    Both are chosen by the log loss of up to five folds that the fit has not seen; the folds go by the rows'
+    contents, so that the order of rows decides none of them. Fitting takes about a second for a thousand
+    photos. In one process one fit runs at a time, as it sets how many threads numpy uses and puts that back.
+
+    Parameters
+    ----------
+    C : float, optional
+        Inverse strength of regularisation, 1e-12 to 1e12; None has it chosen out of 16 values.
+    balanced : bool, default False
+        Let every class weigh the same, however many rows it has.
+    keep : float, default 0.95
+        Share of rows of known classes that `is_unknown` is set to keep, from 0 to below 1.
+    seed : int, default 0
+        Decides the folds.
+
+    Attributes
+    ----------
+    classes_ : numpy.ndarray
+        The labels, sorted, shape (classes,).
+    C_ : float
+        The C that was taken.
+    temperature_ : float
+        What the logits are divided by, so that probabilities are honest; 1 where nothing could be left out.
+    n_features_in_ : int
+        The width of the features.
+    feature_names_in_ : numpy.ndarray
+        Their names, where they were given with names.
+
+    Raises
+    ------
+    BreedsError
+        By `fit`, if a parameter is wrong or there is one class only; such an error is a ValueError too, and
+        what scikit-learn itself finds wrong with arrays is its own ValueError.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> table = breeds.Store("features/photos.h5").to_pandas()
+    >>> features = table.filter(like="feature_")
+    >>> classifier = breeds.BreedsClassifier().fit(features, table["label"])
+    >>> classifier.predict_proba(features).shape, classifier.classes_[0] in set(table["label"])
+    ((30, 5), True)
+    """
+
+    def __init__(
+        self, C: float | None = None, balanced: bool = False, keep: float = 0.95, seed: int = 0
+    ) -> None:
+        self.C = C
+        self.balanced = balanced
+        self.keep = keep
+        self.seed = seed
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> BreedsClassifier:
+        """Fit to features (n, width), taken as float32, and labels (n,), numbers or text."""
+        with refusing():
+            settings = TrainingSettings(C=self.C, seed=self.seed, balanced=self.balanced, keep=self.keep)
+        features, labels = validate_data(self, X, y, dtype=np.float32, order="C")
+        check_classification_targets(labels)
+        self.classes_: NDArray[Any]
+        self.classes_, targets = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise RefusedError("Training needs rows of at least two classes; y has one class only.")
+        count = min(FOLDS, int(np.bincount(targets).min()))
+        keys = [hashlib.sha256(row.tobytes()).hexdigest() for row in features]
+        folds = fold_of(keys, targets.astype(str).tolist(), count, self.seed) if count > 1 else None
+        self._head = logistic.train(TrainingData(features, targets, folds), settings)
+        self._detector = None if folds is None else fit_detector(features, targets, folds, self.keep)
+        self.C_: float = self._head.how["C"]
+        self.temperature_: float = self._head.temperature
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the likeliest class of each row, shape (n,), always one of ``classes_``."""
+        best = self._logits(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the probability of each class, float64 (n, classes), rows adding up to 1."""
+        return softmax(self._logits(X))
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the logits that the probabilities come of, float64 (n, classes).
+
+        Of two classes (n,): how much larger the second's is.
+        """
+        logits = self._logits(X)
+        return logits if len(self.classes_) > 2 else logits[:, 1] - logits[:, 0]
+
+    def unknown_score(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return how much farther from its nearest class each row is than typical and allowed, float64 (n,).
+
+        Above 0 a row seems to be of none of the classes. Without unit; minus infinity where a class had a
+        single row to fit, so that nothing could be set.
+        """
+        features = self._features(X)
+        if self._detector is None:
+            return np.full(len(features), -np.inf)
+        return self._detector.excess(features) - self._detector.threshold
+
+    def is_unknown(self, X: ArrayLike) -> NDArray[np.bool_]:
+        """Say of each row, bool (n,), whether it seems to be of none of the classes."""
+        return self.unknown_score(X) > 0
+
+    def _features(self, X: ArrayLike) -> NDArray[np.float32]:
+        check_is_fitted(self)
+        features: NDArray[np.float32] = validate_data(self, X, dtype=np.float32, order="C", reset=False)
+        return features
+
+    def _logits(self, X: ArrayLike) -> NDArray[np.float64]:
+        features, head = self._features(X).astype(np.float64), self._head
+        return apply_layers((features - head.mean) / head.scale, head.layers) / head.temperature
