@@ -28,7 +28,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield a feature, float32 (2048,), for every photo, in order."""
@@ -56,7 +55,7 @@ def write_made_up(path: Path, photos: int) -> None:
         "",
         Keys(np.frombuffer(rng.bytes(32 * photos), dtype=PACKED)),
         Texts.of(f"breed {number:03d}/photo {i:013d}" for i, number in enumerate(classes)),
-        Names(tuple(f"breed {number:03d}" for number in range(CLASSES)), classes.astype(np.int32)),
+        Names.of(f"breed {number:03d}" for number in classes),
         Names(("",), np.zeros(photos, dtype=np.int32)),
         np.full(photos, 1000),
         np.full(photos, 10**18),
@@ -74,11 +73,13 @@ def timed(work: Callable[[], object]) -> None:
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
     import breeds.extraction
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection, extract
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     photos = Path(folder)
-    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), Asked("random", size=71)))
+    config = FeatureConfig(weights="random", size=71)
+    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), config))
 
 
 def run_open(path: str) -> None:

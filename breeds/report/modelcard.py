@@ -17,9 +17,9 @@ from typing import Any
 
 from breeds import __version__
 from breeds.errors import BreedsError
+from breeds.export.about import about
 from breeds.features.network import MOST_BYTES
 from breeds.files import open_regular, read_regular, write_aside
-from breeds.heads.export import about
 from breeds.heads.model import Model
 from breeds.metrics import FEW
 from breeds.started import command

@@ -330,16 +330,15 @@ def _commands(tested: Tested, model_path: str) -> str:
     for store in stores:
         config = store.config
         options = [store.table.root, "--store", str(store.path)]
-        weights, read = store.table.weights_path or config.weights, config.reading
-        if read is None:
+        weights = store.table.weights_path or config.weights
+        if config.preprocessing is None:
             options += ["--weights", weights, "--backbone", config.backbone]
         else:
-            colours = (f"--{name}={','.join(map(repr, getattr(read, name)))}" for name in ("mean", "std"))
-            options += ["--backbone", weights, *colours, "--layout", read.layout, "--pool", read.pool]
+            options += ["--backbone", weights]
         options += ["--size", str(config.size), "--resize", config.resize]
         options += [
             "--precision",
-            config.precision.replace("mixed_bfloat16", "bf16").replace("mixed_float16", "fp16"),
+            config.precision,
         ]
         lines.append(("extract", options))
     train = ["--store", *(str(store.path) for store in stores), "--model", model_path]

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from breeds.backbones.resolve import square
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked, Selection
+from breeds.extraction import Selection
 from breeds.features.columns import Rows
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
@@ -54,7 +56,12 @@ class Preview:
 
 
 def preview(
-    selection: Selection, page: Path, asked: Asked, views: str | None, following: str, workers: int = 2
+    selection: Selection,
+    page: Path,
+    config: FeatureConfig,
+    views: str | None,
+    following: str,
+    workers: int = 2,
 ) -> Preview:
     """Write a page that shows photos before they are extracted; no engine and no weights are needed.
 
@@ -63,7 +70,7 @@ def preview(
 
     Parameters
     ----------
-    selection, asked
+    selection, config
         Which photos, and what the network would be given of them; what it would compute does not matter.
     page
         The HTML file to write.
@@ -83,7 +90,7 @@ def preview(
     if page.suffix.lower() not in (".html", ".htm"):  # the next argument may have been meant otherwise
         raise BreedsError(f"--preview {page}: the page's name has to end in .html; name another file.")
     check_output(page, PAGE)
-    size, resize = asked.square()
+    size, resize = square(config)
     variants = parse_views(views or EXAMPLE_VIEWS)
     listing = selection.find()
     seen = see(listing, workers)
@@ -95,7 +102,7 @@ def preview(
         seen=seen,
         found=found,
         selection=selection,
-        asked=asked,
+        config=config,
         size=size,
         resize=resize,
         how=parse_resize(resize),

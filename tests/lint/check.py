@@ -43,8 +43,9 @@ FLOORS = (
 APART = (
     {"extraction", "training", "evaluation", "prediction"}, {"features", "backbones"}, {"heads", "backbones"},
 )  # fmt: skip
-#: What `train_head.py` never reaches: it trains on features alone.
+#: What `train_head.py` never reaches, but for --export, which writes the network too.
 NOT_FOR_TRAINING = ("breeds.photos", "breeds.backbones", "breeds.app")
+EXPORTS = {"breeds.exporting", "breeds.export", "breeds.cli.export"}
 MOST_MODULES, MOST_LINES, MOST_LINES_OF_ONE, MOST_PARAMETERS = 110, 21_500, 400, 8
 #: Public functions and constructors, whose options are keywords.
 MANY_OPTIONS = {
@@ -153,7 +154,7 @@ def training_is_light() -> Iterator[str]:
     while todo:
         name = todo.pop()
         parents = {name.rsplit(".", n)[0] for n in range(1, name.count("."))} & MODULES.keys()
-        for other in (imports_of(name) | parents) - come_from.keys():
+        for other in (imports_of(name) | parents) - come_from.keys() - EXPORTS:
             come_from[other] = name
             todo.append(other)
     for name in come_from:
