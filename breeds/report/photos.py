@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPath, run_ahead
-from breeds.backbones.processes import cores
+from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
+from breeds.machine import cores, run_ahead
 from breeds.photos import key_of, picture, read
 from breeds.report.render import data_address, link
 
