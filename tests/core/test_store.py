@@ -205,6 +205,19 @@ def test_a_store_grows_by_new_rows_alone(tmp_path: Path, there: int, new: int) -
     assert len(before[0]) == there
 
 
+def test_a_damaged_store_that_grows_is_as_damaged_as_before(tmp_path: Path) -> None:
+    features = made_up(60)
+    rows = np.stack(list(features.values()))
+    old = write_made_up(tmp_path / "s.h5", dict(list(features.items())[:40]))
+    flip(old.path, rows[7].tobytes())
+    text, ones = [""] * 60, [1] * 60
+    extend_store(Store(old.path), Table("r", "", list(features), text, text, text, ones, ones), rows, "")
+    store = Store(old.path)
+    assert np.array_equal(store.features(np.arange(16, 60)), rows[16:])
+    with pytest.raises(BreedsError, match="the features do not match their checksum"):
+        store.features(np.array([7]))
+
+
 def test_a_store_that_grows_often_wastes_little(tmp_path: Path) -> None:
     features = made_up(4000, width=64)
     keys, rows = list(features), np.stack(list(features.values()))
