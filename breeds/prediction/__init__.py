@@ -18,7 +18,7 @@ from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.features import FeatureLookup, Store
+from breeds.features import FeatureLookup
 from breeds.features.cache import CACHE_BYTES, FeatureCache
 from breeds.features.columns import Keys
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
