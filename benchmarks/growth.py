@@ -74,7 +74,8 @@ def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
     import breeds.extraction
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     photos = Path(folder)

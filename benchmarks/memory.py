@@ -80,7 +80,8 @@ def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
     import breeds.extraction
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     folder = Path(photos)
