@@ -37,7 +37,7 @@ FLOORS = (
     ("photos",),
     (
         "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
-        "machine", "quiet",
+        "machine", "quiet", "places", "plainhdf5", "web",
     ),
 )  # fmt: skip
 APART = (
@@ -55,7 +55,7 @@ MANY_OPTIONS = {
 
 #: Modules that may open connections: what they fetch is asked for by name, and they send nothing but, to
 #: object storage, the key that is set up for it; to a cluster, what it is to compute.
-NETWORK = {"breeds.photos.web", "breeds.photos.cloud", "breeds.backbones.ray"}
+NETWORK = {"breeds.web", "breeds.photos.web", "breeds.photos.cloud", "breeds.backbones.ray"}
 REACHES = {
     "urllib", "http", "requests", "httpx", "httpcore", "ftplib", "smtplib", "telnetlib", "aiohttp",
     "websockets", "fsspec", "s3fs", "ray",
