@@ -45,9 +45,9 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
     The second says something on a busy machine too.
     """
     from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import found_weights
     from breeds.features import Store
     from breeds.features.calibration import networks_of
-    from breeds.heads.backbone import found_weights
     from breeds.photos import decode, read
 
     ready = {}

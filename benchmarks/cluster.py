@@ -41,9 +41,9 @@ def raylets(nodes: int, cores: int) -> Iterator[Any]:
 
 
 def asked_for(weights: str, backbone: str, size: str, precision: str) -> Any:
-    from breeds.extraction import Asked
+    from breeds.config import FeatureConfig
 
-    return Asked(weights, backbone, size=int(size) or None, precision=precision, engine="openvino")
+    return FeatureConfig(backbone, weights, size=int(size), precision=precision)
 
 
 def run(photos: str, nodes: str, cores: str, *what: str) -> None:

@@ -74,7 +74,8 @@ def run_keras(photos: str, weights: str, batch: str = "32") -> None:
 
 def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection, extract
     from breeds.features import ShardWriter
 
     stamps: list[float] = []
@@ -88,7 +89,9 @@ def run_breeds(photos: str, weights: str, *options: str) -> None:
     chosen = dict(option.split("=") for option in options)
     chosen = {name: int(value) if value.isdigit() else value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
-        extract(Selection(Path(photos)), Path(folder, "store.h5"), Asked(weights, **chosen))
+        engine = chosen.pop("engine", "auto")
+        config = FeatureConfig(weights=weights, **chosen)
+        extract(Selection(Path(photos)), Path(folder, "store.h5"), config, engine=engine)
     report(steady=steady(stamps))
 
 

@@ -28,7 +28,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield a feature, float32 (2048,), for every photo, in order."""
@@ -79,11 +78,16 @@ def timed(work: Callable[[], object]) -> None:
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
     import breeds.extraction
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection, extract
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     photos = Path(folder)
-    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), Asked("random", size=71)))
+    timed(
+        lambda: extract(
+            Selection(photos), photos.with_suffix(".h5"), FeatureConfig(weights="random", size=71)
+        )
+    )
 
 
 def run_open(path: str) -> None:

@@ -23,7 +23,6 @@ class StandIn:
     """An engine that costs nothing: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield a feature for every photo, in order."""
@@ -81,12 +80,15 @@ def write_photos(folder: Path, photos: int, seed: int = 0) -> None:
 def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
     import breeds.extraction
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection, extract
 
     breeds.extraction.open_engine = lambda *_, **__: StandIn()
     folder = Path(photos)
     for _ in range(2):
-        extract(Selection(folder), folder.parent / f"{folder.name}.h5", Asked("random", size=71))
+        extract(
+            Selection(folder), folder.parent / f"{folder.name}.h5", FeatureConfig(weights="random", size=71)
+        )
     report()
 
 

@@ -27,7 +27,7 @@ def run_alone(model_path: str, count: str, *photos: str) -> None:
     """Print photos/s of the engine and its decoding threads, as the application opens it, without any HTTP."""
     from breeds.backbones.pipeline import Pipeline
     from breeds.backbones.processes import cores
-    from breeds.heads.backbone import open_network
+    from breeds.backbones.resolve import open_network
     from breeds.heads.model import Model
     from breeds.photos import FilePhoto, key_of
 
@@ -110,13 +110,16 @@ def resident(process: subprocess.Popen[str]) -> float:
 
 def small_model(folder: Path) -> tuple[Path, list[Path]]:
     """Make a model of drawn photos on random weights at 96 pixels, where the network costs little."""
-    from breeds.extraction import Asked, Selection, extract
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection, extract
     from breeds.features import Store
     from breeds.sample import write_samples
     from breeds.training import train
 
     write_samples(folder / "photos", per_breed=6)
-    extract(Selection(folder / "photos"), folder / "features/photos.h5", Asked("random", size=96))
+    extract(
+        Selection(folder / "photos"), folder / "features/photos.h5", FeatureConfig(weights="random", size=96)
+    )
     train(Store.open(folder / "features/photos.h5"), C=0.01).save(folder / "models/photos.safetensors")
     return folder / "models/photos.safetensors", sorted((folder / "photos").rglob("*.jpg"))
 

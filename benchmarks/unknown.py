@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
-from breeds.extraction import Asked, Selection, extract  # noqa: E402
+from breeds.config import FeatureConfig  # noqa: E402
+from breeds.extraction import Selection, extract  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
@@ -107,7 +108,7 @@ def make_views(store: Path, views: Path, weights: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         distorted.write({key: paths[key] for key in pairs}, pairs, Path(folder) / "views")
         config = known.config
-        asked = Asked(weights, backbone=config.backbone, resize=config.resize, size=config.size)
+        asked = FeatureConfig(config.backbone, weights, resize=config.resize, size=config.size)
         done = extract(Selection(Path(folder) / "views"), views, asked)
     print(f"{done.features} views of {len(pairs)} photos, {done.seconds:.0f} s\n")
 

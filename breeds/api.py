@@ -44,10 +44,6 @@ def extract(
     engine: str = "auto",
     workers: int | None = None,
     trust_mtime: bool = False,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    layout: str | None = None,
-    pool: str | None = None,
 ) -> Store:
     """Bring a store up to date with the photos of a folder; only what is missing is computed.
 
@@ -77,9 +73,6 @@ def extract(
         Threads that read and decode; None for as many as there are cores.
     trust_mtime
         Take files of the same path, size and time for unchanged, unread.
-    mean, std, layout, pool
-        Of an ONNX network: three numbers each, for pixels from 0 to 1; ``nchw`` or ``nhwc``; ``none``,
-        ``avg`` or ``cls``. None: as its folder or its file says.
 
     Returns
     -------
@@ -98,24 +91,16 @@ def extract(
     >>> len(store), store.quarantined
     (30, [])
     """
-    from breeds.extraction import Asked, Selection
+    from breeds.config import FeatureConfig
+    from breeds.extraction import Selection
     from breeds.extraction import extract as run
 
     selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
-    asked = Asked(
-        str(weights),
-        os.fspath(backbone),
-        view,
-        resize,
-        size,
-        precision,
-        engine,
-        mean,
-        std,
-        layout,
-        pool,
-    )
-    run(selection, Path(store), asked, workers or cores(), trust_mtime)
+    config = FeatureConfig(
+        backbone=os.fspath(backbone), weights=str(weights), size=size or 0, resize=resize or "",
+        precision=precision, view=view,
+    )  # fmt: skip
+    run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
     return Store(store)
 
 

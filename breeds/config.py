@@ -18,8 +18,8 @@ _MOST_WIDTH, _LONGEST_NAME, _LARGEST = 2**16, 200, 1e6
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How an ONNX network is read, which its file does not say.
+class Preprocessing:
+    """How an ONNX network is fed and read, which its file does not say.
 
     Attributes
     ----------
@@ -32,8 +32,6 @@ class Reading:
     pool
         One of `POOLS`: the output is the feature, or its average over all places or tokens is, or the first
         token.
-    width
-        Numbers of a feature.
     """
 
     layout: str
@@ -41,7 +39,6 @@ class Reading:
     std: tuple[float, ...]
     output: str
     pool: str
-    width: int
 
     def __str__(self) -> str:
         """Name it in a few words, for people."""
@@ -50,26 +47,24 @@ class Reading:
         return f"{self.layout}, mean {mean}, std {std}, output {self.output}{pooled}"
 
     @staticmethod
-    def of(values: Any) -> Reading:
+    def of(values: Any) -> Preprocessing:
         """Return what plain values from a file say.
 
         Raises
         ------
         ValueError, TypeError, LookupError
-            If they are no reading.
+            If they are no preprocessing.
         """
-        names = [field.name for field in fields(Reading)]
+        names = [field.name for field in fields(Preprocessing)]
         if not isinstance(values, dict) or values.keys() != set(names):
             raise ValueError("a config whose network cannot be read by it")
-        found = Reading(**{**values, "mean": _three(values["mean"]), "std": _three(values["std"])})
+        found = Preprocessing(**{**values, "mean": _three(values["mean"]), "std": _three(values["std"])})
         sound = (
             found.layout in LAYOUTS
             and found.pool in POOLS
             and all(value > 0 for value in found.std)
             and isinstance(found.output, str)
             and 0 < len(found.output) <= _LONGEST_NAME
-            and type(found.width) is int
-            and 0 < found.width <= _MOST_WIDTH
         )
         if not sound:
             raise ValueError("a config whose network cannot be read by it")
@@ -89,33 +84,60 @@ def _three(values: Any) -> tuple[float, ...]:
 class FeatureConfig:
     """Everything that decides a feature's value. Features of two configs never mix.
 
-    `precision` is ``fp32``, ``bf16`` or ``int8`` (OpenVINO), ``mixed_bfloat16`` or ``mixed_float16``
-    (Keras); `calibration` is the digest of int8's quantised network (`breeds.backbones.network.Network`).
-    `reading` is how an ONNX network is read, None for Keras's networks.
+    A user says as much of it as matters to them, and `breeds.backbones.resolve.resolve` fills in the rest:
+    the digest, the size, how photos become a square, the width and an ONNX network's preprocessing.
+
+    Attributes
+    ----------
+    backbone
+        A name in `breeds.backbones.registry.BACKBONES`; of an ONNX network the path of its file or folder,
+        and ``onnx`` once that is resolved.
+    weights
+        ``imagenet``, ``random`` or a file's path; once resolved, the honest name of the weights.
+    weights_sha256
+        Their digest, "" until they are found.
+    size
+        Width and height of the network's input; 0 is the backbone's own.
+    resize
+        How a photo becomes a square, a rule of `breeds.photos.resize`; "" is ``stretch``, or as an ONNX
+        network's JSON says.
+    precision
+        One of `breeds.backbones.registry.PRECISIONS`.
+    calibration
+        The digest of int8's quantised network.
+    view
+        Which variant of the photos, as in `breeds.photos.decode`.
+    decode_rule
+        `DECODE_RULE`.
+    preprocessing
+        How an ONNX network is read; None for Keras's networks.
+    width
+        Numbers of a feature, which follow from the rest; 0 until resolved.
     """
 
-    backbone: str
-    weights: str
-    weights_sha256: str
-    size: int
-    resize: str
+    backbone: str = "xception"
+    weights: str = "imagenet"
+    weights_sha256: str = ""
+    size: int = 0
+    resize: str = ""
     precision: str = "fp32"
     calibration: str = ""
     view: str = "original"
     decode_rule: str = DECODE_RULE
-    reading: Reading | None = None
+    preprocessing: Preprocessing | None = None
+    width: int = 0
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the config without the weights' name, which is not what decides."""
-        deciding = {key: value for key, value in self._values().items() if key != "weights"}
+        """SHA-256 of the config without the weights' name and the width, which decide nothing."""
+        deciding = {key: value for key, value in asdict(self).items() if key not in ("weights", "width")}
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
         """Name the config in one line, for people."""
         extra = "" if self.view == "original" else f", view {self.view}"
         extra += f", network {self.calibration[:12]}" if self.calibration else ""
-        extra += f", {self.reading}" if self.reading else ""
+        extra += f", {self.preprocessing}" if self.preprocessing else ""
         return (
             f"{self.backbone} {self.size}×{self.size} {self.resize} {self.precision}{extra}, "
             f"weights {self.weights} ({self.weights_sha256[:12]}), decode rule {self.decode_rule}"
@@ -123,11 +145,7 @@ class FeatureConfig:
 
     def to_json(self) -> str:
         """Return the config as JSON, for a store's or a model's metadata."""
-        return json.dumps(self._values(), sort_keys=True)
-
-    def _values(self) -> dict[str, Any]:
-        """Return plain values; what most configs lack is not there, as it never was."""
-        return {key: value for key, value in asdict(self).items() if key != "reading" or value is not None}
+        return json.dumps(asdict(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> FeatureConfig:
@@ -139,14 +157,18 @@ class FeatureConfig:
             If the text is not a config.
         """
         values = json.loads(text)
-        names = [field.name for field in fields(FeatureConfig) if field.name != "reading"]
-        kinds = {name: int if name == "size" else str for name in names}
-        reading = values.pop("reading", None) if isinstance(values, dict) else None
-        if not isinstance(values, dict) or values.keys() != kinds.keys():
+        kinds: dict[str, type] = {field.name: str for field in fields(FeatureConfig)}
+        kinds |= {"size": int, "width": int}
+        preprocessing = values.pop("preprocessing", None) if isinstance(values, dict) else None
+        if not isinstance(values, dict) or values.keys() | {"preprocessing"} != kinds.keys():
             raise ValueError("not a config of this version of Breeds")
-        if not all(type(values[name]) is kind for name, kind in kinds.items()):
+        if not all(type(value) is kinds[name] for name, value in values.items()):
             raise ValueError("a config with values of the wrong kind")
+        if not 0 <= values["width"] <= _MOST_WIDTH:
+            raise ValueError("a config whose features have no such width")
         digests = [values["weights_sha256"], *filter(None, [values["calibration"]])]
         if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
             raise ValueError("a config whose digests are none")
-        return FeatureConfig(**values, reading=None if reading is None else Reading.of(reading))
+        if preprocessing is not None:
+            values["preprocessing"] = Preprocessing.of(preprocessing)
+        return FeatureConfig(**values)

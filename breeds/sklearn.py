@@ -29,15 +29,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from breeds.api import check_several
 from breeds.backbones import Engine
-from breeds.backbones.choose import ENGINES, PRECISIONS, open_engine
+from breeds.backbones.choose import open_engine
 from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
 from breeds.backbones.processes import cores
-from breeds.backbones.registry import width_of
+from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
+from breeds.backbones.resolve import resolve
 from breeds.backbones.weights import Weights
-from breeds.config import LAYOUTS, POOLS, FeatureConfig
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
 from breeds.heads import logistic
@@ -113,7 +113,7 @@ class BottleneckFeatures(
     resize : str, optional
         How a photo becomes a square: ``stretch``, ``crop``, ``pad``, ``crop256-bicubic`` ...; None is as the
         folder says, or else ``stretch``.
-    precision : {"fp32", "bf16", "fp16", "int8"}, default "fp32"
+    precision : {"fp32", "bf16", "int8"}, default "fp32"
         The arithmetic. int8 is set on photos of a folder, by `breeds.extract`: name its store.
     engine : {"auto", "openvino", "keras"}, default "auto"
         What computes, as in `breeds.extract`.
@@ -128,13 +128,6 @@ class BottleneckFeatures(
     errors : {"raise", "nan"}, default "raise"
         What a photo that cannot be read is: an error, or a row of NaN, with the reason in the logger
         ``breeds`` at level INFO.
-    mean, std : three floats, optional
-        Of an ONNX network, for pixels from 0 to 1: it takes ``(pixel - mean) / std``. None: as its
-        folder says.
-    layout : {"nchw", "nhwc"}, optional
-        Of an ONNX network that leaves it open.
-    pool : {"none", "avg", "cls"}, optional
-        How an ONNX network's output becomes a feature, where that is not clear.
 
     Attributes
     ----------
@@ -170,10 +163,6 @@ class BottleneckFeatures(
         workers: int | None = None,
         n_jobs: int | None = -1,
         errors: str = "raise",
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        layout: str | None = None,
-        pool: str | None = None,
     ) -> None:
         self.weights = weights
         self.backbone = backbone
@@ -185,19 +174,15 @@ class BottleneckFeatures(
         self.workers = workers
         self.n_jobs = n_jobs
         self.errors = errors
-        self.mean = mean
-        self.std = std
-        self.layout = layout
-        self.pool = pool
 
     def fit(self, X: Any, y: Any = None) -> BottleneckFeatures:
         """Find the weights, and check what was asked for; the photos are not looked at."""
         with refusing():
             check_several(X)
             self._check()
-            config, _ = self._asked().find()
+            config, _ = self._resolved()
             self.config_ = self._store_config(config)
-        self._n_features_out = width_of(self.config_)
+        self._n_features_out = self.config_.width
         self._opened = Opened()
         return self
 
@@ -215,24 +200,22 @@ class BottleneckFeatures(
                         result[row] = found
         return result
 
-    def _asked(self) -> Asked:
-        return Asked(
-            str(self.weights), os.fspath(self.backbone), resize=self.resize, size=self.size,
-            precision=self.precision, engine=self.engine, mean=self.mean, std=self.std, layout=self.layout,
-            pool=self.pool,
+    def _resolved(self) -> tuple[FeatureConfig, Weights]:
+        config = FeatureConfig(
+            backbone=os.fspath(self.backbone), weights=str(self.weights), size=self.size or 0,
+            resize=self.resize or "", precision=self.precision,
         )  # fmt: skip
+        return resolve(config, self.engine)
 
     def _weights(self) -> Weights:
-        return self._asked().find()[1]
+        return self._resolved()[1]
 
     def _check(self) -> None:
         """Refuse parameters that are wrong, as the command line refuses them."""
         allowed = {
             "precision": PRECISIONS,
-            "engine": ENGINES,
+            "engine": ENGINE_CHOICES,
             "errors": ERRORS,
-            "layout": (None, *LAYOUTS),
-            "pool": (None, *POOLS),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -242,8 +225,6 @@ class BottleneckFeatures(
             raise BreedsError(f"backbone={self.backbone!r}: give a name or a path.")
         if self.resize is not None and parse_resize(str(self.resize)) is None:
             raise BreedsError(f"resize={self.resize!r}: it is {RULES}.")
-        for name in ("mean", "std"):
-            _check_colours(name, getattr(self, name))
         for name in ("size", "workers"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
@@ -314,18 +295,6 @@ class BottleneckFeatures(
         tags.transformer_tags.preserves_dtype = []  # always float32
         tags.no_validation = True
         return tags
-
-
-def _check_colours(name: str, values: Any) -> None:
-    """Refuse what is no number for each of three colours."""
-    if values is None:
-        return
-    try:
-        fits = np.shape(values) == (3,) and np.isfinite(np.asarray(values, dtype=float)).all()
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise BreedsError(f"{name}={values!r}: give three numbers, of red, green and blue, or None.")
 
 
 def _taken(value: Any) -> tuple[str, Photo] | PhotoError:

@@ -283,9 +283,7 @@ def _features(store: Store, chosen: Chosen) -> NDArray[np.float32]:
 
 def _check_width(store: Store, features: NDArray[np.float32]) -> None:
     """Refuse features of another width than the store's networks give, as far as these are known."""
-    from breeds.backbones.registry import width_of
-
-    widths = [width_of(config) for config, _ in store.parts()]
+    widths = [config.width for config, _ in store.parts()]
     if all(widths) and sum(widths) != features.shape[1]:
         raise BreedsError(
             f"{store.path} has {features.shape[1]} features a photo, and its config ({store.config}) gives "

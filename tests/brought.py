@@ -82,6 +82,20 @@ def network(
     return path
 
 
+def described(
+    path: Path,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    says: dict[str, Any] | None = None,
+    **options: Any,
+) -> Path:
+    """Write a network, and the JSON beside it that says how it is read: `says`, and how pixels are scaled."""
+    config = {"image_mean": list(mean), "image_std": list(std), **(says or {})}
+    network(path, **options)
+    path.with_suffix(".json").write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
 def folder(path: Path, config: dict[str, Any] | str | None = None, **options: Any) -> Path:
     """Write a network in the layout of model hubs."""
     network(path / "model.onnx", **options)

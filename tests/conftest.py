@@ -89,13 +89,14 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
 def extract_photos(
     data: Path, store: Path, workers: int = 2, trust_mtime: bool = False, **options: object
 ) -> Summary:
-    """Extract with random weights; options are fields of `Selection` and `Asked`."""
-    from breeds.extraction import Asked, Selection, extract
+    """Extract with random weights; options are fields of `Selection` and `FeatureConfig`."""
+    from breeds.extraction import Selection, extract
 
     which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
-    asked = Asked(**{"weights": "random", **options})  # type: ignore[arg-type]
+    engine = options.pop("engine", "auto")
+    config = FeatureConfig(**{"weights": "random", **options})  # type: ignore[arg-type]
     found = Selection(data, **which)  # type: ignore[arg-type]
-    return extract(found, store, asked, workers, trust_mtime)  # type: ignore[arg-type]
+    return extract(found, store, config, workers, trust_mtime, engine=engine)  # type: ignore[arg-type]
 
 
 #: How many heaps glibc keeps for threads, in a process that begins with it.
@@ -150,7 +151,9 @@ def random_config() -> FeatureConfig:
     from breeds.backbones.weights import get_weights
 
     weights = get_weights("random", XCEPTION)
-    return FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    return FeatureConfig(
+        XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch", width=XCEPTION.width
+    )
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +179,9 @@ def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
     photos = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::60]]
     photos += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::400]
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    config = FeatureConfig(XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch")
+    config = FeatureConfig(
+        XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch", width=XCEPTION.width
+    )
     engine = open_engine(config, lambda: weights, "keras")
     return photos, config, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
 
@@ -199,7 +204,7 @@ def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
         return random_engine
 
     monkeypatch.setattr("breeds.extraction.open_engine", reuse)
-    monkeypatch.setattr("breeds.heads.backbone.open_engine", reuse)
+    monkeypatch.setattr("breeds.backbones.resolve.open_engine", reuse)
     return opened
 
 
@@ -294,7 +299,7 @@ def make_store(tmp_path: Path, random_config: FeatureConfig) -> MakeStore:
         splits: Sequence[str] | None = None,
     ) -> Path:
         if width != XCEPTION.width:  # no network that Breeds knows gives so few
-            config = replace(config, backbone="made up")
+            config = replace(config, backbone="made up", width=width)
         rng = np.random.default_rng(seed)
         labels = [label for label, count in counts.items() for _ in range(count)]
         centres = {label: rng.normal(size=width) * spread for label in counts}

@@ -135,7 +135,7 @@ def serving_here(
 class Gate:
     """Stands in for a network: it computes one photo after the other, and only when it is let."""
 
-    name, outruns_threads = "gate", False
+    name = "gate"
 
     def __init__(self, width: int) -> None:
         self._width = width

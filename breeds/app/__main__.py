@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from breeds.backbones.registry import ENGINE_CHOICES
 from breeds.cli import common
 from breeds.errors import BreedsError
 from breeds.started import command
@@ -42,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     add("--token", metavar="T", type=_token,
         help="what every request has to bring: as Authorization: Bearer T, or once as /?token=T "
              "(default: none is needed)")  # fmt: skip
-    add("--engine", default="auto", choices=("auto", "openvino", "keras"),
-        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
+    add("--engine", default="auto", choices=ENGINE_CHOICES,
+        help="what computes the features; auto is openvino where it works, else keras")  # fmt: skip
     add("--workers", metavar="N", type=common.workers, default=max(4, os.cpu_count() or 4),
         help="threads that read and decode photos")  # fmt: skip
     add("--max-upload", metavar="SIZE", type=common.size, default="200MB",

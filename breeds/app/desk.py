@@ -24,8 +24,8 @@ from breeds.app.turns import FullError, Turns
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import KeyAndPath, Pixels, load_pixels
 from breeds.backbones.processes import cores
+from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto
@@ -36,8 +36,8 @@ from breeds.text import say
 MOST_WAITING = 1024
 # With so few cores, all of them on one photo are as fast as each on its own, and the first answer is sooner.
 _FEW_CORES = 4
-# How many decoded photos wait for the engine at most: those of a GPU are gone at once.
-_AHEAD, _GPU_AHEAD = 4, 64
+# How many decoded photos wait for the engine, at least.
+_AHEAD = 4
 
 
 class BusyError(Exception):
@@ -146,7 +146,7 @@ class Desk:
     model
         The first model.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     workers
         Threads that read and decode.
     most_waiting
@@ -262,8 +262,7 @@ class Desk:
             self._changed.notify_all()
 
     def _ahead(self) -> int:
-        gpu = any(engine.outruns_threads for engine in self._setup.network.opened)
-        return _GPU_AHEAD if gpu else max(_AHEAD, cores())
+        return max(_AHEAD, cores())
 
     # The thread that computes
 

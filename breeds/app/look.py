@@ -18,10 +18,9 @@ from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
 from breeds.photos import key_of, read
-from breeds.report.gallery import Gallery
-from breeds.report.mistakes import Looked, views
+from breeds.report.gallery import Gallery, Looked, views
 from breeds.report.page import Report
-from breeds.report.thumbs import Served
+from breeds.report.photos import Served
 
 
 class Shelf:
@@ -38,7 +37,7 @@ class Shelf:
         self._looked_at: dict[int, tuple[tuple[int, int], str]] = {}
 
     def photo(self, row: int, alt: str, longest: int = 0, **more: Any) -> dict[str, Any]:
-        """Return what a template needs of a photo, as `breeds.report.album.Photos` says."""
+        """Return what a template needs of a photo, as `breeds.report.photos.Photos` says."""
         key, missing = self._table.key[row], self.missing(row)
         return {
             "key": key,

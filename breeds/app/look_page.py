@@ -18,7 +18,7 @@ from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
 from breeds.photos import picture, read
 from breeds.report.explanations import overlay
-from breeds.report.thumbs import Thumbnail
+from breeds.report.photos import Thumbnail
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from breeds.app.site import site_of
 from breeds.errors import PhotoError
-from breeds.report.thumbs import Thumbnail
+from breeds.report.photos import Thumbnail
 
 router = APIRouter(include_in_schema=False)
 # What has a name made of its content never changes.

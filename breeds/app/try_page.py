@@ -21,7 +21,7 @@ from breeds.heads.explain import EXACT
 from breeds.heads.neighbours import Neighbour
 from breeds.photos import picture, read
 from breeds.report.explanations import overlay
-from breeds.report.thumbs import Thumbnail
+from breeds.report.photos import Thumbnail
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)

@@ -27,7 +27,7 @@ from breeds.features.table import Table
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour
 from breeds.prediction.evidence import TrainingPhotos
-from breeds.report.thumbs import LONGEST, Thumbnail, thumbnail
+from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
 

@@ -1,33 +1,31 @@
 """Engines run a backbone over pixels. Each is one class in a module of its own, imported when used.
 
-On a CPU a feature never depends on the photos around it, to the last bit; a GPU computes batches,
-in which the last bits may depend on a photo's place. Engines agree within 1e-3 of a feature's length
-and 1e-4 of cosine distance, so stores can be begun with one and continued with another.
+On a CPU a feature never depends on the photos around it, to the last bit. Engines agree within 1e-3 of a
+feature's length and 1e-4 of cosine distance, so stores can be begun with one and continued with another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from breeds.errors import BreedsError
 
+if TYPE_CHECKING:  # the command line's help reads `breeds.backbones.registry`, and should come at once
+    import numpy as np
+    from numpy.typing import NDArray
+
 #: A feature, float32 (width,), and what it is the mean of, float32 (height, width, features), in cells.
-FeatureAndMap = tuple[NDArray[np.float32], NDArray[np.float32]]
+FeatureAndMap: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32]]"
 
 
 class Engine(Protocol):
     """Something that turns pixels into features.
 
-    `outruns_threads` is set where photos are computed faster than threads of one process decode them.
     A feature is the mean over a map of small cells, which an engine that was opened for it gives too.
     """
 
     name: str
-    outruns_threads: bool
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""
@@ -36,6 +34,10 @@ class Engine(Protocol):
     def stream_maps(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[FeatureAndMap]:
         """Yield each photo's feature with the map that it is the mean of, if opened with ``maps=True``."""
         ...
+
+
+class EngineUnavailableError(BreedsError):
+    """An engine does not work on this machine, whatever it is asked for; the text has no full stop."""
 
 
 def unmapped(backbone: str) -> BreedsError:

@@ -1,98 +1,34 @@
-"""Which engine computes a config: the fastest one here that can, or the one that was asked for."""
+"""Open the engine that computes a config: the first here that can, or the one that was named."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from importlib import import_module
+from itertools import pairwise
 
-from breeds.backbones import Engine
+from breeds.backbones import Engine, EngineUnavailableError
 from breeds.backbones.network import Network
+from breeds.backbones.registry import ENGINES
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.text import mention
 
 
-class Abilities(NamedTuple):
-    """What people call an engine, and the arithmetic it has: as it is asked for, and as a config says it."""
-
-    title: str
-    precisions: dict[str, str]
-
-
-#: The engines; what is not in an engine's row, that engine cannot do.
-ABILITIES = {
-    "openvino": Abilities("OpenVINO", {"fp32": "fp32", "bf16": "bf16", "int8": "int8"}),
-    "keras": Abilities(
-        "Keras, on a GPU", {"fp32": "fp32", "bf16": "mixed_bfloat16", "fp16": "mixed_float16"}
-    ),
-}
-ENGINES = ("auto", *ABILITIES)
-#: What extraction can be asked for: an engine here, or those on the nodes of a cluster.
-PLACES = (*ENGINES, "ray")
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-
-
-@cache
-def choose_engine(engine: str) -> str:
-    """Return ``openvino`` or ``keras``; ``auto`` is Keras on a machine with a GPU that Keras sees.
+def check_precision(precision: str, engine: str) -> None:
+    """Refuse a precision that the engine, unless it is ``auto``, does not have.
 
     Raises
     ------
     BreedsError
-        If `engine` is ``openvino`` and it does not load here; ``auto`` warns and takes Keras.
+        If it is one.
     """
-    if engine == "keras" or (engine == "auto" and _keras_sees_gpu()):
-        return "keras"
-    from breeds.backbones.loading import import_openvino
-
-    try:
-        import_openvino()
-    except (ImportError, OSError, RuntimeError) as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # its libraries make an ImportError of Ctrl-C
-            raise KeyboardInterrupt from None
-        reason = " ".join(str(error).split())[:200]
-        if engine == "openvino":
-            raise BreedsError(
-                f"OpenVINO does not load here ({reason}); use --engine keras, with --precision fp32."
-            ) from None
-        mention(f"OpenVINO does not load here ({reason}); using the slower Keras engine")
-        return "keras"
-    return "openvino"
-
-
-def _keras_sees_gpu() -> bool:
-    """Ask Keras for a GPU, but only where there is NVIDIA's driver: asking costs seconds."""
-    if shutil.which("nvidia-smi") is None:
-        return False
-    from breeds.backbones.keras import gpus
-
-    return gpus() > 0
-
-
-def config_precision(engine: str, precision: str) -> str:
-    """Return what a config calls `precision` computed by `engine` (``auto`` is decided).
-
-    Raises
-    ------
-    BreedsError
-        If that engine cannot do it.
-    """
-    if precision == "fp32":  # the same with all of them, and no library need be loaded to say so
-        return precision
-    if engine == "auto" and precision == "int8":  # asked for by name: it is not left to a GPU
-        engine = "openvino"
-    chosen = choose_engine(engine)
-    found = ABILITIES[chosen].precisions.get(precision)
-    if found is None:
-        able = next(name for name, row in ABILITIES.items() if precision in row.precisions)
-        raise BreedsError(
-            f"--precision {precision} needs {ABILITIES[able].title} (--engine {able}); "
-            f"--engine {chosen} has {', '.join(ABILITIES[chosen].precisions)}."
-        )
-    return found
+    able = [name for name, entry in ENGINES.items() if precision in entry.precisions]
+    if not able or engine not in ("auto", *able):
+        needs = f"needs {ENGINES[able[0]].title} (--engine {able[0]})" if able else "is known to no engine"
+        has = "" if engine == "auto" else f"; --engine {engine} has {', '.join(ENGINES[engine].precisions)}"
+        raise BreedsError(f"--precision {precision} {needs}{has}.")
 
 
 def open_engine(
@@ -113,7 +49,7 @@ def open_engine(
     weights
         Finds the weights; called only if they are needed.
     engine
-        One of `ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     network
         Finds the quantised network of an int8 config, if there is one.
     single
@@ -129,32 +65,34 @@ def open_engine(
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
         do the config's precision, or maps of a network that has none were asked for.
     """
+    brought = config.preprocessing is not None
     able = [
         name
-        for name, row in ABILITIES.items()
-        if config.precision in row.precisions.values() and (config.reading is None or name == "openvino")
+        for name, entry in ENGINES.items()
+        if config.precision in entry.precisions and (entry.runs_onnx or not brought)
     ]
     if not able:
         raise BreedsError(f"This version of Breeds does not know the precision {config.precision}.")
     if engine not in ("auto", *able):
-        what = config.precision if config.reading is None else "an ONNX network"
+        what = "an ONNX network" if brought else config.precision
         raise BreedsError(f"{what} needs the {able[0]} engine; use --engine {able[0]}.")
-    chosen = choose_engine(engine if len(able) > 1 else able[0])
-    if chosen == "openvino":
-        from breeds.backbones.openvino import OpenvinoEngine
-
+    candidates = able if engine == "auto" else [engine]
+    for name, following in pairwise([*candidates, ""]):
+        module, _, implementation = ENGINES[name].implementation.partition(":")
+        opener = getattr(import_module(module), implementation)
         try:
-            return OpenvinoEngine(config, weights, network, single, maps, threads)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            if engine == "openvino" or "keras" not in able:
-                what = (
-                    "use --engine keras, with --precision fp32"
-                    if config.reading is None
-                    else "use another network"
-                )
-                raise BreedsError(f"OpenVINO fails on this machine ({reason}); {what}.") from None
-            mention(f"OpenVINO fails on this machine ({reason}); using the slower Keras engine")
-    from breeds.backbones.keras import KerasEngine
+            opened: Engine = opener(
+                config, weights, network=network, single=single, maps=maps, threads=threads
+            )
+            return opened
+        except EngineUnavailableError as error:
+            if not following:
+                instead = "another network" if brought else "--engine keras, with --precision fp32"
+                raise BreedsError(f"{error}; use {instead}.") from None
+            _say(f"{error}; using the slower {ENGINES[following].title} engine")
+    raise AssertionError("an engine was opened, or an error raised")
 
-    return KerasEngine(config, weights(), maps)
+
+@cache
+def _say(text: str) -> None:
+    mention(text)

@@ -31,7 +31,7 @@ from breeds.backbones.network import Network, digest_of
 from breeds.backbones.processes import run_alone
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig, Reading
+from breeds.config import FeatureConfig, Preprocessing
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
 from breeds.photos import decode, key_of, read
@@ -70,10 +70,10 @@ def fp32_network(config: FeatureConfig, weights: Callable[[], Weights]) -> Path:
     """
     name = _fp32_name(config)
     found = _find(name)
-    if found is None and config.reading is not None:
+    if found is None and config.preprocessing is not None:
         brought = weights()
         _say("converting the ONNX network for OpenVINO, once for this file and size")
-        found = _make(name, _bring, brought, config.size, config.reading)
+        found = _make(name, _bring, brought, config.size, config.preprocessing)
     elif found is None:
         need("tensorflow", "keras")
         _say("converting the network for OpenVINO, once for these weights: about 15 seconds")
@@ -101,9 +101,9 @@ def converted_width(config: FeatureConfig, weights: Callable[[], Weights]) -> in
 
 def _fp32_name(config: FeatureConfig) -> str:
     name = f"{config.backbone}-{config.weights_sha256[:16]}-fp32-{_RULE}"
-    if config.reading is None:
+    if config.preprocessing is None:
         return name
-    read = json.dumps([config.size, asdict(replace(config.reading, width=0))], sort_keys=True)
+    read = json.dumps([config.size, asdict(config.preprocessing)], sort_keys=True)
     return f"{name}-{hashlib.sha256(read.encode()).hexdigest()[:16]}"
 
 
@@ -242,12 +242,12 @@ def _in_own_process(maker: Callable[..., None], *arguments: Any) -> None:
         ) from None
 
 
-def _bring(folder: Path, weights: Weights, size: int, reading: Reading) -> None:
+def _bring(folder: Path, weights: Weights, size: int, preprocessing: Preprocessing) -> None:
     """Convert an ONNX network."""
-    from breeds.backbones.brought.convert import bring
+    from breeds.backbones.onnx_convert import bring
 
     assert weights.path is not None
-    bring(folder / _FILES[0], weights.path, weights.sha256, size, reading)
+    bring(folder / _FILES[0], weights.path, weights.sha256, size, preprocessing)
 
 
 def _convert(folder: Path, config: FeatureConfig, weights: Weights) -> None:
@@ -256,8 +256,8 @@ def _convert(folder: Path, config: FeatureConfig, weights: Weights) -> None:
     from breeds.backbones.keras import build
 
     # Any size can be set afterwards: the network is fully convolutional.
-    model = build(replace(config, size=BACKBONES[config.backbone].size, precision="fp32"), weights)
-    ov = import_openvino(with_converter=True)
+    model = build(replace(config, size=BACKBONES[config.backbone].size), weights)
+    ov = import_openvino()
     _mend_converter()
     from openvino.preprocess import PrePostProcessor
 
@@ -280,10 +280,9 @@ def _mend_converter() -> None:
     tensorflow")``; since Python 3.13 the second no longer finds in a function what the first has put there.
     """
     if sys.version_info >= (3, 13):
-        import tensorflow
         from openvino.frontend.tensorflow import utils
 
-        utils.get_environment_setup = lambda framework: {"tensorflow": tensorflow.__version__}
+        utils.get_environment_setup = lambda framework: {"tensorflow": version("tensorflow")}
 
 
 def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence[tuple[str, str]]) -> None:
@@ -300,7 +299,7 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
             continue
     if not pixels:
         raise BreedsError("None of the photos to calibrate int8 on can be decoded; use --precision fp32.")
-    ov = import_openvino(with_converter=True)
+    ov = import_openvino()
     with quiet():
         import nncf
 

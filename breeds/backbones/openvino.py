@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones import FeatureAndMap, unmapped
+from breeds.backbones import EngineUnavailableError, FeatureAndMap, unmapped
 from breeds.backbones.convert import fp32_network
 from breeds.backbones.loading import import_openvino
 from breeds.backbones.network import Network
@@ -50,30 +50,37 @@ class OpenvinoEngine:
     ------
     BreedsError
         If this CPU cannot do the precision, or the network cannot be had, or it has no map to give.
-    ImportError, RuntimeError
-        If OpenVINO does not load on this machine.
+    EngineUnavailableError
+        If OpenVINO does not load, or fails, on this machine.
     """
 
     name = "openvino"
-    outruns_threads = False
 
     def __init__(
         self,
         config: FeatureConfig,
         weights: Callable[[], Weights],
+        *,
         network: Callable[[], Network | None] = lambda: None,
         single: bool = False,
         maps: bool = False,
         threads: int | None = None,
     ) -> None:
-        core = import_openvino().Core()
-        if config.precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise BreedsError("--precision bf16: this CPU has no bfloat16 arithmetic; use fp32 or int8.")
-        read = read_network(core, config, weights, network)
-        self._cells = (
-            _add_map(read, "this ONNX network" if config.reading else config.backbone) if maps else None
-        )
-        self._requests = _compile(core, read, config, threads or cores(), single)
+        try:
+            core = import_openvino().Core()
+            if config.precision == "bf16" and "BF16" not in core.get_property(
+                "CPU", "OPTIMIZATION_CAPABILITIES"
+            ):
+                raise BreedsError("--precision bf16: this CPU has no bfloat16 arithmetic; use fp32 or int8.")
+            read = read_network(core, config, weights, network)
+            backbone = "this ONNX network" if config.preprocessing else config.backbone
+            self._cells = _add_map(read, backbone) if maps else None
+            self._requests = _compile(core, read, config, threads or cores(), single)
+        except (ImportError, OSError, RuntimeError) as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):  # OpenVINO makes an ImportError of Ctrl-C
+                raise KeyboardInterrupt from None
+            reason = " ".join(str(error).split())[:200]
+            raise EngineUnavailableError(f"OpenVINO does not work here ({reason})") from None
 
     def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
         """Yield one feature, float32 (width,), for each photo, uint8 (size, size, 3), in order."""

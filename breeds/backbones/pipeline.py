@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
 from types import TracebackType
@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones import Engine, FeatureAndMap
-from breeds.backbones.processes import kill, process_pool
 from breeds.config import FeatureConfig
-from breeds.errors import BreedsError, GoneError, PhotoError
+from breeds.errors import GoneError, PhotoError
 from breeds.photos import decode, key_of
 from breeds.photos.photo import Photo
 
@@ -54,7 +53,7 @@ class Pipeline:
     opener
         Opens the engine; called at most once, and only for a photo that could be decoded.
     workers
-        Threads that read and decode, or processes where the engine is too fast for threads.
+        Threads that read and decode.
     """
 
     def __init__(self, opener: Callable[[], Engine], workers: int) -> None:
@@ -62,7 +61,6 @@ class Pipeline:
         self._workers = workers
         self._engine: Engine | None = None
         self._threads = ThreadPoolExecutor(workers)
-        self._processes: ProcessPoolExecutor | None = None
         self._stop = threading.Event()
 
     def __enter__(self) -> Pipeline:
@@ -73,21 +71,12 @@ class Pipeline:
     ) -> None:
         if kind is not None:  # such as Ctrl-C: nobody wants what is being decoded, which may take a minute
             self._stop.set()
-            if self._processes is not None:
-                kill(self._processes)
-        for pool in (self._processes, self._threads):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
 
     @property
     def name(self) -> str:
         """The engine's name, "" before it is opened."""
         return self._engine.name if self._engine else ""
-
-    @property
-    def outruns_threads(self) -> bool:
-        """Whether an engine is open that is as fast as `breeds.backbones.Engine` says, such as a GPU's."""
-        return self._engine is not None and self._engine.outruns_threads
 
     def features(
         self, photos: Iterable[P], config: FeatureConfig
@@ -104,7 +93,7 @@ class Pipeline:
         Raises
         ------
         BreedsError
-            If the engine cannot be opened, or a process that decodes was killed.
+            If the engine cannot be opened.
         """
         return self._run(photos, config, lambda engine, pixels: engine.stream(pixels))
 
@@ -112,11 +101,7 @@ class Pipeline:
         self, photos: Iterable[P], config: FeatureConfig
     ) -> Iterator[tuple[P, FeatureAndMap | PhotoError]]:
         """Do as `features` does, and yield with every feature the map that it is the mean of."""
-
-        def stream(engine: Engine, pixels: Iterable[Pixels]) -> Iterator[FeatureAndMap]:
-            return engine.stream_maps(pixels)
-
-        return self._run(photos, config, stream)
+        return self._run(photos, config, lambda engine, pixels: engine.stream_maps(pixels))
 
     def _run(
         self,
@@ -152,28 +137,13 @@ class Pipeline:
                 if isinstance(pixels, PhotoError):
                     yield photo, pixels
                     continue
-                engine, pool = self._start()
-                if pool is not self._threads:  # a process is stopped by killing it
-                    load = partial(load_pixels, config)
-                following = chain([(photo, pixels)], prepared, run_ahead(pool, load, photos, ahead))
-                try:
-                    for found in stream(engine, good(following)):
-                        yield from bad()
-                        yield waiting.popleft()[0], found
-                except BrokenExecutor:
-                    raise BreedsError(
-                        "A process that decodes photos was killed; is there enough memory? Try fewer "
-                        "--workers."
-                    ) from None
+                if self._engine is None:
+                    self._engine = self._opener()
+                following = chain([(photo, pixels)], prepared, run_ahead(self._threads, load, photos, ahead))
+                for found in stream(self._engine, good(following)):
+                    yield from bad()
+                    yield waiting.popleft()[0], found
                 yield from bad()
-
-    def _start(self) -> tuple[Engine, Executor]:
-        """Return the engine and the workers that keep up with it, started the first time."""
-        if self._engine is None:
-            self._engine = self._opener()
-            if self.outruns_threads:
-                self._processes = process_pool(self._workers)
-        return self._engine, self._processes or self._threads
 
 
 def load_pixels(

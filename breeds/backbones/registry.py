@@ -1,10 +1,8 @@
-"""The networks that Breeds knows: what each is called, takes and gives, and where its weights are."""
+"""The networks that Breeds knows, and the engines that run them: a row for each, read without loading any."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from breeds.config import FeatureConfig
 
 #: Largest input size that is accepted, in pixels; memory grows with its square.
 LARGEST_SIZE = 1024
@@ -78,10 +76,27 @@ BACKBONES = {
         ),
     )
 }  # fmt: skip
+#: The backbone in configs of ONNX networks, which people bring; their weights tell them apart.
+ONNX = "onnx"
 
 
-def width_of(config: FeatureConfig) -> int:
-    """Return how many numbers a feature of a config has; 0 for a network that this version does not know."""
-    if config.reading is not None:
-        return config.reading.width
-    return BACKBONES[config.backbone].width if config.backbone in BACKBONES else 0
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine: its name for people, ``module:class`` that implements it, and what it can do."""
+
+    title: str
+    implementation: str
+    precisions: tuple[str, ...]
+    runs_onnx: bool
+
+
+#: The engines; where several can compute a config, the first that works on this machine does.
+ENGINES = {
+    "openvino": EngineEntry(
+        "OpenVINO", "breeds.backbones.openvino:OpenvinoEngine", ("fp32", "bf16", "int8"), runs_onnx=True
+    ),
+    "keras": EngineEntry("Keras", "breeds.backbones.keras:KerasEngine", ("fp32",), runs_onnx=False),
+}
+#: What users choose from.
+ENGINE_CHOICES = ("auto", *ENGINES)
+PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions))

@@ -74,8 +74,9 @@ def main() -> int:
     json_path = arguments.json or common.REPORTS / f"{model_path.stem}.json"
     page = None if arguments.no_html else json_path.with_suffix(".html")
     from breeds.errors import BreedsError
-    from breeds.evaluation import answer_test_photos, compare_models, measure, write_json
+    from breeds.evaluation import answer_test_photos, measure, write_json
     from breeds.features import Store
+    from breeds.heads.crossval import compare_models
     from breeds.heads.model import Model
     from breeds.outputs import PAGE, REPORT, check_output
     from breeds.report import terminal
@@ -87,7 +88,7 @@ def main() -> int:
     if page:
         check_output(page, PAGE)
     if arguments.figures:
-        from breeds.report.figures import check_figures, write_figures
+        from breeds.report.charts import check_figures, write_figures
 
         check_figures(arguments.figures)
     digest = file_digest(model_path)

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from breeds.cli import common
+from breeds.export import FORMATS
 from breeds.started import command
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.exporting import Exported
-
-#: As `breeds.exporting.FORMATS` has them, which takes long to import.
-FORMATS = ("onnx", "openvino", "keras", "joblib")
+    from breeds.export import Exported
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +40,7 @@ def main() -> int:
     arguments = parser().parse_args()
     model_path = arguments.model or common.newest(common.MODELS, "*.safetensors", command("train"))
     from breeds.cli.evaluate import trained_on
-    from breeds.exporting import export, plan
+    from breeds.export import export, plan
     from breeds.features import Store
     from breeds.heads.model import Model
 
@@ -59,12 +57,12 @@ def main() -> int:
 def show(exported: Exported) -> None:
     """Say what was written, and how near it is."""
     where = f"wrote {exported.path}"
-    if exported.form == "openvino":
-        where += " and .bin beside it"
+    if FORMATS[exported.form].beside:
+        where += f" and {FORMATS[exported.form].beside} beside it"
     near = (
         f"{exported.size / 1e6:.1f} MB, at most {exported.difference:.1g} from {command('predict')}'s values"
     )
-    if exported.form == "joblib":
+    if not FORMATS[exported.form].precisions:
         say(f"{where} (scikit-learn; Breeds never loads it): features to probabilities, {near}")
     else:
         say(f"{where}: pixels to answers, {near} on {exported.photos} photos")

@@ -9,26 +9,23 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from breeds.backbones.registry import BACKBONES, ENGINE_CHOICES, PRECISIONS
 from breeds.cli import common
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.places import as_source
 from breeds.started import command
 from breeds.text import say
 
-#: Keras's networks; `breeds.backbones.registry` has them, and help is shown without loading it.
-BACKBONES = (
-    "xception", "inceptionv3", "resnet50v2", "efficientnetv2s", "convnexttiny", "efficientnetv2b0",
-    "mobilenetv3large",
-)  # fmt: skip
-
 if TYPE_CHECKING:
     from breeds.backbones.cluster.pool import Cluster
-    from breeds.extraction import Asked, Selection, Summary
+    from breeds.extraction import Selection, Summary
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,11 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--store", metavar="FILE", type=Path,
         help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
         "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
-    add("--weights", metavar="W", default="imagenet",
-        help="imagenet (fetched once), random, or the path of a .h5 weights file")  # fmt: skip
-    add("--backbone", metavar="B", default="xception",
-        help=f"the pretrained network: {', '.join(BACKBONES)}; or an ONNX file, or a folder of a model hub "
-        f"with model.onnx and preprocessor_config.json")  # fmt: skip
+    add_config_options(result)
     add("--views", metavar="LIST",
         help="also cache variants of every photo, in stores of their own (NAME+VIEW.h5): flip, "
         "crops:N, or flip,crops:N (default: none)")  # fmt: skip
@@ -58,28 +51,8 @@ def parser() -> argparse.ArgumentParser:
         help="keep the N classes with the most photos (default: all)")  # fmt: skip
     add("--classes", metavar="A,B,C", type=lambda text: text.split(","),
         help="keep these classes (default: all)")  # fmt: skip
-    add("--resize", metavar="R",
-        help="how a photo becomes a square: stretch, crop, pad, or cropN, its shorter side resized to N and "
-        "the middle cut out; crop256-bicubic and the like resample otherwise than bilinear "
-        "(default: the hub folder's, else stretch)")  # fmt: skip
-    add("--size", metavar="N", type=common.positive,
-        help="input size in pixels, from 71 for xception; smaller is faster "
-        "(default: the backbone's own)")  # fmt: skip
-    for name, what in (("mean", "subtracted from"), ("std", "what divides")):
-        add(f"--{name}", metavar="R,G,B", type=common.colours,
-            help=f"{what} red, green and blue, where pixels are from 0 to 1, for an ONNX network "
-            f"(default: the hub folder's)")  # fmt: skip
-    add("--layout", choices=("nchw", "nhwc"),
-        help="the axes of an ONNX network's input, where its file leaves them open (default: "
-        "as the file or the folder says)")  # fmt: skip
-    add("--pool", choices=("none", "avg", "cls"),
-        help="how an ONNX network's output becomes a feature, where that is not clear: as it is, its "
-        "average, or its first token (default: as the file says)")  # fmt: skip
-    add("--precision", default="fp32", choices=("fp32", "bf16", "fp16", "int8"),
-        help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
-        "with VNNI, less than twice on others")  # fmt: skip
-    add("--engine", default="auto", choices=("auto", "openvino", "keras", "ray"),
-        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU; ray is "
+    add("--engine", default="auto", choices=(*ENGINE_CHOICES, "ray"),
+        help="what computes the features; auto is openvino where it works, else keras; ray is "
         "either, on the nodes of a cluster")  # fmt: skip
     add("--address", metavar="A", default="auto",
         help="of the cluster: auto for the cluster that this machine is in, its head as HOST:PORT, or "
@@ -92,13 +65,41 @@ def parser() -> argparse.ArgumentParser:
         add(f"--actor-{what}", metavar="N", type=kind, default=default,
             help=f"how many {what[:-1].upper()}s each process on a cluster takes")  # fmt: skip
     add("--workers", metavar="N", type=common.workers, default=os.cpu_count() or 2,
-        help="threads that read and decode photos (processes, beside a GPU)")  # fmt: skip
+        help="threads that read and decode photos")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
         help="take files whose path, size and time are the same for unchanged, unread")  # fmt: skip
     add("--preview", metavar="FILE", type=Path, nargs="?", const=True,
         help="write a page that shows these photos and what is wrong with them, and extract nothing; name "
         "it after DATA (default: no; without FILE: reports/DATA-preview.html)")  # fmt: skip
     return result
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that decide a feature, which `config_of` reads."""
+    add = parser.add_argument
+    add("--weights", metavar="W", default="imagenet",
+        help="imagenet (fetched once), random, or the path of a .h5 weights file")  # fmt: skip
+    add("--backbone", metavar="B", default="xception",
+        help=f"the pretrained network: {', '.join(BACKBONES)}; or an ONNX file, or a folder of a model hub "
+        f"with model.onnx and preprocessor_config.json (beside NAME.onnx, NAME.json)")  # fmt: skip
+    add("--resize", metavar="R",
+        help="how a photo becomes a square: stretch, crop, pad, or cropN, its shorter side resized to N and "
+        "the middle cut out; crop256-bicubic and the like resample otherwise than bilinear "
+        "(default: the hub folder's, else stretch)")  # fmt: skip
+    add("--size", metavar="N", type=common.positive,
+        help="input size in pixels, from 71 for xception; smaller is faster "
+        "(default: the backbone's own)")  # fmt: skip
+    add("--precision", default="fp32", choices=PRECISIONS,
+        help="arithmetic of the network: int8 is about three times as fast as fp32 on CPUs "
+        "with VNNI, less than twice on others")  # fmt: skip
+
+
+def config_of(arguments: argparse.Namespace) -> FeatureConfig:
+    """Return what the options of `add_config_options` say; what they leave open, extraction fills in."""
+    return FeatureConfig(
+        backbone=arguments.backbone, weights=arguments.weights, size=arguments.size or 0,
+        resize=arguments.resize or "", precision=arguments.precision,
+    )  # fmt: skip
 
 
 def _check_cluster(arguments: argparse.Namespace) -> None:
@@ -136,37 +137,29 @@ def main() -> int:
     """Run the extraction, or the preview, and say what was done."""
     arguments = parser().parse_args()
     _check_cluster(arguments)
-    from breeds.extraction import Asked, Selection
+    from breeds.extraction import Selection
 
-    chosen = vars(arguments)
-    selection = Selection(*(chosen[name] for name in ("data", "labels", "top", "classes")))
-    decided = {
-        name: chosen[name]
-        for name in (
-            "weights", "backbone", "resize", "size", "precision", "engine", "mean", "std", "layout", "pool",
-        )
-    }  # fmt: skip
-    if arguments.engine == "ray":
-        from breeds.backbones.cluster.features import engine_of
-
-        decided["engine"] = engine_of(arguments.actor_gpus)
+    selection = Selection(arguments.data, arguments.labels, arguments.top, arguments.classes)
     if arguments.preview:
-        return show_preview(arguments, selection, Asked(**decided))
+        return show_preview(arguments, selection)
     if arguments.store:
         common.check_no_view(arguments.store)
-    codes = extract_views(arguments, selection, decided)
+    codes = extract_views(arguments, selection)
     say(f"next: {command('train')}")
     return max(codes)
 
 
-def extract_views(
-    arguments: argparse.Namespace, selection: Selection, decided: Mapping[str, Any]
-) -> list[int]:
+def extract_views(arguments: argparse.Namespace, selection: Selection) -> list[int]:
     """Extract the photos as they are and their views, and say what was done; return the exit code of each."""
-    from breeds.extraction import Asked, extract
+    from breeds.extraction import extract
     from breeds.photos import ORIGINAL, parse_views
 
     store = arguments.store or common.FEATURES / f"{common.name_of(arguments.data)}.h5"
+    config, engine = config_of(arguments), arguments.engine
+    if engine == "ray":
+        from breeds.backbones.cluster.features import engine_of
+
+        engine = engine_of(arguments.actor_gpus)
     views = [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]
     with _cluster(arguments) as cluster:
         return [
@@ -174,18 +167,19 @@ def extract_views(
                 extract(
                     selection,
                     store if view == ORIGINAL else common.view_store(store, view),
-                    Asked(view=view, **decided),
+                    replace(config, view=view),
                     arguments.workers,
                     arguments.trust_mtime,
                     plain=store,
                     cluster=cluster,
+                    engine=engine,
                 )
             )
             for view in views
         ]
 
 
-def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Asked) -> int:
+def show_preview(arguments: argparse.Namespace, selection: Selection) -> int:
     """Write the page, say where it is and what comes next; 1 if photos cannot be read."""
     from breeds.report.preview import preview
 
@@ -195,7 +189,7 @@ def show_preview(arguments: argparse.Namespace, selection: Selection, asked: Ask
     if page is True:
         page = common.REPORTS / f"{common.name_of(arguments.data)}-preview.html"
     following = next_command(arguments)
-    summary = preview(selection, page, asked, arguments.views, following, arguments.workers)
+    summary = preview(selection, page, config_of(arguments), arguments.views, following, arguments.workers)
     for path, reason in summary.quarantined:
         say(f"cannot be read: {path}: {reason}", file=sys.stderr)
     before = (

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from breeds.backbones.registry import ENGINE_CHOICES
 from breeds.cli import common
 from breeds.started import command, need
 from breeds.text import say
@@ -40,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--top-k", metavar="K", type=common.positive, default=1, help="how many breeds to name for each photo"
     )
-    add("--engine", default="auto", choices=("auto", "openvino", "keras"),
-        help="what computes the features; auto is openvino on a CPU, keras where it sees a GPU")  # fmt: skip
+    add("--engine", default="auto", choices=ENGINE_CHOICES,
+        help="what computes the features; auto is openvino where it works, else keras")  # fmt: skip
     add("--tta", metavar="LIST",
         help="average over variants of every photo too: flip, crops:N, or both (default: none)")  # fmt: skip
     add("--explain", metavar="DIR", type=Path,

@@ -48,9 +48,9 @@ def export(path: Path, stores: list[Path] | None, model_path: Path | None, corre
 
     need("pyarrow")
     check_output(path, FEATURES_PARQUET, [*(stores or ()), *filter(None, [model_path])])
+    from breeds.export.parquet import export_features
     from breeds.features import Store
     from breeds.heads.model import Model
-    from breeds.tables import export_features
 
     model = None if model_path is None else Model.load(model_path)
     if not stores:

@@ -125,7 +125,7 @@ def main() -> int:
     check_output(model_path, MODEL)
     exports = {}
     if arguments.export:
-        from breeds.exporting import export, plan
+        from breeds.export import export, plan
 
         exports = plan(arguments.export, model_path, store.parts(), arguments.head)
     views = open_views(store) if arguments.views else []

@@ -15,8 +15,9 @@ from breeds.backbones.choose import open_engine
 from breeds.backbones.cluster.features import ClusterPipeline
 from breeds.backbones.cluster.pool import Cluster
 from breeds.backbones.pipeline import Pipeline
+from breeds.backbones.resolve import resolve
 from breeds.config import FeatureConfig
-from breeds.extraction.asked import Asked, Selection
+from breeds.extraction.asked import Selection
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features import (
@@ -32,7 +33,7 @@ from breeds.features.calibration import calibrated
 from breeds.files import check_writable, hold
 from breeds.photos import Listing
 
-__all__ = ["Asked", "Selection", "Summary", "extract"]
+__all__ = ["Selection", "Summary", "extract"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,12 @@ class Summary:
 def extract(
     selection: Selection,
     store: Path,
-    asked: Asked,
+    config: FeatureConfig,
     workers: int = 2,
     trust_mtime: bool = False,
     plain: Path | None = None,
     cluster: Cluster | None = None,
+    engine: str = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
@@ -78,18 +80,20 @@ def extract(
 
     Parameters
     ----------
-    selection, asked
-        Which photos, and by which config.
+    selection, config
+        Which photos, and by which config (`breeds.backbones.resolve.resolve` fills in what it leaves open).
     store
         The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
     workers
-        Threads that read and decode, or processes beside a GPU.
+        Threads that read and decode.
     trust_mtime
         Take a file whose path, size and time have not changed for unchanged, without reading it.
     plain
         For a view: the store of the photos as they are, whose int8 network it shares.
     cluster
         Where photos are read and computed instead of here; shards and store are written here all the same.
+    engine
+        What computes, as in `breeds.backbones.choose.open_engine`.
 
     Raises
     ------
@@ -100,12 +104,12 @@ def extract(
     Examples
     --------
     >>> photos, store = Selection(Path("photos")), Path("features/photos.h5")
-    >>> summary = extract(photos, store, Asked(size=224))  # doctest: +SKIP
+    >>> summary = extract(photos, store, FeatureConfig(size=224))  # doctest: +SKIP
     """
     started = time.perf_counter()
     check_writable(store)
     listing = selection.streamed() or selection.find()
-    config, weights = asked.find()
+    config, weights = resolve(config, engine)
     old = _open_old(store, config)
     table, place = make_table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
     photos = len(table) + len(table.quarantine)
@@ -117,7 +121,7 @@ def extract(
             refuse_another_data_set(store, old.table, table)
         config, network = calibrated(config, store, old, plain, table, lambda: weights)
         index = _index(config, old, store, table)
-        opener = partial(open_engine, config, lambda: weights, asked.engine, network)
+        opener = partial(open_engine, config, lambda: weights, engine, network)
         computing = (
             nullcontext(ClusterPipeline(cluster, lambda: weights, network))
             if cluster

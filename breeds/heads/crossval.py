@@ -1,4 +1,4 @@
-"""Cross-validation on a store: how good a head is in the long run, and which head is best."""
+"""Which is better: heads in cross-validation on a store, or two models on photos that neither has seen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.heads import logistic
 from breeds.heads.kinds import HEADS, KINDS, TrainingData, TrainingSettings
-from breeds.heads.model import Model, apply_layers, softmax
+from breeds.heads.model import Model, apply_layers, check_stores, softmax
 from breeds.split import fold_of
 
 Floats = NDArray[np.float32]
@@ -279,3 +279,89 @@ def _trained_head(
     data = TrainingData(inside, targets, folds, _pseudo_folds(targets, 8, settings.seed) == 0)
     fitted = settings.kind.train(data, settings)
     return softmax(apply_layers((outside - fitted.mean) / fitted.scale, fitted.layers) / fitted.temperature)
+
+
+def compare_models(store: Store, model: Model, other_store: Store, other: Model) -> dict[str, Any]:
+    """Compare two models on the labelled photos that neither has seen in training.
+
+    Parameters
+    ----------
+    store, other_store
+        The features of each model's config; the photos are those that both stores have.
+
+    Returns
+    -------
+    dict
+        Counts, McNemar's exact p-value, and what it means in words, by labels as they came; under
+        ``corrected`` the same by labels as corrected, None where these are no others.
+
+    Raises
+    ------
+    BreedsError
+        If their classes differ, a store is of another config than its model's, or no photo is left.
+    """
+    if model.classes != other.classes:
+        raise BreedsError("The two models know different classes; compare models of the same classes.")
+    check_stores(store, model)
+    check_stores(other_store, other)
+    table, there = store.table, set(other_store.table.key)
+    seen = model.seen_keys() | other.seen_keys()
+    number = {name: i for i, name in enumerate(model.classes)}
+    rows = [
+        row
+        for row in table.labelled_rows()
+        if table.key[row] in there
+        and table.key[row] not in seen
+        and (table.label[row] in number or store.corrected.label[row] in number)
+    ]
+    labels = (table.label, store.corrected.label)
+    came, now = (np.array([number.get(column[row], -1) for row in rows]) for column in labels)
+    if not (came.size and (came >= 0).any()):
+        raise BreedsError(
+            f"{store.path} has no photo that neither model has seen in training"
+            f"{'' if store is other_store else f' and that {other_store.path} has too'}."
+        )
+    keys = [table.key[row] for row in rows]
+    answers = model.logits(store.features_of(keys)).argmax(axis=1)
+    other_answers = other.logits(other_store.features_of(keys)).argmax(axis=1)
+    found = compare_answers(came, answers, other_answers)
+    touched = (came != now).any() and (now >= 0).any()
+    return found | {"corrected": compare_answers(now, answers, other_answers) if touched else None}
+
+
+def compare_answers(
+    truth: metrics.Truth,
+    answers: NDArray[np.intp],
+    other_answers: NDArray[np.intp],
+    names: tuple[str, str] = ("this model", "the other model"),
+) -> dict[str, Any]:
+    """Compare the answers of two models for the same photos, but for those whose truth is -1.
+
+    Parameters
+    ----------
+    truth, answers, other_answers
+        Numbers of classes, int (n,).
+    names
+        What to call the two in words.
+    """
+    right, other_right = (given[truth >= 0] == truth[truth >= 0] for given in (answers, other_answers))
+    n = len(right)
+    only, only_other = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    p = metrics.mcnemar(only, only_other)
+    better = names[0] if only > only_other else names[1]
+    words = (
+        f"{better} is better, and that is no accident of these {n} photos (p = {p:.3g})"
+        if p < 0.05
+        else f"these {n} photos do not show that either is better (p = {p:.3g})"
+    )
+    return {
+        "photos": n,
+        "accuracy": float(right.mean()),
+        "accuracy_interval": list(metrics.wilson_interval(int(right.sum()), n)),
+        "accuracy_other": float(other_right.mean()),
+        "accuracy_other_interval": list(metrics.wilson_interval(int(other_right.sum()), n)),
+        "only_this_right": only,
+        "only_other_right": only_other,
+        "p_value": p,
+        "in_words": words,
+    }

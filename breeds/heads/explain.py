@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
+from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Array, Model
 
 EXACT, GRADIENT = "exact", "gradient"
@@ -164,7 +164,7 @@ def explain(
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     workers
         Threads that read and decode.
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline, run_ahead
+from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.heads.backbone import check_computable, open_network, weights_of
 from breeds.heads.model import Model
 from breeds.photos import ORIGINAL, key_of
 from breeds.prediction.cache import CACHE_BYTES, FeatureCache
@@ -25,8 +25,8 @@ from breeds.prediction.inputs import in_chunks
 from breeds.prediction.remote import AHEAD, Asked, Remote, local
 from breeds.prediction.sources import FeatureSource
 
-#: Photos that are answered together; rows come this many at a time. A GPU wants several batches at once.
-_CHUNK, _GPU_CHUNK = 128, 2048
+#: Photos that are answered together; rows come this many at a time.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def predict(
     cache
         Folder in which the features are kept for the next time, or None.
     workers
-        Threads that read and decode, or processes beside a GPU.
+        Threads that read and decode.
     engine
-        One of `breeds.backbones.choose.ENGINES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`.
     views
         Views of every photo over which to average, beside the photo as it is.
     cache_size
@@ -88,7 +88,7 @@ def predict(
         Fetches the photos whose paths are addresses on the web, where all are named by their paths; without
         it they have no answer.
     opener
-        Opens a network as `breeds.heads.backbone.open_network` does.
+        Opens a network as `breeds.backbones.resolve.open_network` does.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def predict(
     def largest() -> int:
         if remote is not None and remote.held:  # while these are answered, as many are fetched
             return AHEAD
-        return _GPU_CHUNK if any(pipeline.outruns_threads for pipeline in pipelines) else _CHUNK
+        return _CHUNK
 
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))

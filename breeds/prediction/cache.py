@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.registry import width_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.text import mention
@@ -70,7 +69,7 @@ class FeatureCache:
     def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the features of the photos `keys` that are here and intact, float32 (width,) each."""
         identities = {_identity(config, key): key for key in keys}
-        length = width_of(config) * 4 + _CHECKSUM_BYTES
+        length = config.width * 4 + _CHECKSUM_BYTES
         found = {}
         for identity, row in [*self._pending(identities), *self._stored(list(identities), length)]:
             feature, checksum = row[:-_CHECKSUM_BYTES], row[-_CHECKSUM_BYTES:]

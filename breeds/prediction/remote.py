@@ -154,7 +154,7 @@ class Remote:
                 os.unlink(photo.file)
 
     def _shrink(self, path: str) -> None:
-        from breeds.report.thumbs import LONGEST  # pages are loaded where one is asked for
+        from breeds.report.photos import LONGEST  # pages are loaded where one is asked for
 
         try:
             picture(read(path), LONGEST).save(path, "PNG")

@@ -245,7 +245,7 @@ def _kaggle(classes: list[str], file: TextIO, top_k: int, cell: Cell) -> Callabl
 
 def _write_parquet(answers: Iterable[Answer], classes: list[str], out: Path, top_k: int) -> None:
     """Write the columns of CSV, a row group of answers in memory at a time."""
-    from breeds.parquet import written
+    from breeds.export.parquet import written
 
     columns = _columns(classes, top_k)
     with written(out, columns, ANSWERS_PARQUET, {"classes": classes}) as append:

@@ -22,8 +22,8 @@ from breeds.heads.model import Model
 from breeds.outputs import PAGE, check_output
 from breeds.photos import read
 from breeds.prediction import Answer
+from breeds.report.photos import Thumbnail, thumbnails
 from breeds.report.render import link, write_page
-from breeds.report.thumbs import Thumbnail, thumbnails
 from breeds.text import certainty
 
 #: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.
@@ -84,6 +84,8 @@ class AnswersPage:
         The page. Pictures that are too many to be in it go into a folder beside it, ``NAME_files``.
     inputs
         What the same run reads.
+    embedded
+        Bytes of thumbnails that the page may hold.
 
     Raises
     ------
@@ -91,10 +93,10 @@ class AnswersPage:
         At once, if page or folder cannot be written, or something else is where the page would be.
     """
 
-    def __init__(self, path: Path, inputs: Iterable[str] = ()) -> None:
+    def __init__(self, path: Path, inputs: Iterable[str] = (), embedded: int = EMBEDDED_BYTES) -> None:
         check_output(path, PAGE, inputs)
         check_writable(_Files.of(path) / "picture.jpg")
-        self._path = path
+        self._path, self._embedded = path, embedded
         self._notes: list[_Note] = []
 
     def watch(self, answers: Iterable[Answer]) -> Iterator[Answer]:
@@ -146,7 +148,7 @@ class AnswersPage:
         common = _common_folder(note.path for note in notes)
         # What came from the web is kept small: its bytes are no more those of its key.
         found = thumbnails(("", note.file) if note.file else (note.key, note.path) for note in notes)
-        for note, picture in zip(notes, _placed(found, files), strict=True):
+        for note, picture in zip(notes, _placed(found, files, self._embedded), strict=True):
             yield _Card(
                 name=os.path.basename(note.path) or note.path,
                 folder=_below(common, os.path.dirname(note.path)),
@@ -225,20 +227,22 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _placed(found: Iterator[Thumbnail | PhotoError], files: _Files) -> Iterator[_Picture | PhotoError]:
-    """Yield thumbnails with their addresses: all in the page, or, from `EMBEDDED_BYTES` on, all files."""
+def _placed(
+    found: Iterator[Thumbnail | PhotoError], files: _Files, embedded: int
+) -> Iterator[_Picture | PhotoError]:
+    """Yield thumbnails with their addresses: all in the page, or, if too many, all files."""
     first: list[Thumbnail | PhotoError] = []
     size = 0
     for thumbnail in found:
         first.append(thumbnail)
         size += len(thumbnail.data) if isinstance(thumbnail, Thumbnail) else 0
-        if size > EMBEDDED_BYTES:
+        if size > embedded:
             break
     for thumbnail in chain(first, found):
         if isinstance(thumbnail, PhotoError):
             yield thumbnail
         else:
-            src = files.place(thumbnail) if size > EMBEDDED_BYTES else thumbnail.src
+            src = files.place(thumbnail) if size > embedded else thumbnail.src
             yield _Picture(src, thumbnail.width, thumbnail.height)
 
 

@@ -1,192 +1,94 @@
-"""Charts in matplotlib: as SVG inside a page, in its colours, or as files at print quality."""
+"""The charts of a report and of a preview, and all of a report's as files for papers."""
 
 from __future__ import annotations
 
-import io
-import re
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.files import write_aside
+from breeds.metrics import wilson_interval
+from breeds.outputs import CHART, check_output
+from breeds.report.chart import FILES, SIZE, Chart, Colours, add_legend, label_axes, new_axes
 from breeds.report.render import percent
 from breeds.text import printable
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from matplotlib.figure import Figure
+
+    from breeds.evaluation import Tested
 
 Floats = NDArray[np.float64]
-#: Width and height of a chart in inches; in a page it fills its column.
-_SIZE = (4.2, 3.0)
 #: More classes than this do not have their names written beside bars.
 _NAMED = 30
-_DPI = 300
-#: The kinds of file that a chart is written as.
-FILES = ("png", "svg")
-_SVG = "{http://www.w3.org/2000/svg}"
-# matplotlib has one set of settings for all threads.
-_ONE_AT_A_TIME = threading.Lock()
+#: What charts are called that `write_figures` may write.
+NAMES = ("confusion", "reliability", "coverage", "photos-per-class", "search", "refusal")
 
 
-@dataclass(frozen=True)
-class Colours:
-    """The colours of a chart, as matplotlib takes them."""
+def write_figures(numbers: dict[str, Any], tested: Tested, folder: Path) -> list[Path]:
+    """Write the charts and the confusion matrix as PNG and SVG at print quality; return the files.
 
-    ink: str
-    quiet: str
-    line: str
-    accent: str
-    wrong: str
-
-
-PAPER = Colours("#1c2024", "#5a626b", "#dfe2e5", "#00606e", "#a8330a")
-# matplotlib writes colours as numbers; these stand for the page's own, which light and dark decide.
-_PAGE = Colours("#000001", "#000002", "#000003", "#000004", "#000005")
-_VARIABLES = {
-    "#000001": "currentColor",
-    "#000002": "var(--quiet)",
-    "#000003": "var(--line)",
-    "#000004": "var(--accent)",
-    "#000005": "var(--wrong)",
-}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart before it is drawn.
-
-    Attributes
-    ----------
-    name
-        For a file's name: letters and hyphens.
-    title
-        What stands above it.
-    words
-        What it shows, in a sentence or two, with its numbers: for those who do not see it.
-    draw
-        Draws it in given colours.
+    Raises
+    ------
+    BreedsError
+        If they cannot be written.
     """
+    matrix = confusion(np.array(numbers["confusion"]), tested.model.classes)
+    return [file for chart in (matrix, *draw_charts(numbers, tested)[0]) for file in chart.save(folder)]
 
-    name: str
-    title: str
-    words: str
-    draw: Callable[[Colours], Figure]
 
-    def svg(self) -> Markup:
-        """Return the chart as SVG that stands inside a page: its text is text, its colours the page's."""
-        from markupsafe import Markup
+def check_figures(folder: Path) -> None:
+    """Make sure, before any work, that `write_figures` can write into `folder` and replaces only its own.
 
-        with _settings("none", self.name):
-            file = io.BytesIO()
-            self.draw(_PAGE).savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-        return Markup(_inside_page(file.getvalue(), printable(self.words)))
-
-    def save(self, folder: Path) -> list[Path]:
-        """Write the chart as PNG and SVG at print quality into a folder; return the files.
-
-        Raises
-        ------
-        BreedsError
-            If they cannot be written.
-        """
-        files = []
+    Raises
+    ------
+    BreedsError
+        If it cannot, or would replace something else.
+    """
+    for name in NAMES:
         for kind in FILES:
-            files.append(folder / f"{self.name}.{kind}")
-            with _settings("path", self.name), write_aside(files[-1]) as aside:
-                by: dict[str, Any] = (
-                    {"Creator": "Breeds", "Date": None} if kind == "svg" else {"Software": "Breeds"}
-                )
-                about = {"Title": printable(self.title)} | by
-                self.draw(PAPER).savefig(aside, format=kind, dpi=_DPI, metadata=about)
-        return files
+            check_output(folder / f"{name}.{kind}", CHART)
 
 
-@contextmanager
-def _settings(font_type: str, salt: str) -> Iterator[None]:
-    from matplotlib import rc_context
-
-    # Names of classes are text, never formulas between dollars; ids are the same from run to run.
-    with (
-        _ONE_AT_A_TIME,
-        warnings.catch_warnings(),
-        rc_context(
-            {"svg.fonttype": font_type, "svg.hashsalt": salt, "text.parse_math": False, "font.size": 10.5}
-        ),
-    ):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for it
-        yield
-
-
-def _inside_page(data: bytes, words: str) -> str:
-    """Make matplotlib's SVG fit for a page whose policy forbids styles in its elements."""
-    ElementTree.register_namespace("", _SVG[1:-1])
-    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
-    root = ElementTree.fromstring(data)
-    text = data.decode("utf-8")
-    used = set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', text))
-    for parent in root.iter():
-        for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        if element.get("id") not in used:
-            element.attrib.pop("id", None)
-        _spread_style(element)
-        for name in ("fill", "stroke"):
-            if element.get(name, "") in _VARIABLES:
-                element.set(name, _VARIABLES[element.get(name, "")])
-        if element.tag == f"{_SVG}text" and "fill" not in element.attrib:
-            element.set("fill", "currentColor")
-    for name in ("width", "height"):
-        root.attrib.pop(name)
-    root.attrib |= {"class": "chart", "role": "img", "aria-label": words}
-    return ElementTree.tostring(root, encoding="unicode")
+def draw_charts(numbers: dict[str, Any], tested: Tested) -> tuple[list[Chart], list[str]]:
+    """Return the charts that can be drawn, and a sentence for each that cannot."""
+    record, model = tested.model.record, tested.model
+    probabilities = tested.probabilities
+    is_right = probabilities.argmax(axis=1) == tested.truth
+    drawn = [
+        reliability(is_right, probabilities.max(axis=1)),
+        coverage(numbers["coverage"], numbers["coverage_interval"]),
+        photos_per_class(*_photos_per_class(tested)),
+    ]
+    missing = []
+    if record.get("cv_log_loss"):
+        drawn.append(search(record["cv_log_loss"], record["C"]))
+    else:
+        missing.append("C was not searched for, so there is no chart of it.")
+    if model.unknown is not None and tested.excess is not None:
+        drawn.append(refusal(tested.excess, is_right, model.unknown.threshold))
+    else:
+        missing.append("The model refuses no photo as none of these: it had too few to learn that from.")
+    return drawn, missing
 
 
-def _spread_style(element: ElementTree.Element) -> None:
-    """Turn an element's style into attributes of the same names; the page decides the font's family."""
-    for part in element.attrib.pop("style", "").split(";"):
-        name, _, value = (piece.strip() for piece in part.partition(":"))
-        if name == "font" and (size := re.search(r"[\d.]+px", value)):
-            element.set("font-size", size[0])
-        elif name and name not in ("font", "font-family"):
-            element.set(name, value)
+def _photos_per_class(tested: Tested) -> tuple[dict[str, list[int]], list[str]]:
+    """Count the store's labelled photos, class by class, in training, testing and neither.
 
-
-def _axes(colours: Colours, size: tuple[float, float] = _SIZE) -> tuple[Figure, Any]:
-    """Return a figure with one set of axes: two thin lines, quiet labels, a light grid."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(colours.line)
-    axes.tick_params(colors=colours.quiet, labelcolor=colours.quiet, length=0, labelsize=10)
-    axes.grid(color=colours.line, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _label(axes: Any, colours: Colours, x: str, y: str) -> None:
-    axes.set_xlabel(x, color=colours.quiet, fontsize=10)
-    axes.set_ylabel(y, color=colours.quiet, fontsize=10)
-
-
-def _legend(figure: Figure, colours: Colours) -> None:
-    """Say above the axes, where nothing is hidden by it, what the colours mean."""
-    figure.legend(
-        loc="outside upper left", ncols=3, frameon=False, fontsize=10, labelcolor=colours.quiet,
-        handlelength=1, columnspacing=1.2,
-    )  # fmt: skip
+    Those for testing by their labels as they came, the others as corrected.
+    """
+    table, seen = tested.store.corrected, tested.model.seen_keys()
+    is_tested = set(tested.rows.tolist())
+    counts: dict[str, list[int]] = {name: [0, 0, 0] for name in tested.model.classes}
+    for truth in tested.truth.tolist():
+        counts[tested.model.classes[truth]][1] += 1
+    for row in table.labelled_rows():
+        if row not in is_tested:
+            part = 0 if table.key[row] in seen else 2
+            counts.setdefault(table.label[row], [0, 0, 0])[part] += 1
+    return counts, ["training", "testing", "neither"]
 
 
 def reliability(is_right: NDArray[np.bool_], confidence: Floats, bins: int = 10) -> Chart:
@@ -204,19 +106,19 @@ def reliability(is_right: NDArray[np.bool_], confidence: Floats, bins: int = 10)
     filled = np.flatnonzero(count)
     said = np.bincount(bin_of, weights=confidence, minlength=bins)[filled] / count[filled]
     share = np.bincount(bin_of, weights=is_right, minlength=bins)[filled] / count[filled]
-    from breeds.metrics import wilson_interval
-
     bounds = np.array([wilson_interval(s * n, int(n)) for s, n in zip(share, count[filled], strict=True)])
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = _axes(colours)
+        figure, axes = new_axes(colours)
         axes.plot([0, 1], [0, 1], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
         spread = np.abs(bounds.T - share)
         axes.errorbar(said, share, yerr=spread, fmt="none", ecolor=colours.accent, alpha=0.5, linewidth=1.2)
         axes.scatter(said, share, s=14 + 110 * np.sqrt(count[filled] / count.max()), color=colours.accent)
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
         _percent_ticks(axes.xaxis, axes.yaxis)
-        _label(axes, colours, "probability that the model gives its answer", "share of them that is right")
+        label_axes(
+            axes, colours, "probability that the model gives its answer", "share of them that is right"
+        )
         return figure
 
     last = filled[-1]
@@ -233,12 +135,12 @@ def coverage(points: Sequence[Sequence[float]], intervals: Sequence[Sequence[flo
     low, high = np.array(intervals).T
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = _axes(colours)
+        figure, axes = new_axes(colours)
         axes.fill_between(share, low, high, color=colours.accent, alpha=0.18, linewidth=0)
         axes.plot(share, accuracy, color=colours.accent, linewidth=1.8, marker="o", markersize=4)
         axes.set_ylim(max(0.0, float(low.min()) - 0.02), 1.003)
         _percent_ticks(axes.xaxis, axes.yaxis)
-        _label(axes, colours, "share of photos that is answered, the surest first", "accuracy of these")
+        label_axes(axes, colours, "share of photos that is answered, the surest first", "accuracy of these")
         return figure
 
     middle = len(share) // 2
@@ -257,7 +159,7 @@ def search(losses: Mapping[str, float], chosen: float) -> Chart:
     best = min(tried, key=lambda pair: abs(pair[0] - chosen))
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = _axes(colours)
+        figure, axes = new_axes(colours)
         axes.plot(strengths, values, color=colours.accent, linewidth=1.8, marker="o", markersize=4)
         axes.scatter(*best, s=90, facecolors="none", edgecolors=colours.wrong, linewidths=1.8, zorder=3)
         axes.set_xscale("log")
@@ -270,7 +172,7 @@ def search(losses: Mapping[str, float], chosen: float) -> Chart:
             f"{chosen:.3g}", best, xytext=(0, -20), textcoords="offset points", ha="center", color=colours.ink
         )
         axes.margins(y=0.25)
-        _label(axes, colours, "C: to the right, less regularisation", "log loss, cross-validated")
+        label_axes(axes, colours, "C: to the right, less regularisation", "log loss, cross-validated")
         return figure
 
     words = (
@@ -288,8 +190,8 @@ def photos_per_class(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) 
     is_named = len(names) <= _NAMED
 
     def draw(colours: Colours) -> Figure:
-        height = max(_SIZE[1], 0.21 * len(names) + 0.7) if is_named else _SIZE[1]
-        figure, axes = _axes(colours, (_SIZE[0], height))
+        height = max(SIZE[1], 0.21 * len(names) + 0.7) if is_named else SIZE[1]
+        figure, axes = new_axes(colours, (SIZE[0], height))
         start = np.zeros(len(names))
         places = np.arange(len(names))
         for stack, part, alpha in zip(stacks, parts, (1.0, 0.5, 0.3), strict=False):
@@ -309,8 +211,8 @@ def photos_per_class(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) 
             axes.set_xlabel("photos", color=colours.quiet, fontsize=10)
         else:
             axes.set_xticks([])
-            _label(axes, colours, f"{len(names)} classes, the largest first", "photos")
-        _legend(figure, colours)
+            label_axes(axes, colours, f"{len(names)} classes, the largest first", "photos")
+        add_legend(figure, colours)
         return figure
 
     words = (
@@ -327,7 +229,7 @@ def refusal(excess: Floats, is_right: NDArray[np.bool_], threshold: float) -> Ch
     refused = int((excess > threshold).sum())
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = _axes(colours)
+        figure, axes = new_axes(colours)
         groups = [excess[is_right], excess[~is_right]]
         axes.hist(
             groups, bins=edges.tolist(), stacked=True, color=[colours.accent, colours.wrong],
@@ -339,8 +241,8 @@ def refusal(excess: Floats, is_right: NDArray[np.bool_], threshold: float) -> Ch
             textcoords="offset points", color=colours.ink, fontsize=10,
         )  # fmt: skip
         axes.set_xlim(right=high + 0.2 * (high - low))
-        _legend(figure, colours)
-        _label(axes, colours, "distance to the nearest class, beyond what is typical", "photos")
+        add_legend(figure, colours)
+        label_axes(axes, colours, "distance to the nearest class, beyond what is typical", "photos")
         return figure
 
     words = (
@@ -355,7 +257,7 @@ def confusion(matrix: NDArray[np.intp], classes: Sequence[str]) -> Chart:
 
     def draw(colours: Colours) -> Figure:
         side = max(4.2, min(14.0, 0.32 * len(classes) + 2.2))
-        figure, axes = _axes(colours, (side, side))
+        figure, axes = new_axes(colours, (side, side))
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap=_map_of(colours.accent), vmin=0, vmax=1, aspect="equal")
         axes.grid(visible=False)
@@ -366,7 +268,7 @@ def confusion(matrix: NDArray[np.intp], classes: Sequence[str]) -> Chart:
         for row, column in np.argwhere(matrix):
             colour = "white" if share[row, column] > 0.5 else colours.ink
             axes.text(column, row, matrix[row, column], ha="center", va="center", fontsize=size, color=colour)
-        _label(axes, colours, "answer", "truth")
+        label_axes(axes, colours, "answer", "truth")
         return figure
 
     right = int(matrix.trace())
@@ -383,7 +285,7 @@ def sizes(width: NDArray[np.int32], height: NDArray[np.int32], network: int) -> 
     low, high = min(points.min(), network) / 1.25, max(points.max(), network) * 1.25
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = _axes(colours, (5.2, 4.8))
+        figure, axes = new_axes(colours, (5.2, 4.8))
         axes.plot([low, high], [low, high], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
         axes.scatter(
             *points.T, s=12 + 260 * counts / counts.sum(), color=colours.accent, alpha=0.6, linewidths=0
@@ -394,7 +296,7 @@ def sizes(width: NDArray[np.int32], height: NDArray[np.int32], network: int) -> 
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
             _pixel_ticks(axis, is_wide=high > 30 * low)
-        _label(axes, colours, "width in pixels", "height in pixels")
+        label_axes(axes, colours, "width in pixels", "height in pixels")
         return figure
 
     words = (

@@ -18,8 +18,8 @@ from typing import Any
 from breeds import __version__
 from breeds.backbones.network import MOST_BYTES
 from breeds.errors import BreedsError
+from breeds.export.about import about
 from breeds.files import open_regular, read_regular, write_aside
-from breeds.heads.export import about
 from breeds.heads.model import Model
 from breeds.metrics import FEW
 from breeds.started import command

@@ -5,28 +5,31 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.errors import BreedsError
 from breeds.evaluation import Tested
+from breeds.features import Store
 from breeds.features.corrections import corrections_path
 from breeds.heads.kinds import KINDS
-from breeds.heads.label_issues import Doubt, NearDuplicate
+from breeds.heads.label_issues import Doubt, NearDuplicate, find_doubts, find_near_duplicates
 from breeds.heads.record import KEPT
 from breeds.metrics import FEW
-from breeds.report.album import Album, Photos, out_of
-from breeds.report.figures import draw_charts
-from breeds.report.gallery import Gallery
-from breeds.report.labels import Labels
-from breeds.report.mistakes import Looked, Mistakes, look_again
+from breeds.report.charts import draw_charts
+from breeds.report.gallery import Gallery, Looked, Mistakes, look_again
+from breeds.report.photos import Album, Photos, out_of
 from breeds.report.render import percent, write_page
 from breeds.report.terminal import touched
 from breeds.started import command
 
 T = TypeVar("T")
+#: How many are shown of each list.
+DOUBTS, PAIRS = 24, 12
 
 
 def write_report(
@@ -62,11 +65,86 @@ def write_report(
         If it cannot be written, or the store is damaged.
     """
     report = Report(numbers, tested, Once(lambda: Labels.of(tested.store, found)))
-    gallery, album = report.gallery, Album(tested.store, path)
-    looked, labels = look_again(report.mistakes, album), report.labels()
+    gallery, album = report.gallery, Album(tested.store.table, path)
+    labels = report.labels()
     album.fetch([*map(gallery.row, gallery.shown), *labels.rows, *report.mistakes.rows])
+    looked = look_again(report.mistakes, album)
     shown = [gallery.photo(album, i) for i in gallery.shown]
     return write_page("report.html", path, "report.js", gallery=shown, **report.values(album, looked))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a store that are worth a second look, with the rows of their photos."""
+
+    doubts: list[Doubt] = field(default_factory=list)
+    pairs: list[NearDuplicate] = field(default_factory=list)
+    row_of: dict[str, int] = field(default_factory=dict)
+    missing: str = ""
+
+    @staticmethod
+    def of(store: Store, found: tuple[list[Doubt], list[NearDuplicate]] | None = None) -> Labels:
+        """Look for doubtful labels and near duplicates; where photos are too few, say so."""
+        try:
+            doubts, pairs = found or (find_doubts(store), find_near_duplicates(store))
+        except BreedsError as error:
+            return Labels(missing=f"Doubtful labels cannot be looked for: {error}")
+        wanted = {doubt.path for doubt in doubts} | {
+            path for pair in pairs for path in (pair.path, pair.other_path)
+        }
+        row_of = {path: row for row, path in enumerate(store.table.path) if path in wanted}
+        return Labels(doubts, pairs, row_of)
+
+    @property
+    def rows(self) -> list[int]:
+        """The rows of the photos that are shown."""
+        paths = [doubt.path for doubt in self.doubts[:DOUBTS]]
+        paths += [path for pair in self.pairs[:PAIRS] for path in (pair.path, pair.other_path)]
+        return [self.row_of[path] for path in paths]
+
+    def shown(self, album: Photos) -> dict[str, Any]:
+        """Return what the template shows of them."""
+        return {
+            "missing": self.missing,
+            "doubts": [self._doubt(album, doubt) for doubt in self.doubts[:DOUBTS]],
+            "doubts_note": self._doubts_note(),
+            "pairs": [self._pair(album, pair) for pair in self.pairs[:PAIRS]],
+            "pairs_note": out_of(min(PAIRS, len(self.pairs)), len(self.pairs), "pairs")
+            if self.pairs
+            else "No two photos of different classes are.",
+        }
+
+    def _doubts_note(self) -> str:
+        if not self.doubts:
+            return (
+                "Every photo, those for training too, was judged by a head trained without it; none "
+                "contradicts its label."
+            )
+        shown = out_of(min(DOUBTS, len(self.doubts)), len(self.doubts), "photos")
+        return (
+            f"{shown}, the most doubtful first. Each was judged by a head trained without it, which gives "
+            f"its label less than 5 %. Look, and decide: some are wrong labels, some only odd photos."
+        )
+
+    def _doubt(self, album: Photos, doubt: Doubt) -> dict[str, Any]:
+        return album.photo(
+            self.row_of[doubt.path],
+            f"Photo labelled {doubt.label}",
+            label=doubt.label,
+            label_share=doubt.label_probability,
+            suggestion=doubt.suggestion,
+            suggestion_share=doubt.suggestion_probability,
+        )
+
+    def _pair(self, album: Photos, pair: NearDuplicate) -> dict[str, Any]:
+        photos = ((pair.path, pair.label), (pair.other_path, pair.other_label))
+        return {
+            "similarity": pair.similarity,
+            "photos": [
+                album.photo(self.row_of[path], f"Photo labelled {label}", label=label)
+                for path, label in photos
+            ],
+        }
 
 
 class Once(Generic[T]):
@@ -252,16 +330,15 @@ def _commands(tested: Tested, model_path: str) -> str:
     for store in stores:
         config = store.config
         options = [store.table.root, "--store", str(store.path)]
-        weights, read = store.table.weights_path or config.weights, config.reading
-        if read is None:
+        weights = store.table.weights_path or config.weights
+        if config.preprocessing is None:
             options += ["--weights", weights, "--backbone", config.backbone]
         else:
-            colours = (f"--{name}={','.join(map(repr, getattr(read, name)))}" for name in ("mean", "std"))
-            options += ["--backbone", weights, *colours, "--layout", read.layout, "--pool", read.pool]
+            options += ["--backbone", weights]
         options += ["--size", str(config.size), "--resize", config.resize]
         options += [
             "--precision",
-            config.precision.replace("mixed_bfloat16", "bf16").replace("mixed_float16", "fp16"),
+            config.precision,
         ]
         lines.append(("extract", options))
     train = ["--store", *(str(store.path) for store in stores), "--model", model_path]

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from breeds.backbones.resolve import square
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked, Selection
+from breeds.extraction import Selection
 from breeds.features.columns import Rows
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
 from breeds.photos import ORIGINAL, decode, parse_resize, parse_views, read
 from breeds.report import charts
+from breeds.report.photos import Album, Cut, Thumbnail, cut, shown
 from breeds.report.render import write_page
 from breeds.report.survey import ELONGATED, SMALL, Class, Found, Seen, find, see
-from breeds.report.thumbs import Thumbnail
-from breeds.report.tiles import Cut, Tile, Tiles, cut
 
 #: What views are shown as an example where none is asked for.
 EXAMPLE_VIEWS = "flip,crops:3"
@@ -55,7 +56,12 @@ class Preview:
 
 
 def preview(
-    selection: Selection, page: Path, asked: Asked, views: str | None, following: str, workers: int = 2
+    selection: Selection,
+    page: Path,
+    config: FeatureConfig,
+    views: str | None,
+    following: str,
+    workers: int = 2,
 ) -> Preview:
     """Write a page that shows photos before they are extracted; no engine and no weights are needed.
 
@@ -64,7 +70,7 @@ def preview(
 
     Parameters
     ----------
-    selection, asked
+    selection, config
         Which photos, and what the network would be given of them; what it would compute does not matter.
     page
         The HTML file to write.
@@ -84,29 +90,29 @@ def preview(
     if page.suffix.lower() not in (".html", ".htm"):  # the next argument may have been meant otherwise
         raise BreedsError(f"--preview {page}: the page's name has to end in .html; name another file.")
     check_output(page, PAGE)
-    size, resize = asked.square()
-    shown = parse_views(views or EXAMPLE_VIEWS)
+    size, resize = square(config)
+    variants = parse_views(views or EXAMPLE_VIEWS)
     listing = selection.find()
     seen = see(listing, workers)
     found = find(seen, size)
-    tiles = Tiles(seen, listing.root, page)
+    album = Album(seen, page, seen.bad)
     write_page(
         "preview.html",
         page,
         seen=seen,
         found=found,
         selection=selection,
-        asked=asked,
+        config=config,
         size=size,
         resize=resize,
         how=parse_resize(resize),
         views_asked=bool(views),
-        views=shown,
+        views=variants,
         example_views=EXAMPLE_VIEWS,
         following=following,
         few_photos=FEW,
         elongated=ELONGATED,
-        **values(seen, found, tiles, size, resize, shown),
+        **values(seen, found, album, size, resize, variants),
     )
     return Preview(
         page=page,
@@ -133,6 +139,10 @@ EXAMPLES = (0.02, 0.5, 0.98)
 LARGE = 320
 
 
+#: A photo as the template shows it.
+Photo = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Row:
     """A class and photos of it; its bar is `width` percent long, the part that cannot be read more."""
@@ -141,29 +151,19 @@ class Row:
     of: Class
     width: float
     unreadable_width: float
-    photos: Cut[Tile]
-
-
-@dataclass(frozen=True)
-class Square:
-    """What the network is given of a photo in one view, or why it is not."""
-
-    view: str
-    name: str
-    thumbnail: Thumbnail | None = None
-    missing: str = ""
+    photos: Cut[Photo]
 
 
 @dataclass(frozen=True)
 class Group:
     """Photos that are one and the same, byte for byte; `photo` is the first of them."""
 
-    photo: Tile
-    members: Cut[Tile]
+    photo: Photo
+    members: Cut[Photo]
 
 
 def values(
-    seen: Seen, found: Found, tiles: Tiles, size: int, resize: str, views: Sequence[str]
+    seen: Seen, found: Found, album: Album, size: int, resize: str, views: Sequence[str]
 ) -> dict[str, Any]:
     """Return what the template shows of photos: tiles, groups, rows, sizes and examples."""
     good = seen.good
@@ -171,29 +171,29 @@ def values(
     extremes = _extremes(seen)
     odd, small = cut(found.odd.tolist(), MOST_TILES), cut(found.small.tolist(), MOST_TILES)
     conflicts, copies = cut(found.conflicts, MOST_GROUPS), cut(found.copies, MOST_GROUPS)
-    tiles.make(
+    album.fetch(
         [row for photos in chosen for row in photos]
         + [*extremes.values(), *odd.shown, *small.shown]
         + [int(group[0]) for group in (*conflicts.shown, *copies.shown)]
     )
     bad = cut(list(seen.bad.items()), MOST_BAD)
     return {
-        "rows": _rows(found, chosen, tiles),
+        "rows": _rows(seen, found, chosen, album),
         "parts": Counter(part for part in seen.split if part),
         "sizes": _sizes(seen),
         "shapes": _shapes(seen),
         "chart": charts.sizes(seen.width[good], seen.height[good], size) if len(good) else None,
-        "extremes": [(name, tiles.tile(row)) for name, row in extremes.items()],
-        "examples": list(_examples(seen, tiles, size, resize, views[:MOST_VIEWS])),
+        "extremes": [(name, _photo(album, seen, row)) for name, row in extremes.items()],
+        "examples": list(_examples(seen, album, size, resize, views[:MOST_VIEWS])),
         "many": len(found.classes) > FEW_CLASSES,
         "more_views": max(0, len(views) - MOST_VIEWS),
-        "bad": Cut([tiles.tile(row) for row, _ in bad.shown], bad.more),
-        "odd": Cut([tiles.tile(row) for row in odd.shown], odd.more),
-        "small": Cut([tiles.tile(row) for row in small.shown], small.more),
-        "conflicts": Cut([_group(rows, tiles) for rows in conflicts.shown], conflicts.more),
+        "bad": Cut([_photo(album, seen, row) for row, _ in bad.shown], bad.more),
+        "odd": Cut([_photo(album, seen, row) for row in odd.shown], odd.more),
+        "small": Cut([_photo(album, seen, row) for row in small.shown], small.more),
+        "conflicts": Cut([_group(rows, seen, album) for rows in conflicts.shown], conflicts.more),
         "few": cut(found.few, MOST_CLASSES),
         "clean": _clean(seen, found),
-        "copies": Cut([_group(rows, tiles) for rows in copies.shown], copies.more),
+        "copies": Cut([_group(rows, seen, album) for rows in copies.shown], copies.more),
     }
 
 
@@ -220,7 +220,7 @@ def _evenly(rows: Rows, most: int) -> list[int]:
     return chosen
 
 
-def _rows(found: Found, chosen: Sequence[Sequence[int]], tiles: Tiles) -> Cut[Row]:
+def _rows(seen: Seen, found: Found, chosen: Sequence[Sequence[int]], album: Album) -> Cut[Row]:
     longest = max(one.usable + one.unreadable for one in found.classes)
     rows = [
         Row(
@@ -228,16 +228,25 @@ def _rows(found: Found, chosen: Sequence[Sequence[int]], tiles: Tiles) -> Cut[Ro
             of=one,
             width=round(100 * one.usable / longest, 2),
             unreadable_width=round(100 * one.unreadable / longest, 2),
-            photos=Cut([tiles.tile(row) for row in photos], one.usable - len(photos)),
+            photos=Cut([_photo(album, seen, row) for row in photos], one.usable - len(photos)),
         )
         for number, (one, photos) in enumerate(zip(found.classes, chosen, strict=False))
     ]
     return Cut(rows, len(found.classes) - len(rows))
 
 
-def _group(rows: Rows, tiles: Tiles) -> Group:
+def _photo(album: Album, seen: Seen, row: int) -> Photo:
+    size = f"{seen.width[row]}×{seen.height[row]}" if seen.width[row] else ""
+    name = f"photo {seen.path[row]}"
+    return album.photo(row, name, label=seen.label[row], split=seen.split[row], size=size)
+
+
+def _group(rows: Rows, seen: Seen, album: Album) -> Group:
     members = cut(rows.tolist(), MOST_MEMBERS)
-    return Group(tiles.tile(int(rows[0])), Cut([tiles.tile(row) for row in members.shown], members.more))
+    return Group(
+        _photo(album, seen, int(rows[0])),
+        Cut([_photo(album, seen, row) for row in members.shown], members.more),
+    )
 
 
 def _extremes(seen: Seen) -> dict[str, int]:
@@ -275,8 +284,8 @@ def _shapes(seen: Seen) -> list[tuple[str, int]]:
 
 
 def _examples(
-    seen: Seen, tiles: Tiles, size: int, resize: str, views: Sequence[str]
-) -> Iterator[tuple[Tile, list[Square]]]:
+    seen: Seen, album: Album, size: int, resize: str, views: Sequence[str]
+) -> Iterator[tuple[Photo, list[dict[str, Any]]]]:
     """Yield a tall photo, a common one and a wide one, each with the squares that become of it."""
     good = seen.good
     enough = good[seen.shorter(good) >= SMALL * size]  # in a tiny photo there is little to see
@@ -284,16 +293,18 @@ def _examples(
     by_shape = good[np.argsort(seen.width[good] / seen.height[good], kind="stable")].tolist()
     places = [round(share * (len(by_shape) - 1)) for share in EXAMPLES if by_shape]
     rows = [by_shape[place] for place in sorted(set(places))]
-    for row, picture in zip(rows, tiles.pictures(rows, LARGE), strict=True):
-        photo = tiles.tile(row, picture)
-        yield photo, [_square(tiles.path(row), photo.name, size, resize, v) for v in (ORIGINAL, *views)]
+    for row, picture in zip(rows, album.pictures(rows, LARGE), strict=True):
+        photo = _photo(album, seen, row) | shown(picture)
+        yield photo, [_square(album.file(row), photo["name"], size, resize, v) for v in (ORIGINAL, *views)]
 
 
-def _square(path: str, name: str, size: int, resize: str, view: str) -> Square:
+def _square(path: str, name: str, size: int, resize: str, view: str) -> dict[str, Any]:
+    """Return what the network is given of a photo in one view, or why it is not."""
     try:
-        return Square(view, name, Thumbnail.of_pixels(decode(read(path), size, resize, view), LARGE))
+        pixels = decode(read(path), size, resize, view)
     except PhotoError as error:
-        return Square(view, name, missing=str(error))
+        return {"view": view, "name": name, **shown(error)}
+    return {"view": view, "name": name, **shown(Thumbnail.of_pixels(pixels, LARGE))}
 
 
 def _clean(seen: Seen, found: Found) -> list[str]:

@@ -29,7 +29,7 @@ class Seen:
 
     Attributes
     ----------
-    path, label, split
+    root, path, label, split
         As the listing has them.
     key
         Of each photo's bytes; zeros where they could not be read.
@@ -43,6 +43,7 @@ class Seen:
         How long the look at all of them took.
     """
 
+    root: str
     path: Texts
     label: Names
     split: Names
@@ -83,6 +84,7 @@ def see(listing: Listing, workers: int) -> Seen:
         if reason:
             bad[row] = reason
     seen = Seen(
+        root=str(listing.root),
         path=Texts.of(photo.name for photo in listing.photos),
         label=Names.of(photo.label for photo in listing.photos),
         split=Names.of(photo.split for photo in listing.photos),

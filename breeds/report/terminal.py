@@ -52,7 +52,7 @@ def _across(numbers: dict[str, Any]) -> str:
 
 
 def against_text(numbers: dict[str, Any]) -> str:
-    """Say in words what `breeds.evaluation.compare_models` has found."""
+    """Say in words what `breeds.heads.crossval.compare_models` has found."""
     text = str(numbers["in_words"])
     if numbers["corrected"]:
         text += f"; with labels as corrected, which may flatter: {numbers['corrected']['in_words']}"

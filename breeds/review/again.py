@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from breeds import metrics
 from breeds.cli.common import view_store
-from breeds.evaluation import compare_answers
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
+from breeds.heads.crossval import compare_answers
 from breeds.heads.kinds import TrainingSettings
 from breeds.heads.model import Model, check_stores
 from breeds.heads.record import KEPT

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from breeds.backbones.choose import ABILITIES
+from breeds.backbones.resolve import check_computable, found_weights
 from breeds.cli.common import view_stores
-from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked, Selection, extract
+from breeds.extraction import Selection, extract
 from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
 from breeds.features.corrections import PATIENCE, Corrections
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
-from breeds.heads.backbone import check_computable, found_weights
 from breeds.photos import FilePhoto, key_of, picture
 from breeds.photos.limits import size_fault
 from breeds.review.folder import Folder
@@ -285,33 +283,11 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
     selection = Selection(Path(folder.root), classes=classes)
     reasons: dict[str, str] = {}
     for part in (folder.store, *folder.store.also):
-        summaries = [extract(selection, part.path, _asked(part))]
+        config = replace(part.config, weights=_weights(part))
+        summaries = [extract(selection, part.path, config)]
         for path in view_stores(part.path):
-            summaries.append(extract(selection, path, _asked(Store.open(path)), plain=part.path))
+            of_view = replace(config, view=Store.open(path).config.view)
+            summaries.append(extract(selection, path, of_view, plain=part.path))
         for summary in summaries:
             reasons |= summary.quarantined
     return reasons
-
-
-def _asked(store: Store) -> Asked:
-    """Return what a user would have to decide for the config of a store."""
-    config = store.config
-    engine, precision = _engine(config)
-    weights, backbone, read = _weights(store), config.backbone, config.reading
-    if read is None:
-        return Asked(weights, backbone, config.view, config.resize, config.size, precision, engine)
-    return Asked(
-        backbone=weights, view=config.view, resize=config.resize, size=config.size, precision=precision,
-        engine="openvino", mean=read.mean, std=read.std, layout=read.layout, pool=read.pool,
-    )  # fmt: skip
-
-
-def _engine(config: FeatureConfig) -> tuple[str, str]:
-    """Return the engine and the precision to ask for, where only one engine has it."""
-    able = [
-        (name, asked)
-        for name, row in ABILITIES.items()
-        for asked, called in row.precisions.items()
-        if called == config.precision
-    ]
-    return able[0] if len(able) == 1 else ("auto", config.precision)

@@ -31,7 +31,7 @@ from breeds.heads.model import Model
 from breeds.photos import key_of
 from breeds.prediction import Answer, predict
 from breeds.prediction.cache import FeatureCache
-from breeds.report.answers_page import AnswersPage
+from breeds.report.answers_page import EMBEDDED_BYTES, AnswersPage
 from breeds.training import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
@@ -111,9 +111,11 @@ def text_of(page: Path) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", "", body)))
 
 
-def write_page(model: Model, paths: list[str], page: Path = Path("page.html")) -> None:
+def write_page(
+    model: Model, paths: list[str], page: Path = Path("page.html"), embedded: int = EMBEDDED_BYTES
+) -> None:
     """Write a page of the answers for `paths`, in this process."""
-    answers = AnswersPage(page)
+    answers = AnswersPage(page, embedded=embedded)
     list(answers.watch(predict(model, paths, None, Path("models"))))
     answers.write(model, MODEL)
 
@@ -265,18 +267,16 @@ def test_few_pictures_are_in_the_page(place: Path) -> None:
     assert "This page is one file" in text_of(Path("page.html"))
 
 
-@pytest.fixture
-def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So few pictures are embedded that those of a test are too many."""
-    monkeypatch.setattr("breeds.report.answers_page.EMBEDDED_BYTES", 10_000)
+#: So few bytes are embedded that the pictures of a test are too many.
+FEW_BYTES = 10_000
 
 
 def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
-    place: Path, few_are_many: None
+    place: Path,
 ) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     page = Path("sub folder/page's 1%.html")
-    write_page(Model.load(MODEL), [*photos, photos[0]], page)
+    write_page(Model.load(MODEL), [*photos, photos[0]], page, embedded=FEW_BYTES)
     cards = cards_of(page)
     files = [page.parent / unquote(card.src) for card in cards]
     folder = page.parent / "page's 1%_files"
@@ -287,15 +287,15 @@ def test_many_pictures_are_files_beside_the_page_and_a_second_run_writes_none(
         assert max(Image.open(file).size) <= 160
     assert "the folder page's 1%_files beside it" in text_of(page)
     before = {file: file.stat().st_ino for file in files}
-    write_page(Model.load(MODEL), photos[:3] * 4, page)
+    write_page(Model.load(MODEL), photos[:3] * 4, page, embedded=FEW_BYTES)
     assert {file: file.stat().st_ino for file in folder.iterdir()} == before
     assert sorted(os.listdir(page.parent)) == sorted([folder.name, page.name])
 
 
 @pytest.mark.slow
-def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path, few_are_many: None) -> None:
+def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
-    write_page(Model.load(MODEL), photos)
+    write_page(Model.load(MODEL), photos, embedded=FEW_BYTES)
     names = [card.src for card in cards_of(Path("page.html"))]
     other = io.BytesIO()
     Image.new("RGB", (9, 9)).save(other, "png")
@@ -305,7 +305,7 @@ def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path
     Path(names[2]).unlink()
     os.mkfifo(names[2])
     Path("page_files/mine.txt").write_text("mine")
-    write_page(Model.load(MODEL), photos)
+    write_page(Model.load(MODEL), photos, embedded=FEW_BYTES)
     cards = cards_of(Path("page.html"))
     assert [card.src.startswith("data:") for card in cards] == [True] * 3 + [False] * 9
     assert Path(names[0]).read_bytes() == other.getvalue()
@@ -315,9 +315,9 @@ def test_what_is_not_ours_in_the_folder_is_neither_changed_nor_shown(place: Path
 
 
 def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
-    place: Path, few_are_many: None, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breeds.report.thumbs import thumbnails
+    from breeds.report.photos import thumbnails
 
     def stopped(photos: Iterator[tuple[str, str]]) -> Iterator[object]:
         found = thumbnails(photos)
@@ -330,14 +330,14 @@ def test_stopped_while_it_is_written_there_is_no_page_and_no_picture(
     before = sorted(os.listdir())
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
     with pytest.raises(KeyboardInterrupt):
-        write_page(Model.load(MODEL), photos)
+        write_page(Model.load(MODEL), photos, embedded=FEW_BYTES)
     assert sorted(os.listdir()) == before
     Path("page_files").mkdir()
     Path("page_files/mine.txt").write_text("mine")
     old = '<!doctype html><meta name="generator" content="Breeds 0">'
     Path("page.html").write_text(old)
     with pytest.raises(KeyboardInterrupt):
-        write_page(Model.load(MODEL), photos)
+        write_page(Model.load(MODEL), photos, embedded=FEW_BYTES)
     assert os.listdir("page_files") == ["mine.txt"]
     assert Path("page.html").read_text() == old
 
@@ -471,9 +471,9 @@ def test_the_keyboard_is_enough_and_the_way_back_keeps_what_was_chosen(browser: 
         assert shown(tab) == before
 
 
-def test_pictures_beside_the_page_are_shown(browser: Browser, place: Path, few_are_many: None) -> None:
+def test_pictures_beside_the_page_are_shown(browser: Browser, place: Path) -> None:
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))
-    write_page(Model.load(MODEL), photos, Path("a page's #1?.html"))
+    write_page(Model.load(MODEL), photos, Path("a page's #1?.html"), embedded=FEW_BYTES)
     with opened(browser, Path("a page's #1?.html")) as tab:
         assert all(card.src.startswith("a%20page%27s%20%231") for card in cards_of(Path("a page's #1?.html")))
         for picture in tab.locator("img").all():

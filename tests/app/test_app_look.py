@@ -31,7 +31,7 @@ from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
 from breeds.features.corrections import Correction, add, corrections_path, undo
 from breeds.heads.model import Model
-from breeds.report import labels
+from breeds.report import page as report_page
 from breeds.training import train
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return wrapped
 
     monkeypatch.setattr(look, "answer_test_photos", count("answers", answer_test_photos))
-    monkeypatch.setattr(labels, "find_doubts", count("labels", labels.find_doubts))
+    monkeypatch.setattr(report_page, "find_doubts", count("labels", report_page.find_doubts))
     return counts
 
 
@@ -344,13 +344,13 @@ def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
     fresh: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
-    find_doubts = labels.find_doubts
+    find_doubts = report_page.find_doubts
 
     def slow(*arguments: object) -> object:
         assert go.wait(PATIENCE)
         return find_doubts(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(labels, "find_doubts", slow)
+    monkeypatch.setattr(report_page, "find_doubts", slow)
     with fresh.client() as client, client.stream("GET", "/look") as answer:
         pieces, text = answer.iter_text(), ""
         while '<h2 id="labels"' not in text:

@@ -238,7 +238,7 @@ def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path
 
 @pytest.mark.slow
 def test_charts_say_in_words_what_they_show(made: Path) -> None:
-    from breeds.report.figures import draw_charts
+    from breeds.report.charts import draw_charts
 
     model = Model.load(made / "models" / "made.safetensors")
     tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)

@@ -194,9 +194,6 @@ def test_dense_head_is_trained_and_saved_without_pickle(make_store, tmp_path: Pa
 @pytest.mark.parametrize(
     ("script", "option", "module", "names"),
     [
-        ("extract_features", "--engine", "breeds.backbones.choose", "PLACES"),
-        ("extract_features", "--precision", "breeds.backbones.choose", "PRECISIONS"),
-        ("predict", "--engine", "breeds.backbones.choose", "ENGINES"),
         ("train_head", "--head", "breeds.heads.kinds", "HEADS"),
     ],
 )
@@ -207,13 +204,6 @@ def test_choices_are_those_of_the_code(script: str, option: str, module: str, na
     spec.loader.exec_module(front)
     choices = {o: action.choices for action in front.parser()._actions for o in action.option_strings}
     assert tuple(choices[option]) == tuple(getattr(importlib.import_module(module), names))
-
-
-def test_help_names_every_backbone() -> None:
-    from breeds.backbones.registry import BACKBONES
-    from breeds.cli import extract
-
-    assert tuple(BACKBONES) == extract.BACKBONES
 
 
 def test_repository_has_what_the_readme_promises() -> None:

@@ -24,7 +24,7 @@ from conftest import ROOT, MakeStore, assert_refused, extract_photos, run_script
 from killed import COUNTED
 
 from breeds.errors import BreedsError
-from breeds.evaluation import answer_test_photos, compare_models, evaluate
+from breeds.evaluation import answer_test_photos, evaluate
 from breeds.features import Store, write_store
 from breeds.features.corrections import (
     MOST_BYTES,
@@ -34,7 +34,7 @@ from breeds.features.corrections import (
     corrections_path,
     undo,
 )
-from breeds.heads.crossval import compare_heads, cross_validate
+from breeds.heads.crossval import compare_heads, compare_models, cross_validate
 from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbours

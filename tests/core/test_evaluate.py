@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script, tensorflow
 
-from breeds.evaluation import compare_models, evaluate
+from breeds.evaluation import evaluate
 from breeds.features import Store
-from breeds.heads.crossval import cross_validate
+from breeds.heads.crossval import compare_models, cross_validate
 from breeds.heads.model import Model
 from breeds.metrics import wilson_interval
 from breeds.report.terminal import as_text, cross_validation_text

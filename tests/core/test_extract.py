@@ -29,7 +29,6 @@ class StandIn:
     """An engine that needs no network: a few pixels are the feature."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels):
         for photo in pixels:

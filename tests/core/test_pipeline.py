@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -23,19 +22,16 @@ from PIL import Image
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.processes import process_pool
 from breeds.config import FeatureConfig
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import PhotoError
 from breeds.photos import FilePhoto, key_of, memory
 
 RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
 
 
 class Batches:
-    """An engine that gathers batches of four, as Keras does: the mean of each photo."""
+    """An engine that gathers batches of four: the mean of each photo."""
 
     name = "batches"
-
-    def __init__(self, outruns_threads: bool) -> None:
-        self.outruns_threads = outruns_threads
 
     def stream(self, pixels):
         batch = []
@@ -53,13 +49,13 @@ def png(level: int) -> bytes:
     return data.getvalue()
 
 
-@pytest.fixture(params=[False, True], ids=["threads", "processes"], scope="module")
-def pipeline(request) -> Iterator[tuple[Pipeline, list[int]]]:
+@pytest.fixture(scope="module")
+def pipeline() -> Iterator[tuple[Pipeline, list[int]]]:
     opened: list[int] = []
 
     def engine():
         opened.append(1)
-        return Batches(request.param)
+        return Batches()
 
     with Pipeline(engine, workers=2) as started:
         yield started, opened
@@ -113,24 +109,6 @@ def test_decoders_never_hold_more_than_the_budget_together(kind: str, tmp_path: 
         list(pool.map(alone, [str(tmp_path / "held")] * 4))
 
 
-@pytest.mark.slow
-def test_a_killed_decoder_is_one_sentence(tmp_path: Path) -> None:
-    photos = []
-    for number in range(200):
-        path = tmp_path / f"{number}.png"
-        path.write_bytes(png(number))
-        photos.append((key_of(png(number)), FilePhoto(str(path))))
-
-    with Pipeline(lambda: Batches(True), workers=2) as started:
-        features = started.features(photos, RECIPE)
-        for _ in range(60):  # both processes are at work by now
-            next(features)
-        for process in list(started._processes._processes.values()):  # type: ignore[union-attr]
-            os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(BreedsError, match="killed; is there enough memory"):
-            list(features)
-
-
 def slow_bitmap(number: int, side: int = 4000) -> bytes:
     """A bitmap that Pillow unpacks pixel by pixel, for ten seconds and more."""
     body = (b"\1\0\1\1" * (side // 2) + b"\0\0") * side
@@ -140,8 +118,7 @@ def slow_bitmap(number: int, side: int = 4000) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("outruns", [False, True], ids=["threads", "processes"])
-def test_who_leaves_does_not_wait_for_what_is_being_decoded(outruns: bool, tmp_path: Path) -> None:
+def test_who_leaves_does_not_wait_for_what_is_being_decoded(tmp_path: Path) -> None:
     photos = []
     for number, data in enumerate([png(1), *map(slow_bitmap, range(3))]):
         (tmp_path / f"{number}").write_bytes(data)
@@ -151,7 +128,7 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(outruns: bool, tmp_p
         def stream(self, pixels):
             yield from (photo.mean(keepdims=True).ravel() for photo in pixels)
 
-    with pytest.raises(KeyboardInterrupt), Pipeline(lambda: One(outruns), workers=2) as started:
+    with pytest.raises(KeyboardInterrupt), Pipeline(One, workers=2) as started:
         next(started.features(photos, RECIPE))
         left = time.perf_counter()
         raise KeyboardInterrupt

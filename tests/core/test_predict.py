@@ -72,7 +72,7 @@ def model(place: Path) -> Model:
 class Means:
     """An engine for what is not about the network: the means of a photo's 2048 stripes."""
 
-    name, outruns_threads = "means", False
+    name = "means"
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for photo in pixels:
@@ -89,7 +89,7 @@ def quick_engine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.append("opened")
         return Means()
 
-    monkeypatch.setattr("breeds.heads.backbone.open_engine", open_engine)
+    monkeypatch.setattr("breeds.backbones.resolve.open_engine", open_engine)
     return opened
 
 
@@ -795,28 +795,3 @@ def test_a_store_that_goes_away_meanwhile_is_done_without(
     rest = list(answers)
     assert quick_engine == ["opened"]
     assert all(answer.probabilities is not None for answer in [*first, *rest])
-
-
-@pytest.mark.slow
-def test_a_gpu_has_processes_that_decode_and_larger_chunks(
-    model: Model, quick_engine: list[str], unseen: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = [*unseen, "nowhere.jpg", unseen[0]]
-    expected = numbers(predict(model, paths, None, None))
-    taken: list[int] = []
-
-    def count(found, sources, chunk, keys, *more):
-        taken.append(len(chunk))
-        return answer(found, sources, chunk, keys, *more)
-
-    answer = sys.modules["breeds.prediction"]._answers
-    monkeypatch.setattr("breeds.prediction._answers", count)
-    monkeypatch.setattr("breeds.prediction._CHUNK", 2)
-    monkeypatch.setattr("breeds.prediction._GPU_CHUNK", 4)
-    monkeypatch.setattr(Means, "outruns_threads", True)
-    for path, found in numbers(predict(model, iter(paths), None, None)).items():
-        if isinstance(found, str):
-            assert found == expected[path]
-        else:
-            np.testing.assert_allclose(np.frombuffer(found), np.frombuffer(expected[path]), atol=1e-9)  # type: ignore[arg-type]
-    assert taken == [2, 4, 1]

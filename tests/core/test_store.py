@@ -89,7 +89,7 @@ def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
 
 def test_the_config_and_the_versions_are_attributes(store: Path, random_config: FeatureConfig) -> None:
     with h5py.File(store) as f:
-        config = dataclasses.replace(random_config, backbone="made up")
+        config = dataclasses.replace(random_config, backbone="made up", width=8)
         assert FeatureConfig.from_json(f.attrs["config"]) == config
         assert f.attrs["config_sha256"].decode() == config.digest
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__

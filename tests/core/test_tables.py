@@ -23,11 +23,11 @@ from breeds.cli import predict
 from breeds.cli import store as store_command
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.export.parquet import export_features
 from breeds.features import Store, Table, write_store
 from breeds.features.corrections import corrections_path
 from breeds.heads.model import Model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
-from breeds.tables import export_features
 from breeds.training import train
 
 EXPORT = ("-m breeds.features", "export")

@@ -39,7 +39,6 @@ class StandIn:
     """In the network's place: quick, and another feature for every photo."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for photo in pixels:

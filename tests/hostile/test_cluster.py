@@ -27,8 +27,9 @@ from breeds.backbones.cluster import blocks, pool
 from breeds.backbones.cluster.connect import connected
 from breeds.backbones.cluster.features import ClusterPipeline
 from breeds.backbones.cluster.pool import Actors
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Asked, Selection, Summary, extract
+from breeds.extraction import Selection, Summary, extract
 from breeds.features import Store, list_shards, shard_folder
 from breeds.photos import key_of
 
@@ -88,14 +89,11 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return brought.network(tmp_path_factory.mktemp("network") / "net.onnx")
+    return brought.described(tmp_path_factory.mktemp("network") / "net.onnx", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-HOW = ("--mean", "0.5", "--std", "0.5")
-
-
-def asked(network: Path, **more: Any) -> Asked:
-    return Asked(backbone=str(network), mean=(0.5,) * 3, std=(0.5,) * 3, engine="openvino", **more)
+def asked(network: Path, **more: Any) -> FeatureConfig:
+    return FeatureConfig(backbone=str(network), **more)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +104,9 @@ def alone(drawn_photos: Path, network: Path, tmp_path_factory: pytest.TempPathFa
     return Store.open(store)
 
 
-def on_cluster(nodes: Nodes, source: Path | str, store: Path, asked: Asked, both: bool = False) -> Summary:
+def on_cluster(
+    nodes: Nodes, source: Path | str, store: Path, asked: FeatureConfig, both: bool = False
+) -> Summary:
     """Extract; on both nodes, when an actor is up on either."""
     with connected(nodes.address) as cluster:
         while both and len(cluster.pids) < 2:
@@ -165,7 +165,7 @@ def test_a_cluster_gives_what_one_machine_gives_and_says_so(
     breed = min((tmp_path / "photos").iterdir())
     (breed / "bad.jpg").write_bytes(b"no photo")
     shutil.copyfile(breed / "01.jpg", breed / "twin.jpg")
-    command = ("photos", "--backbone", network, *HOW, "--engine", "ray", "--address", nodes.address)
+    command = ("photos", "--backbone", network, "--engine", "ray", "--address", nodes.address)
     done = run_script("extract_features.py", *command, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()
@@ -353,7 +353,7 @@ def test_the_driver_killed_or_stopped_goes_on_where_it_was(
     nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path
 ) -> None:
     store, had = tmp_path / "made.h5", 0
-    command = [drawn_photos, "--backbone", network, *HOW, "--engine", "ray", "--address", nodes.address]
+    command = [drawn_photos, "--backbone", network, "--engine", "ray", "--address", nodes.address]
     for number, code, commits in ((signal.SIGKILL, -9, 3), (signal.SIGINT, 130, 2)):
         before = {path: path.read_bytes() for path in list_shards(shard_folder(store))}
         arguments = [str(int(number)), str(commits), *map(str, command), "--store", str(store)]

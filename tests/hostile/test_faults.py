@@ -43,7 +43,6 @@ from breeds.cli import common
 
 class StandIn:
     name = "stand-in"
-    outruns_threads = False
     def stream(self, pixels):
         for number, photo in enumerate(pixels):
             time.sleep(float(os.environ["STAND_IN"]))
@@ -124,7 +123,7 @@ KILLS = int(os.environ.get("KILLS", "6"))
 def arguments(photos: Path, store: Path, network: Path | None = None) -> list[str]:
     how = ["--weights", "random", "--size", "96"]
     if network is not None:
-        how = ["--backbone", str(network), "--mean", "0.5", "--std", "0.5"]
+        how = ["--backbone", str(network)]
     return [str(photos), "--store", str(store), *how]
 
 
@@ -166,7 +165,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its photos are large, so that a run is amid them for some time.
     """
-    return brought.network(tmp_path_factory.mktemp("network") / "small.onnx", dims=("n", 3, 400, 400))
+    return brought.described(tmp_path_factory.mktemp("network") / "small.onnx", dims=("n", 3, 400, 400))
 
 
 Finish = Callable[..., tuple[int, str, str]]
@@ -447,7 +446,6 @@ class Breaks:
     """An engine that fails after six photos."""
 
     name = "breaks"
-    outruns_threads = False
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for number, photo in enumerate(pixels):

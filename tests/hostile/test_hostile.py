@@ -45,7 +45,6 @@ class StandIn:
     """An engine that needs no network: pixels are the feature, as many as Xception's."""
 
     name = "stand-in"
-    outruns_threads = False
 
     def stream(self, pixels: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         for photo in pixels:
@@ -82,7 +81,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[np.ndarray
     """A function that predicts the photos of a home, out of its store where that can be."""
     from breeds.prediction import predict
 
-    monkeypatch.setattr("breeds.heads.backbone.open_engine", lambda *_, **__: StandIn())
+    monkeypatch.setattr("breeds.backbones.resolve.open_engine", lambda *_, **__: StandIn())
 
     def answer(home: Path) -> list[np.ndarray]:
         model = Model.load(home / "models" / "s.safetensors")
@@ -637,7 +636,7 @@ def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> 
 
 def test_a_full_cache_is_said_to_be_full(tmp_path: Path, photos: Path) -> None:
     """Files that cannot grow beyond a limit stand for the full disk."""
-    network = brought.network(tmp_path / "net.onnx")
+    network = brought.described(tmp_path / "net.onnx")
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
@@ -647,10 +646,9 @@ def test_a_full_cache_is_said_to_be_full(tmp_path: Path, photos: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
            "BREEDS_CACHE": str(tmp_path / "cache")}  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", code, photos, "--store", "s.h5", "--backbone", network, "--mean", "0.5",
-         "--std", "0.5"],
+        [sys.executable, "-c", code, photos, "--store", "s.h5", "--backbone", network],
         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert "OpenVINO fails" not in done.stderr
+    assert "OpenVINO does not work" not in done.stderr
     assert done.returncode == 2, done.stderr
     assert f"cannot be written to {tmp_path / 'cache'} (File too large)" in done.stderr

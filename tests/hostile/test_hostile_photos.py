@@ -380,8 +380,8 @@ def test_hostile_photos_are_quarantined_each_with_its_reason(photos: Path, tmp_p
         data, reason = HOSTILE[name]()
         (photos / f"{number:02d}.jpg").write_bytes(data)
         wanted[f"{number:02d}.jpg"] = reason
-    network = brought.network(tmp_path / "small.onnx")
-    how = ("--backbone", network, "--mean", "0.5", "--std", "0.5")
+    network = brought.described(tmp_path / "small.onnx")
+    how = ("--backbone", network)
     result = run_script("extract_features.py", photos, *how, cwd=tmp_path)
     assert (result.returncode, "Traceback" in result.stderr) == (1, False)
     said = result.stdout + result.stderr

@@ -278,7 +278,7 @@ def test_photos_that_cannot_be_read(paths: list[str], features, said: pytest.Log
         ({"resize": "zoom"}, "resize='zoom'"),
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"precision": "int8"}, "breeds.extract"),
-        ({"precision": "fp16", "engine": "openvino"}, "fp16"),
+        ({"precision": "fp16"}, "fp16"),
         ({"engine": "torch"}, "engine='torch'"),
         ({"errors": "ignore"}, "errors='ignore'"),
         ({"workers": 0}, "workers=0"),

@@ -25,10 +25,10 @@ from PIL import Image
 
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.exporting import FORMATS, export, plan
+from breeds.export import FORMATS, export, plan
+from breeds.export.onnx import translate
+from breeds.export.openvino import written
 from breeds.features import Store, write_store
-from breeds.heads.export.onnx import translate
-from breeds.heads.export.openvino import written
 from breeds.heads.model import Model
 from breeds.training import train
 
@@ -188,9 +188,8 @@ def test_keras_gives_what_predict_says(photos: Path, tmp_path: Path, monkeypatch
 
 def test_a_dense_head_on_two_stores_that_refuses_nothing(app_place: Path, tmp_path: Path) -> None:
     """Both networks are in one file, and there is no score."""
-    path, spec = tmp_path / "photos.h5", str(brought.network(tmp_path / "a.onnx", dims=("n", 3, 96, 96)))
-    given = {"backbone": spec, "weights": "imagenet", "mean": brought.MEAN, "std": brought.STD}
-    extract_photos(app_place / "photos", path, **given)
+    path, spec = tmp_path / "photos.h5", str(brought.described(tmp_path / "a.onnx", dims=("n", 3, 96, 96)))
+    extract_photos(app_place / "photos", path, backbone=spec, weights="imagenet")
     store = Store.open(path)
     model, rng, width = train(store, C=0.01), np.random.default_rng(0), 2 * brought.WIDTH
     layers = [
@@ -342,7 +341,7 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
         ({"precision": "int8"}, "onnx", "int8 network is OpenVINO's own, and ONNX Runtime would round"),
         ({"precision": "int8"}, "keras", "int8 network is OpenVINO's own, and Keras would round"),
         ({"precision": "bf16"}, "openvino", "precision bf16 are rounded while they are computed"),
-        ({"precision": "mixed_float16"}, "keras", "precision mixed_float16 are rounded"),
+        ({"precision": "bf16"}, "keras", "precision bf16 are rounded"),
         ({"backbone": "dinov2"}, "keras", "dinov2 is no network of Keras; export it as onnx"),
     ],
 )
@@ -378,7 +377,7 @@ from pathlib import Path
 import openvino
 from openvino import opset8 as ops
 from breeds import files
-from breeds.heads.export import openvino as export
+from breeds.export import openvino as export
 
 left = int(sys.argv[1])
 {counted}

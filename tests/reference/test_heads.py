@@ -33,9 +33,9 @@ from threadpoolctl import threadpool_limits
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.evaluation import evaluate, write_json
+from breeds.export.joblib import as_pipeline
 from breeds.features import Store, write_store
 from breeds.heads import logistic
-from breeds.heads.export.pipeline import as_pipeline, export_joblib
 from breeds.heads.model import Model, softmax
 from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
@@ -650,7 +650,7 @@ def test_the_exported_pipeline_answers_as_the_model(
     store = open_store(counts)
     model = train(store, C=0.1)
     model.temperature = temperature
-    export_joblib(model, tmp_path / "m.joblib")
+    joblib.dump(as_pipeline(model), tmp_path / "m.joblib")
     pipeline = joblib.load(tmp_path / "m.joblib")
     features, labels, _ = columns(store.path)
     expected = model.probabilities(features)

@@ -129,14 +129,14 @@ def place(run: Installed, drawn_photos: Path, tmp_path_factory: pytest.TempPathF
     The network is a small one, as the demo runs a large one.
     """
     folder = tmp_path_factory.mktemp("place")
-    brought.network(folder / "small.onnx")
+    brought.described(folder / "small.onnx")
     photos = copy_some(drawn_photos, folder / "photos", breeds=2)
     shutil.copy(max(photos.iterdir()) / "01.jpg", folder / "new.jpg")
     with open(folder / "new.jpg", "ab") as file:
         file.write(b"!")  # after the end of the JPEG: a photo that no store knows
     says = (
         (
-            ("extract", "photos", "--backbone", "small.onnx", "--mean", 0.5, "--std", 0.5),
+            ("extract", "photos", "--backbone", "small.onnx"),
             "next: breeds train\n",
         ),
         (("train", "--C", "0.01"), "next: breeds evaluate\n"),

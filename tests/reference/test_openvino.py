@@ -370,10 +370,10 @@ def test_without_openvino_keras_does_the_work_and_the_store_goes_on_with_openvin
         folder.rename(tmp_path / folder.name)
     command = ("extract_features.py", photos, *options)
     refused = run_script(*command, "--engine", "openvino", cwd=tmp_path, env=poisoned)
-    assert_refused(refused, "OpenVINO does not load", "--engine keras")
+    assert_refused(refused, "OpenVINO does not work", "--engine keras")
     first = run_script(*command, cwd=tmp_path, env=poisoned)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.count("OpenVINO does not load here") == 1
+    assert first.stderr.count("OpenVINO does not work here") == 1
     assert "4 photos = 4 features" in first.stdout
     for folder in rest:
         (tmp_path / folder.name).rename(folder)
@@ -415,7 +415,6 @@ def test_what_a_machine_cannot_do_is_one_sentence(drawn_photos, tmp_path) -> Non
     refused = run_script(*command, "--engine", "keras", "--precision", "int8", cwd=tmp_path)
     assert_refused(refused, "int8", "OpenVINO")
     assert_refused(run_script(*command, "--size", "70", cwd=tmp_path), "--size 70", "71")
-    assert_refused(run_script(*command, "--precision", "fp16", cwd=tmp_path), "fp16", "GPU")
     assert not (tmp_path / "features").exists()
 
 
@@ -562,6 +561,6 @@ def test_training_on_views_and_averaging_over_them(photos, tmp_path) -> None:
 
 
 def test_a_config_of_the_other_engine_is_refused(random_config) -> None:
-    for precision, engine in (("mixed_float16", "openvino"), ("int8", "keras")):
+    for precision in ("bf16", "int8"):
         with pytest.raises(BreedsError, match="needs the"):
-            open_engine(replace(random_config, precision=precision), never, engine)
+            open_engine(replace(random_config, precision=precision), never, "keras")

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from breeds.backbones.keras import build, keras
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
-from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, about
+from breeds.export.about import PIXELS, PROBABILITIES, SCORE, about
+from breeds.export.compare import Answers, Comparison
+from breeds.files import write_aside
 from breeds.heads.model import Model
 
 #: What the file says of itself, and the first of its members, by which it is known.
@@ -93,7 +95,20 @@ def _score(model: Model, features: Any) -> Any:
     return layers.Identity(name=SCORE)(ops.min(distances, axis=1) - of_nearest)
 
 
-def write(classifier: Any, model: Model, path: Path) -> None:
+def write(model: Model, path: Path, comparison: Comparison) -> tuple[float, int]:
+    """Write a model's file; return the largest difference of its answers, and over how many photos.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written, or answers otherwise.
+    """
+    with write_aside(path) as aside:
+        _save(classifier(model, [comparison.weights_of(part) for part in model.parts]), model, aside)
+        return comparison.check(_run(aside, comparison.batches), "Keras", path)
+
+
+def _save(classifier: Any, model: Model, path: Path) -> None:
     """Save a Keras model at `path`, with a member `ABOUT` that says what it is before the others."""
     with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
         saved = Path(folder, "saved.keras")  # Keras goes by the name
@@ -105,7 +120,7 @@ def write(classifier: Any, model: Model, path: Path) -> None:
                     shutil.copyfileobj(source, target)
 
 
-def run(path: Path, batches: Sequence[NDArray[np.uint8]]) -> Answers:
+def _run(path: Path, batches: Sequence[NDArray[np.uint8]]) -> Answers:
     """Run a file on batches of photos, uint8 (n, size, size, 3), each of any number."""
     with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
         link = Path(folder, "saved.keras")

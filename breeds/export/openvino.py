@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones.loading import import_openvino
+from breeds.backbones.openvino import read_network
+from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.export.about import PIXELS, PROBABILITIES, SCORE, as_texts
+from breeds.export.compare import Answers, Comparison, joined
 from breeds.files import commit, temporary_beside
-from breeds.heads.export import PIXELS, PROBABILITIES, SCORE, Answers, as_texts
 from breeds.heads.model import Model
 
 #: What the network is called, by which its file is known.
@@ -124,7 +128,30 @@ def _score(ops: Any, model: Model, features: Any) -> Any:
     return ops.squeeze(ops.subtract(nearest.output(0), typical), axis)
 
 
-def run(network: Any, batches: Sequence[NDArray[np.uint8]]) -> Answers:
+def networks(model: Model, comparison: Comparison) -> list[Any]:
+    """Read the network of each of a model's configs."""
+    core = import_openvino().Core()
+
+    def network(part: tuple[FeatureConfig, str]) -> Any:
+        quantised = partial(model.networks.get, part[0].calibration)
+        return read_network(core, part[0], partial(comparison.weights_of, part), quantised)
+
+    return list(map(network, model.parts))
+
+
+def write(model: Model, path: Path, comparison: Comparison) -> tuple[float, int]:
+    """Write a model's two files; return the largest difference of its answers, and over how many photos.
+
+    Raises
+    ------
+    BreedsError
+        If they cannot be written, or answer otherwise.
+    """
+    with written(classifier(model, networks(model, comparison)), path) as network:
+        return comparison.check(_run(network, comparison.batches), "OpenVINO", path)
+
+
+def _run(network: Any, batches: Sequence[NDArray[np.uint8]]) -> Answers:
     """Run a network on batches of photos, uint8 (n, size, size, 3), each of any number."""
     settings: dict[str, Any] = dict(_EXACT)
     if network.input(0).get_partial_shape().is_static:  # int8: one photo at a time
@@ -132,17 +159,9 @@ def run(network: Any, batches: Sequence[NDArray[np.uint8]]) -> Answers:
         # Threads that share a photo add up in another order each time, and a step of int8 is far wider.
         settings["INFERENCE_NUM_THREADS"] = 1
     compiled = import_openvino().Core().compile_model(network, "CPU", settings)
+    numbers = range(len(compiled.outputs))
     found = [compiled(batch) for batch in batches]
-    probabilities, *score = [
-        np.concatenate([np.array(outputs[number]) for outputs in found])
-        for number in range(len(compiled.outputs))
-    ]
-    return Answers(probabilities, score[0] if score else None)
-
-
-def files(path: Path) -> tuple[Path, Path]:
-    """Return the two files of a network: its description, `path`, and the numbers beside it."""
-    return path, path.with_suffix(".bin")
+    return joined([[np.array(outputs[number]) for number in numbers] for outputs in found])
 
 
 @contextmanager
@@ -157,13 +176,13 @@ def written(network: Any, path: Path) -> Iterator[Any]:
         If it cannot be written.
     """
     ov = import_openvino()
-    description, numbers = files(path)
+    description, numbers = path, path.with_suffix(".bin")
     with temporary_beside(description) as xml, temporary_beside(numbers) as bin_:
         with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
-            saved = files(Path(folder, "network.xml"))
-            ov.save_model(network, saved[0], compress_to_fp16=False)
-            for source, target in zip(saved, (xml, bin_), strict=True):
-                shutil.copyfile(source, target)
+            saved = Path(folder, "network.xml")
+            ov.save_model(network, saved, compress_to_fp16=False)
+            shutil.copyfile(saved, xml)
+            shutil.copyfile(saved.with_suffix(".bin"), bin_)
         yield ov.Core().read_model(xml.read_bytes(), bin_.read_bytes())
         Path(os.path.realpath(description)).unlink(missing_ok=True)
         commit(bin_, numbers)

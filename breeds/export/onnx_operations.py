@@ -1,25 +1,15 @@
-"""A network of OpenVINO as ONNX: the graph is walked, and every operation written down in ONNX's words.
-
-OpenVINO itself writes none, and other writers want the framework that a network came from. Only what networks
-for images are made of is known here; anything else is refused by name. Nothing rests on trust: what is
-written is run by ONNX Runtime and compared before anybody gets it.
-"""
+"""Operations of OpenVINO in ONNX's words, one by one: a row of `WRITERS` for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
-from breeds.heads.export import Answers
 
-#: Of ONNX, and of its files: those of the spring of 2023, which what runs ONNX has known since.
-OPSET, IR_VERSION = 18, 8
-PRODUCER = "breeds"
 _END = np.iinfo(np.int64).max
 # Operations that differ in nothing but their name.
 _SAME = {
@@ -31,7 +21,7 @@ _SAME = {
 _REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
 
 
-class _Graph:
+class Graph:
     """The graph that grows: nodes, constants, and what every output of OpenVINO's is called in it."""
 
     def __init__(self) -> None:
@@ -74,7 +64,8 @@ class _Graph:
         return [self.input(node, number) for number in range(node.get_input_size())]
 
 
-def _unknown(node: Any, why: str = "") -> BreedsError:
+def unknown(node: Any, why: str = "") -> BreedsError:
+    """Return the error for an operation that cannot be written."""
     return BreedsError(
         f"The network has an operation, {node.get_type_name()}{why}, that Breeds cannot write as ONNX; "
         f"export it as openvino."
@@ -85,12 +76,16 @@ def _array(node: Any, number: int) -> NDArray[Any]:
     """Return the constant that a node takes."""
     source = node.input_value(number).get_node()
     if source.get_type_name() != "Constant":
-        raise _unknown(node, " without a constant")
+        raise unknown(node, " without a constant")
     return np.array(source.data)
 
 
 def _integers(node: Any, number: int) -> list[int]:
     return [int(value) for value in _array(node, number).ravel()]
+
+
+def _axis(node: Any) -> dict[str, int]:
+    return {"axis": node.get_attributes()["axis"]}
 
 
 def _window(node: Any) -> dict[str, Any]:
@@ -106,32 +101,19 @@ def _window(node: Any) -> dict[str, Any]:
     return result | {"pads": [*found["pads_begin"], *found["pads_end"]]}
 
 
-def _convolution(graph: _Graph, node: Any) -> str:
-    return graph.add("Conv", *graph.inputs(node), **_window(node))
-
-
-def _group_convolution(graph: _Graph, node: Any) -> str:
+def _group_convolution(graph: Graph, node: Any) -> str:
     weights = _array(node, 1)  # (groups, outputs of each, inputs of each, height, width)
     joined = graph.constant(weights.reshape(-1, *weights.shape[2:]))
     return graph.add("Conv", graph.input(node, 0), joined, group=weights.shape[0], **_window(node))
 
 
-def _max_pool(graph: _Graph, node: Any) -> str:
-    return graph.add("MaxPool", graph.input(node, 0), **_window(node))
-
-
-def _average_pool(graph: _Graph, node: Any) -> str:
-    counts = int(not node.get_attributes()["exclude-pad"])
-    return graph.add("AveragePool", graph.input(node, 0), count_include_pad=counts, **_window(node))
-
-
-def _reduction(graph: _Graph, node: Any) -> str:
+def _reduction(graph: Graph, node: Any) -> str:
     keep = int(node.get_attributes()["keep_dims"])
     axes = graph.constant(np.array(_integers(node, 1)))
     return graph.add(node.get_type_name(), graph.input(node, 0), axes, keepdims=keep)
 
 
-def _matrix_product(graph: _Graph, node: Any) -> str:
+def _matrix_product(graph: Graph, node: Any) -> str:
     factors = graph.inputs(node)
     for number, turned in enumerate(("transpose_a", "transpose_b")):
         if node.get_attributes()[turned]:
@@ -141,48 +123,32 @@ def _matrix_product(graph: _Graph, node: Any) -> str:
     return graph.add("MatMul", *factors)
 
 
-def _transpose(graph: _Graph, node: Any) -> str:
-    return graph.add("Transpose", graph.input(node, 0), perm=_integers(node, 1))
-
-
-def _concat(graph: _Graph, node: Any) -> str:
-    return graph.add("Concat", *graph.inputs(node), axis=node.get_attributes()["axis"])
-
-
-def _convert(graph: _Graph, node: Any) -> str:
-    return _cast(graph, graph.input(node, 0), node)
-
-
-def _cast(graph: _Graph, value: str, node: Any, port: int = 0) -> str:
+def _cast(graph: Graph, value: str, node: Any, port: int = 0) -> str:
     from onnx import helper
 
     kind = node.get_output_element_type(port).to_dtype()
     return graph.add("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
 
 
-def _softmax(graph: _Graph, node: Any) -> str:
-    return graph.add("Softmax", graph.input(node, 0), axis=node.get_attributes()["axis"])
-
-
-def _clamp(graph: _Graph, node: Any) -> str:
+def _clamp(graph: Graph, node: Any) -> str:
     found = node.get_attributes()
     kind = node.get_output_element_type(0).to_dtype()
     bounds = [graph.constant(np.array(found[name], dtype=kind)) for name in ("min", "max")]
     return graph.add("Clip", graph.input(node, 0), *bounds)
 
 
-def _swish(graph: _Graph, node: Any) -> str:
+def _swish(graph: Graph, node: Any) -> str:
     value, *slope = graph.inputs(node)
     steep = graph.add("Mul", value, *slope) if slope else value
     return graph.add("Mul", value, graph.add("Sigmoid", steep))
 
 
-def _hard_sigmoid(graph: _Graph, node: Any) -> str:
+def _hard_sigmoid(graph: Graph, node: Any) -> str:
     alpha, beta = (1 / 6, 0.5) if node.get_input_size() == 1 else (float(_array(node, i)) for i in (1, 2))
     return graph.add("HardSigmoid", graph.input(node, 0), alpha=alpha, beta=beta)
 
 
-def _gelu(graph: _Graph, node: Any) -> str:
+def _gelu(graph: Graph, node: Any) -> str:
     """Half of x, times 1 + erf(x / √2), or what comes near it, 1 + tanh(√(2 / π) (x + 0.044715 x³))."""
     value = graph.input(node, 0)
 
@@ -197,12 +163,12 @@ def _gelu(graph: _Graph, node: Any) -> str:
     return graph.add("Mul", graph.add("Mul", value, number(0.5)), graph.add("Add", bent, number(1)))
 
 
-def _squared_difference(graph: _Graph, node: Any) -> str:
+def _squared_difference(graph: Graph, node: Any) -> str:
     difference = graph.add("Sub", *graph.inputs(node))
     return graph.add("Mul", difference, difference)
 
 
-def _normalise(graph: _Graph, node: Any) -> str:
+def _normalise(graph: Graph, node: Any) -> str:
     """Subtract the mean over some axes, and divide by the deviation."""
     found, value = node.get_attributes(), graph.input(node, 0)
     axes = graph.constant(np.array(_integers(node, 1)))
@@ -216,11 +182,11 @@ def _normalise(graph: _Graph, node: Any) -> str:
     return graph.add("Div", centred, graph.add("Add", graph.add("Sqrt", variance), epsilon))
 
 
-def _attention(graph: _Graph, node: Any) -> str:
+def _attention(graph: Graph, node: Any) -> str:
     """Softmax of queries times keys, scaled, plus a mask, times values."""
     query, key, value, *more = graph.inputs(node)
     if node.get_attributes()["causal"] or len(more) > 2:
-        raise _unknown(node, " that looks at what came before")
+        raise unknown(node, " that looks at what came before")
     rank = node.get_input_partial_shape(1).rank.get_length()
     turned = graph.add("Transpose", key, perm=[*range(rank - 2), rank - 1, rank - 2])
     depth = node.get_input_partial_shape(0)[rank - 1].get_length()
@@ -231,23 +197,23 @@ def _attention(graph: _Graph, node: Any) -> str:
     return graph.add("MatMul", graph.add("Softmax", scores, axis=-1), value)
 
 
-def _pad(graph: _Graph, node: Any) -> str:
+def _pad(graph: Graph, node: Any) -> str:
     mode = node.get_attributes()["pad_mode"]
     if mode not in ("constant", "edge", "reflect"):
-        raise _unknown(node, f" of the mode {mode}")
+        raise unknown(node, f" of the mode {mode}")
     pads = graph.constant(np.array([*_integers(node, 1), *_integers(node, 2)]))
     filled = [graph.input(node, 3)] if mode == "constant" and node.get_input_size() > 3 else []
     return graph.add("Pad", graph.input(node, 0), pads, *filled, mode=mode)
 
 
-def _gather(graph: _Graph, node: Any) -> str:
+def _gather(graph: Graph, node: Any) -> str:
     if node.get_attributes().get("batch_dims", 0):
-        raise _unknown(node, " by batch")
+        raise unknown(node, " by batch")
     (axis,) = _integers(node, 2)
     return graph.add("Gather", graph.input(node, 0), graph.input(node, 1), axis=axis)
 
 
-def _slice(graph: _Graph, node: Any) -> str:
+def _slice(graph: Graph, node: Any) -> str:
     data, start, stop, step = (graph.input(node, number) for number in range(4))
     axes = [graph.input(node, 4)] if node.get_input_size() > 4 else [
         graph.constant(np.arange(node.get_input_partial_shape(0).rank.get_length()))
@@ -255,10 +221,10 @@ def _slice(graph: _Graph, node: Any) -> str:
     return graph.add("Slice", data, start, stop, *axes, step)
 
 
-def _strided_slice(graph: _Graph, node: Any) -> str:
+def _strided_slice(graph: Graph, node: Any) -> str:
     found = node.get_attributes()
     if any([*found["new_axis_mask"], *found["ellipsis_mask"]]):
-        raise _unknown(node, " with new axes")
+        raise unknown(node, " with new axes")
     starts, stops = _integers(node, 1), _integers(node, 2)
     steps = _integers(node, 3) if node.get_input_size() > 3 else [1] * len(starts)
     begin, end, single = (
@@ -278,7 +244,7 @@ def _strided_slice(graph: _Graph, node: Any) -> str:
     return graph.add("Squeeze", taken, graph.constant(np.array(sorted(single)))) if single else taken
 
 
-def _split(graph: _Graph, node: Any) -> list[str]:
+def _split(graph: Graph, node: Any) -> list[str]:
     (axis,) = _integers(node, 1)
     names = [f"value{len(graph.nodes)}_{port}" for port in range(node.get_output_size())]
     shapes = [node.get_output_partial_shape(port) for port in range(len(names))]
@@ -287,10 +253,10 @@ def _split(graph: _Graph, node: Any) -> list[str]:
     return names
 
 
-def _top(graph: _Graph, node: Any) -> list[str]:
+def _top(graph: Graph, node: Any) -> list[str]:
     found = node.get_attributes()
     if found["sort"] not in ("value", "none"):
-        raise _unknown(node, f" sorted by {found['sort']}")
+        raise unknown(node, f" sorted by {found['sort']}")
     names = [f"value{len(graph.nodes)}_{port}" for port in range(2)]
     count = graph.constant(np.array(_integers(node, 1)))
     largest = int(found["mode"] == "max")
@@ -298,20 +264,16 @@ def _top(graph: _Graph, node: Any) -> list[str]:
     return [names[0], _cast(graph, names[1], node, 1)]
 
 
-def _shape(graph: _Graph, node: Any) -> str:
-    return _cast(graph, graph.add("Shape", graph.input(node, 0)), node)
-
-
-def _broadcast(graph: _Graph, node: Any) -> str:
+def _broadcast(graph: Graph, node: Any) -> str:
     if node.get_attributes()["mode"] not in ("numpy", "bidirectional"):
-        raise _unknown(node, f" of the mode {node.get_attributes()['mode']}")
+        raise unknown(node, f" of the mode {node.get_attributes()['mode']}")
     from onnx import TensorProto
 
     wanted = graph.add("Cast", graph.input(node, 1), to=TensorProto.INT64)
     return graph.add("Expand", graph.input(node, 0), wanted)
 
 
-def _shaped(graph: _Graph, node: Any) -> str:
+def _shaped(graph: Graph, node: Any) -> str:
     """Reshape, and remove or add axes: all by numbers that ONNX wants in 64 bits."""
     from onnx import TensorProto
 
@@ -322,19 +284,23 @@ def _shaped(graph: _Graph, node: Any) -> str:
     return graph.add(node.get_type_name(), graph.input(node, 0), *wanted)
 
 
-def _same(graph: _Graph, node: Any) -> str:
+def _same(graph: Graph, node: Any) -> str:
     if node.get_attributes().get("auto_broadcast", "numpy") != "numpy":
-        raise _unknown(node, " that spreads its inputs in its own way")
+        raise unknown(node, " that spreads its inputs in its own way")
     return graph.add(_SAME[node.get_type_name()], *graph.inputs(node))
 
 
-_WRITERS: dict[str, Callable[[_Graph, Any], str | list[str]]] = {
-    "AvgPool": _average_pool,
+#: How each operation of OpenVINO's is written down.
+WRITERS: dict[str, Callable[[Graph, Any], str | list[str]]] = {
+    "AvgPool": lambda graph, node: graph.add(
+        "AveragePool", graph.input(node, 0), **_window(node),
+        count_include_pad=int(not node.get_attributes()["exclude-pad"]),
+    ),
     "Broadcast": _broadcast,
     "Clamp": _clamp,
-    "Concat": _concat,
-    "Convert": _convert,
-    "Convolution": _convolution,
+    "Concat": lambda graph, node: graph.add("Concat", *graph.inputs(node), **_axis(node)),
+    "Convert": lambda graph, node: _cast(graph, graph.input(node, 0), node),
+    "Convolution": lambda graph, node: graph.add("Conv", *graph.inputs(node), **_window(node)),
     "Gather": _gather,
     "Gelu": _gelu,
     "GroupConvolution": _group_convolution,
@@ -342,92 +308,22 @@ _WRITERS: dict[str, Callable[[_Graph, Any], str | list[str]]] = {
     "HardSigmoid": _hard_sigmoid,
     "MVN": _normalise,
     "MatMul": _matrix_product,
-    "MaxPool": _max_pool,
+    "MaxPool": lambda graph, node: graph.add("MaxPool", graph.input(node, 0), **_window(node)),
     "Pad": _pad,
     "Reshape": _shaped,
     "ScaledDotProductAttention": _attention,
-    "ShapeOf": _shape,
+    "ShapeOf": lambda graph, node: _cast(graph, graph.add("Shape", graph.input(node, 0)), node),
     "Slice": _slice,
-    "Softmax": _softmax,
+    "Softmax": lambda graph, node: graph.add("Softmax", graph.input(node, 0), **_axis(node)),
     "Split": _split,
     "SquaredDifference": _squared_difference,
     "Squeeze": _shaped,
     "StridedSlice": _strided_slice,
     "Swish": _swish,
     "TopK": _top,
-    "Transpose": _transpose,
+    "Transpose": lambda graph, node: graph.add(
+        "Transpose", graph.input(node, 0), perm=_integers(node, 1)
+    ),
     "Unsqueeze": _shaped,
     "VariadicSplit": _split,
 } | dict.fromkeys(_SAME, _same) | dict.fromkeys(_REDUCTIONS, _reduction)  # fmt: skip
-
-
-def translate(network: Any, name: str, texts: dict[str, str]) -> Any:
-    """Write a network of OpenVINO down as ONNX.
-
-    Parameters
-    ----------
-    network
-        An ``openvino.Model`` whose inputs and outputs have names.
-    name
-        What the graph is called.
-    texts
-        Its metadata.
-
-    Returns
-    -------
-    onnx.ModelProto
-
-    Raises
-    ------
-    BreedsError
-        If it has an operation that is not known here; the text names it.
-    """
-    from onnx import checker, helper
-
-    graph = _Graph()
-    results = []
-    for node in network.get_ordered_ops():
-        kind = node.get_type_name()
-        if kind == "Parameter":
-            graph.name(node, [node.output(0).get_any_name()])
-        elif kind == "Result":
-            results.append(node)
-        elif kind != "Constant":
-            if kind not in _WRITERS:
-                raise _unknown(node)
-            names = _WRITERS[kind](graph, node)
-            graph.name(node, [names] if isinstance(names, str) else names)
-    for port in network.outputs:
-        graph.add("Identity", graph.input(port.get_node(), 0), outputs=[port.get_any_name()])
-    inputs, outputs = ([_described(port) for port in ports] for ports in (network.inputs, network.outputs))
-    made = helper.make_model(
-        helper.make_graph(graph.nodes, name, inputs, outputs, graph.constants),
-        producer_name=PRODUCER,
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-    )
-    helper.set_model_props(made, texts)
-    checker.check_model(made)
-    return made
-
-
-def _described(port: Any) -> Any:
-    """Return name, type and shape of an input or output; "n" stands for the number of photos."""
-    from onnx import helper
-
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(port.get_element_type().to_dtype()))
-    shape = [axis.get_length() if axis.is_static else "n" for axis in port.get_partial_shape()]
-    return helper.make_tensor_value_info(port.get_any_name(), kind, shape)
-
-
-def run(path: Path, batches: Sequence[NDArray[np.uint8]]) -> Answers:
-    """Run a file on batches of photos, uint8 (n, size, size, 3), each of any number."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    asked = session.get_inputs()[0].name
-    found = [session.run(None, {asked: batch}) for batch in batches]
-    probabilities, *score = [np.concatenate(column) for column in zip(*found, strict=True)]
-    return Answers(probabilities, score[0] if score else None)

@@ -67,7 +67,7 @@ def find_file(spec: str) -> Path:
     return found
 
 
-def find_brought(spec: str) -> Weights:
+def find_onnx(spec: str) -> Weights:
     """Return the weights of an ONNX file: they are known by the file's content.
 
     Raises

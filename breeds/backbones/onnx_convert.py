@@ -8,9 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from breeds.backbones.brought.file import content_of, describe
 from breeds.backbones.loading import import_openvino
-from breeds.config import Reading
+from breeds.backbones.onnx_file import content_of, describe
+from breeds.config import Preprocessing
 from breeds.errors import BreedsError
 from breeds.quiet import quiet
 
@@ -20,7 +20,7 @@ MOST_CONSTANT, MOST_TENSOR = 2**30, 2**30
 _MEMORY, _SECONDS = 2**33, 900
 
 
-def bring(target: Path, path: Path, sha256: str, size: int, reading: Reading) -> None:
+def bring(target: Path, path: Path, sha256: str, size: int, preprocessing: Preprocessing) -> None:
     """Write the network of an ONNX file for OpenVINO; to be run in a process of its own, which it bounds.
 
     Parameters
@@ -29,7 +29,7 @@ def bring(target: Path, path: Path, sha256: str, size: int, reading: Reading) ->
         The XML file to write, with the numbers beside it.
     path, sha256
         The ONNX file, and what its content has to be.
-    size, reading
+    size, preprocessing
         How it is read.
 
     Raises
@@ -45,14 +45,14 @@ def bring(target: Path, path: Path, sha256: str, size: int, reading: Reading) ->
     _look(model, path)
     data = model.SerializeToString()
     del model
-    ov = import_openvino(with_converter=True)
+    ov = import_openvino()
     with quiet():
         try:
             network = ov.Core().read_model(data)
-            colours_first = reading.layout == "nchw"
+            colours_first = preprocessing.layout == "nchw"
             network.reshape({taken: [1, 3, size, size] if colours_first else [1, size, size, 3]})
-            network = _pooled(ov, network, reading, path)
-            network = _of_pixels(ov, network, reading)
+            network = _pooled(ov, network, preprocessing, path)
+            network = _of_pixels(ov, network, preprocessing)
         except (RuntimeError, MemoryError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[-200:]
             if isinstance(error, MemoryError) or "alloc" in reason:
@@ -92,27 +92,27 @@ def _look(model: Any, path: Path) -> None:
             raise _too_large(path)
 
 
-def _pooled(ov: Any, network: Any, reading: Reading, path: Path) -> Any:
+def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> Any:
     """Return the network with one output, float32 (1, width): the feature."""
     from openvino import opset8 as ops
 
-    output = network.output(reading.output)
+    output = network.output(preprocessing.output)
     source = output.get_node().input_value(0)
     shape = source.get_partial_shape()
     if shape.is_dynamic:
         raise BreedsError(
-            f"The output {reading.output[:60]} of the network {path} has no fixed shape ({shape}) where the "
-            f"photo has one; export it with one."
+            f"The output {preprocessing.output[:60]} of the network {path} has no fixed shape ({shape}) "
+            f"where the photo has one; export it with one."
         )
-    places = [2, 3] if reading.layout == "nchw" else [1, 2]
+    places = [2, 3] if preprocessing.layout == "nchw" else [1, 2]
     axes: dict[tuple[str, int], list[int]] = {
         ("none", 2): [], ("cls", 3): [], ("avg", 3): [1], ("avg", 4): places
     }  # fmt: skip
-    along = axes.get((reading.pool, len(shape)))
+    along = axes.get((preprocessing.pool, len(shape)))
     if along is None or shape[0] != 1:
         raise BreedsError(
-            f"The output {reading.output[:60]} of the network {path} is {shape}, of which --pool "
-            f"{reading.pool} makes no feature of a photo; name another --pool."
+            f"The output {preprocessing.output[:60]} of the network {path} is {shape}, of which "
+            f'"pool": "{preprocessing.pool}" makes no feature of a photo; name another in the JSON beside it.'
         )
     if source.get_element_type() != ov.Type.f32:
         if not source.get_element_type().is_real():
@@ -120,7 +120,7 @@ def _pooled(ov: Any, network: Any, reading: Reading, path: Path) -> Any:
         source = ops.convert(source, "f32").output(0)
     if along:
         source = ops.reduce_mean(source, along, False).output(0)
-    elif reading.pool == "cls":
+    elif preprocessing.pool == "cls":
         source = ops.gather(source, ops.constant(0), ops.constant(1)).output(0)
     width = source.get_shape()[1]
     if not 1 <= width <= 2**16:
@@ -128,16 +128,17 @@ def _pooled(ov: Any, network: Any, reading: Reading, path: Path) -> Any:
     return ov.Model([ops.result(source)], network.get_parameters(), "brought")
 
 
-def _of_pixels(ov: Any, network: Any, reading: Reading) -> Any:
+def _of_pixels(ov: Any, network: Any, preprocessing: Preprocessing) -> Any:
     """Return the network with its scaling inside: it takes uint8 (1, size, size, 3), from 0 to 255."""
     from openvino.preprocess import PrePostProcessor
 
     kind = network.input(0).get_element_type()
     steps = PrePostProcessor(network)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().model().set_layout(ov.Layout(reading.layout.upper()))
+    steps.input().model().set_layout(ov.Layout(preprocessing.layout.upper()))
     pixels = steps.input().preprocess().convert_element_type(ov.Type.f32)
-    pixels.mean([255 * value for value in reading.mean]).scale([255 * value for value in reading.std])
+    mean, std = ([255 * value for value in column] for column in (preprocessing.mean, preprocessing.std))
+    pixels.mean(mean).scale(std)
     pixels.convert_element_type(kind)
     return steps.build()
 

@@ -1,4 +1,4 @@
-"""A head as a scikit-learn pipeline, from features to probabilities. Breeds never loads it back."""
+"""A head as a scikit-learn pipeline: a scaler and a logistic regression whose answers are the model's."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from breeds.errors import BreedsError
+from breeds.export.compare import TOLERANCE, Answers, Comparison
 from breeds.files import write_aside
 from breeds.heads.model import Model
 
 
-def export_joblib(model: Model, path: Path) -> None:
-    """Write a fitted ``StandardScaler`` and ``LogisticRegression`` whose answers are the model's.
+def write(model: Model, path: Path, comparison: Comparison) -> tuple[float, int]:
+    """Write a model's head; return the largest difference of its answers, and over how many photos.
 
-    Parameters
-    ----------
-    model
-        Of the kind ``logistic``.
+    Raises
+    ------
+    BreedsError
+        If it cannot be written, or answers otherwise.
     """
+    features, pipeline = comparison.features, as_pipeline(model)
+    found = Answers(pipeline.predict_proba(features), None)
+    difference = found.difference(Answers(model.probabilities(features), None))
+    if not difference <= TOLERANCE:
+        raise BreedsError(
+            f"{path} is not written: as a scikit-learn pipeline the head's answers differ by up to "
+            f"{difference:.2g}, and more than {TOLERANCE:g} is not the same model; train with another --C."
+        )
     with write_aside(path) as aside:
-        joblib.dump(as_pipeline(model), aside)
+        joblib.dump(pipeline, aside)
+    return difference, len(features)
 
 
 def as_pipeline(model: Model) -> Pipeline:
@@ -34,7 +45,7 @@ def as_pipeline(model: Model) -> Pipeline:
     scaler.mean_, scaler.scale_ = model.mean.astype(float), model.scale.astype(float)
     scaler.var_, scaler.n_features_in_ = scaler.scale_**2, width
     scaler.n_samples_seen_ = model.record["n_train"]
-    head = LogisticRegression(C=model.record["C"])
+    head = LogisticRegression(C=model.record.get("C", 1.0))
     head.classes_ = np.array(model.classes)
     head.coef_ = weights.T.astype(float) / model.temperature
     head.intercept_ = bias.astype(float) / model.temperature

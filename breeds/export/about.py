@@ -1,17 +1,9 @@
-"""The whole classifier as a file for other programs: pixels in, probabilities and a score for unknown out.
-
-Each module writes one format and can run what it wrote. `breeds.heads.export.openvino` puts network and head
-into one graph, and `breeds.heads.export.onnx` translates that graph; `breeds.heads.export.keras` builds the
-same of Keras's layers. `breeds.heads.export.pipeline` is the head alone, on features, for scikit-learn.
-"""
+"""What a file for other programs says of itself, and what its input and outputs are called."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from breeds import __version__
 from breeds.heads.model import Model
@@ -43,29 +35,6 @@ _OPTIMISTIC = (
     "measured on those is optimistic."
 )
 _RANDOM = "The weights are random: the answers say nothing about real dogs."
-
-
-class Answers(NamedTuple):
-    """What a file says of photos.
-
-    Attributes
-    ----------
-    probabilities
-        Floats (n, classes).
-    score
-        By how much each photo is farther from its nearest class than is typical, floats (n,); None if the
-        model knows nothing of the unknown.
-    """
-
-    probabilities: NDArray[Any]
-    score: NDArray[Any] | None
-
-    def difference(self, other: Answers) -> float:
-        """Return the largest difference between two answers for the same photos, NaN if one is none."""
-        pairs = [(self.probabilities, other.probabilities)]
-        if self.score is not None and other.score is not None:
-            pairs.append((self.score, other.score))
-        return float(max(np.abs(a.astype(np.float64) - b).max() for a, b in pairs))
 
 
 def _square(resize: str) -> str:
