@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from breeds.backbones import Engine
 from breeds.backbones.choose import open_engine
 from breeds.backbones.cluster.features import ClusterPipeline
 from breeds.backbones.cluster.pool import Cluster
@@ -70,7 +71,7 @@ def extract(
     trust_mtime: bool = False,
     plain: Path | None = None,
     cluster: Cluster | None = None,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 

@@ -57,18 +57,15 @@ def furnished(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("furnished")
     copy_some(drawn_photos, folder / "photos")
     store = folder / "features" / "s.h5"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
-        extract_photos(folder / "photos", store)
+    extract_photos(folder / "photos", store, engine=StandIn())
     (folder / "models").mkdir()
     train(Store.open(store), C=0.1).save(folder / "models" / "s.safetensors")
     return folder
 
 
 @pytest.fixture
-def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(furnished: Path, tmp_path: Path) -> Path:
     """A copy of that folder, to do with as a test likes."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
     model = Model.load(tmp_path / "models" / "s.safetensors")
     model.record["store"] = str(tmp_path / "features" / "s.h5")
@@ -430,7 +427,7 @@ def test_a_damaged_store_is_mended_and_never_laundered(
         shutil.copyfile(max(drawn_photos.rglob("*.jpg")), home / "photos" / "new.jpg")
     if shards == "none":
         shutil.rmtree(shard_folder(store))
-    summary = extract_photos(home / "photos", store)
+    summary = extract_photos(home / "photos", store, engine=StandIn())
     assert before.items() <= by_path(store).items()
     assert list(verify(store)) == []
     assert summary.new == (12 if shards == "none" else 0) + new
