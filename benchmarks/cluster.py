@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -48,7 +47,7 @@ def asked_for(weights: str, backbone: str, size: str, precision: str) -> Any:
 
 def run(photos: str, nodes: str, cores: str, *what: str) -> None:
     """Extract into a new store, on so many nodes (0: in this process), with a clock at every feature."""
-    from breeds.backbones.cluster.connect import connected
+    from breeds.backbones.ray import RayPipeline
     from breeds.extraction import Selection, extract
     from breeds.features import ShardWriter
 
@@ -66,7 +65,7 @@ def run(photos: str, nodes: str, cores: str, *what: str) -> None:
         if nodes == "0":
             summary = extract(Selection(Path(photos)), store, asked, int(cores))
         else:
-            with raylets(int(nodes), int(cores)) as cluster, connected(cluster.address) as joined:
+            with raylets(int(nodes), int(cores)) as cluster, RayPipeline(cluster.address) as joined:
                 summary = extract(Selection(Path(photos)), store, asked, int(cores), cluster=joined)
     quarter = len(stamps) // 4
     steady = (len(stamps) - 1 - quarter) / (stamps[-1] - stamps[quarter])
@@ -75,11 +74,12 @@ def run(photos: str, nodes: str, cores: str, *what: str) -> None:
 
 def kill(photos: str, victim: str, times: str, cores: str, *what: str) -> None:
     """Kill actors, or a node that is started again, while photos are extracted; report what came of it."""
-    from breeds.backbones.cluster.connect import connected
-    from breeds.backbones.cluster.features import ClusterPipeline
+    import psutil
+
+    from breeds.backbones.ray import RayPipeline
     from breeds.extraction import Selection, extract
 
-    left, given = int(times), ClusterPipeline.features
+    left, given = int(times), RayPipeline.features
     with raylets(2, int(cores)) as cluster, tempfile.TemporaryDirectory() as folder:
         nodes = [cluster.list_all_nodes()[-1]]
 
@@ -91,16 +91,17 @@ def kill(photos: str, victim: str, times: str, cores: str, *what: str) -> None:
                 if left and count % every == 0:
                     left -= 1
                     if victim == "actor":
-                        os.kill(random.choice(self._cluster.pids), signal.SIGKILL)
+                        up = [one for one in psutil.process_iter(["name"]) if "ray::_che" in one.info["name"]]
+                        random.choice(up).kill()
                     else:
                         cluster.remove_node(nodes.pop(), allow_graceful=False)
                         nodes.append(
                             cluster.add_node(num_cpus=int(cores) // 2, object_store_memory=STORE_BYTES)
                         )
 
-        ClusterPipeline.features = features  # type: ignore[method-assign]
+        RayPipeline.features = features  # type: ignore[method-assign]
         total = sum(1 for path in Path(photos).rglob("*") if path.is_file())
-        with connected(cluster.address) as joined:
+        with RayPipeline(cluster.address) as joined:
             summary = extract(Selection(Path(photos)), Path(folder, "s.h5"), asked_for(*what), cluster=joined)
     report(
         photos=summary.photos, features=summary.features, quarantined=len(summary.quarantined),

@@ -136,6 +136,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
     from breeds.heads.model import Model
     from breeds.prediction import _CHUNK, predict
     from breeds.prediction.inputs import list_inputs
+    from breeds.prediction.remote import local
 
     config, network, _ = config_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)
@@ -143,7 +144,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
     model = Model("logistic", list("abcdefghij"), config, weights, np.zeros(2048, "f4"), np.ones(2048, "f4"),
                   [layer], np.zeros((0, 32), "u1"),
                   networks={config.calibration: kept} if (kept := network()) else {})  # fmt: skip
-    answers = predict(model, list_inputs([photos], []), weights, None)
+    answers = predict(model, local(list_inputs([photos], [])), weights)
     stamps = [time.perf_counter() for _ in answers]
     report(steady=(len(stamps) - _CHUNK) / (stamps[-1] - stamps[_CHUNK - 1]))  # they come in chunks
 

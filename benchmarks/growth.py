@@ -154,7 +154,7 @@ def run_add(path: str) -> None:
 def run_one_more(photos: str) -> None:
     """Put one more photo into a predict cache that holds so many."""
     from breeds.config import FeatureConfig
-    from breeds.prediction.cache import FeatureCache
+    from breeds.features.cache import FeatureCache
 
     config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
     rng = np.random.default_rng(0)

@@ -26,9 +26,9 @@ sys.path.insert(0, str(ROOT))
 def run_alone(model_path: str, count: str, *photos: str) -> None:
     """Print photos/s of the engine and its decoding threads, as the application opens it, without any HTTP."""
     from breeds.backbones.pipeline import Pipeline
-    from breeds.backbones.processes import cores
     from breeds.backbones.resolve import open_network
     from breeds.heads.model import Model
+    from breeds.machine import cores
     from breeds.photos import FilePhoto, key_of
 
     model = Model.load(Path(model_path))

@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from breeds.backbones.processes import cores
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, attempt
 from breeds.heads.model import Model
 from breeds.library.store import Store
+from breeds.machine import cores
 from breeds.photos import parse_views
 from breeds.photos.held import photo_of
 from breeds.places import as_source
@@ -199,7 +199,7 @@ def predict(
     opened = _loaded(model)
     answers = answer_photos(
         opened, chain.from_iterable(map(_asked, photos)), weights, None if cache is None else Path(cache),
-        workers or cores(), engine, parse_views(views) if views else (),
+        workers=workers, engine=engine, views=parse_views(views) if views else (),
     )  # fmt: skip
     named = (answer if unknown else replace(answer, unknown=False) for answer in answers)
     return as_table(named, opened.classes, top_k)
@@ -234,7 +234,4 @@ def _asked(photo: Any) -> Iterable[Asked | None]:
     source = find_streamed(name) if name and "\0" not in name else None
     if source is not None:
         return asked_of(source)
-    try:
-        return [Asked(name, photo_of(photo))]
-    except PhotoError as error:
-        return [Asked(name, error)]
+    return [Asked(name, attempt(photo_of, photo))]

@@ -6,11 +6,9 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +29,24 @@ from breeds.api import check_several
 from breeds.backbones import Engine
 from breeds.backbones.choose import open_engine
 from breeds.backbones.network import Network
-from breeds.backbones.pipeline import Feature, Pipeline, run_ahead
-from breeds.backbones.processes import cores
+from breeds.backbones.pipeline import Feature, Pipeline
 from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
 from breeds.backbones.resolve import resolve
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
 from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax
 from breeds.heads.unknown import fit_detector
-from breeds.photos import Photo, key_of, parse_resize
+from breeds.machine import cores
+from breeds.photos import parse_resize
 from breeds.photos.held import photo_of
+from breeds.photos.photo import RejectedPhoto
 from breeds.photos.resize import RULES
-from breeds.prediction.sources import FeatureSource
+from breeds.prediction import Cache, TrainingFeatures, features_of
 from breeds.split import fold_of
 from breeds.text import mention
 from breeds.training import FOLDS
@@ -192,8 +191,8 @@ class BottleneckFeatures(
         with refusing():
             photos = _listed(X)
             result = np.full((len(photos), self._n_features_out), np.nan, dtype=np.float32)
-            with self._opened.turn, self._source() as source:
-                for row, found in enumerate(self._features(photos, source)):
+            with self._opened.turn:
+                for row, found in enumerate(self._features(photos)):
                     if isinstance(found, PhotoError):
                         self._bad(row, photos[row], found)
                     else:
@@ -260,28 +259,27 @@ class BottleneckFeatures(
 
         return kept_network(self.config_.calibration, [Path(self.store)])
 
-    @contextmanager
-    def _source(self) -> Iterator[FeatureSource]:
-        """Give what finds features or computes them; what was computed is kept at the end, come what may."""
-        store = None if self.store is None else Path(self.store)
-        kept = None if store is None else KeptFeatures(store, self.engine)
+    def _features(self, photos: Sequence[Any]) -> Iterator[Feature | PhotoError]:
+        """Yield the feature of every photo, or why there is none; those computed are kept, come what may."""
+        caches: list[Cache] = []
+        kept = None if self.store is None else KeptFeatures(Path(self.store), self.engine)
+        if kept is not None:
+            caches = [kept, TrainingFeatures(str(self.store))]
         with Pipeline(self._engine, self.workers or cores()) as pipeline:
             try:
-                yield FeatureSource(self.config_, pipeline, kept, store)
+                for start in range(0, len(photos), _CHUNK):
+                    taken = [attempt(photo_of, one) for one in photos[start : start + _CHUNK]]
+                    keys = pipeline.identify(
+                        RejectedPhoto("", str(one)) if isinstance(one, PhotoError) else one for one in taken
+                    )
+                    keyed = [(key, photo) for photo, key in keys]
+                    good = [(key, photo) for key, photo in keyed if isinstance(key, str)]
+                    features = iter(features_of(good, self.config_, pipeline, caches))
+                    for key, _ in keyed:
+                        yield key if isinstance(key, PhotoError) else next(features)
             finally:
                 if kept is not None:
                     kept.commit(self.config_)
-
-    def _features(self, photos: Sequence[Any], source: FeatureSource) -> Iterator[Feature | PhotoError]:
-        """Yield the feature of every photo, or why there is none."""
-        with ThreadPoolExecutor(self.workers or cores()) as pool:
-            rest = iter(photos)
-            while chunk := list(islice(rest, _CHUNK)):
-                taken = [found for _, found in run_ahead(pool, _taken, chunk, window=64)]
-                good = [photo for photo in taken if not isinstance(photo, PhotoError)]
-                features = iter(source.features(good))
-                for photo in taken:
-                    yield photo if isinstance(photo, PhotoError) else next(features)
 
     def _bad(self, row: int, photo: Any, error: PhotoError) -> None:
         name = f" ({os.fsdecode(photo)})" if isinstance(photo, str | os.PathLike) else ""
@@ -295,16 +293,6 @@ class BottleneckFeatures(
         tags.transformer_tags.preserves_dtype = []  # always float32
         tags.no_validation = True
         return tags
-
-
-def _taken(value: Any) -> tuple[str, Photo] | PhotoError:
-    """Return a photo's key, and the photo."""
-    try:
-        photo = photo_of(value)
-        return key_of(photo.read()), photo
-    except PhotoError as error:
-        reason = str(error)
-    return PhotoError(reason)
 
 
 def _listed(X: Any) -> list[Any]:

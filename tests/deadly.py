@@ -17,3 +17,10 @@ def deadly(number: int) -> int:
 def full(number: int) -> int:
     """Fail as on a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def place_of(number: int) -> str:
+    """The node that this runs on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())

@@ -23,11 +23,11 @@ import numpy as np
 from breeds.app.turns import FullError, Turns
 from breeds.backbones import Engine
 from breeds.backbones.pipeline import KeyAndPath, Pixels, load_pixels
-from breeds.backbones.processes import cores
 from breeds.backbones.resolve import check_computable, open_network
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
+from breeds.machine import cores
 from breeds.photos import FilePhoto
 from breeds.prediction import Answer, answer_of
 from breeds.text import say
@@ -251,7 +251,7 @@ class Desk:
         setup = job.setup = self._setup
         for config, _ in setup.model.parts:
             key, path = job.photo
-            pixels = load_pixels(config, (key, FilePhoto(path)), job.given_up)
+            pixels = attempt(load_pixels, config, (key, FilePhoto(path)), job.given_up)
             if isinstance(pixels, PhotoError):
                 job.future.set_result(Answered(Answer(path, None, str(pixels), key=key), setup.model))
                 return

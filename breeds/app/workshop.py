@@ -25,8 +25,7 @@ from breeds.features.columns import Keys, locate
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
 from breeds.features.table import Table
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST, Neighbour
-from breeds.prediction.evidence import TrainingPhotos
+from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
 from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say

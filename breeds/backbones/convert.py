@@ -28,12 +28,12 @@ from xml.etree import ElementTree
 
 from breeds.backbones.loading import import_openvino
 from breeds.backbones.network import Network, digest_of
-from breeds.backbones.processes import run_alone
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Preprocessing
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
+from breeds.machine import run_alone
 from breeds.photos import decode, key_of, read
 from breeds.quiet import quiet
 from breeds.started import need

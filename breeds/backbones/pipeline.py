@@ -1,26 +1,25 @@
-"""Photos to features, in order: workers read and decode the next ones while the engine computes."""
+"""Photos to features, in order: threads read and decode the next photos while the engine computes."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from functools import partial
-from itertools import chain, islice
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones import Engine, FeatureAndMap
 from breeds.config import FeatureConfig
-from breeds.errors import GoneError, PhotoError
+from breeds.errors import GoneError, PhotoError, attempt
+from breeds.machine import run_ahead
 from breeds.photos import decode, key_of
 from breeds.photos.photo import Photo
 
-T = TypeVar("T")
 R = TypeVar("R")
 Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
@@ -30,23 +29,12 @@ KeyAndPath = tuple[str, str]
 KeyAndPhoto = tuple[str, Photo]
 P = TypeVar("P", bound=KeyAndPhoto)
 
-
-class Ahead(Protocol):
-    """Yields every item, in order, with what a function gives for it, somewhere else and ahead of time."""
-
-    def __call__(
-        self, function: Callable[[T], R], items: Iterable[T], /
-    ) -> Iterator[tuple[T, R | PhotoError]]:
-        """Begin."""
-        ...
-
-
 #: How many photos are decoded ahead of the engine (0.27 MB each at 299×299), and at least for each worker.
 AHEAD, AHEAD_EACH = 32, 4
 
 
 class Pipeline:
-    """An engine, opened when the first photo could be decoded, and the workers that decode for it.
+    """An engine, opened when the first photo could be decoded, and the threads that decode for it.
 
     Parameters
     ----------
@@ -58,7 +46,7 @@ class Pipeline:
 
     def __init__(self, opener: Callable[[], Engine], workers: int) -> None:
         self._opener = opener
-        self._workers = workers
+        self._ahead = max(AHEAD, AHEAD_EACH * workers)
         self._engine: Engine | None = None
         self._threads = ThreadPoolExecutor(workers)
         self._stop = threading.Event()
@@ -77,6 +65,23 @@ class Pipeline:
     def name(self) -> str:
         """The engine's name, "" before it is opened."""
         return self._engine.name if self._engine else ""
+
+    def warm(self, size: int) -> None:
+        """Open the engine, and let it compute something, which takes longer the first time."""
+        list(self._opened().stream([np.zeros((size, size, 3), dtype=np.uint8)]))
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            self._engine = self._opener()
+        return self._engine
+
+    def identify(self, photos: Iterable[Photo]) -> Iterator[tuple[Photo, str | PhotoError]]:
+        """Yield every photo, in order, with its key, or why it cannot be read."""
+
+        def key(photo: Photo) -> str | PhotoError:
+            return attempt(lambda: key_of(photo.read()))
+
+        return run_ahead(self._threads, key, photos, self._ahead)
 
     def features(
         self, photos: Iterable[P], config: FeatureConfig
@@ -128,54 +133,30 @@ class Pipeline:
                 photo, error = waiting.popleft()
                 yield photo, error  # type: ignore[misc]
 
-        photos = iter(photos)
-        load = partial(load_pixels, config, stop=self._stop)
-        ahead = max(AHEAD, AHEAD_EACH * self._workers)
-        while block := list(islice(photos, ahead)):  # until a photo can be decoded: that needs an engine
-            prepared = run_ahead(self._threads, load, block, ahead)
-            for photo, pixels in prepared:
-                if isinstance(pixels, PhotoError):
-                    yield photo, pixels
-                    continue
-                if self._engine is None:
-                    self._engine = self._opener()
-                following = chain([(photo, pixels)], prepared, run_ahead(self._threads, load, photos, ahead))
-                for found in stream(self._engine, good(following)):
-                    yield from bad()
-                    yield waiting.popleft()[0], found
+        def load(photo: P) -> Pixels | PhotoError:
+            return attempt(load_pixels, config, photo, self._stop)
+
+        prepared = run_ahead(self._threads, load, photos, self._ahead)
+        for photo, pixels in prepared:  # until a photo can be decoded: only that needs an engine
+            if isinstance(pixels, PhotoError):
+                yield photo, pixels
+                continue
+            for found in stream(self._opened(), good(chain([(photo, pixels)], prepared))):
                 yield from bad()
+                yield waiting.popleft()[0], found
+            yield from bad()
 
 
-def load_pixels(
-    config: FeatureConfig, photo: KeyAndPhoto, stop: threading.Event | None = None
-) -> Pixels | PhotoError:
-    """Read and decode one photo as a config says, uint8 (size, size, 3), or say why not."""
+def load_pixels(config: FeatureConfig, photo: KeyAndPhoto, stop: threading.Event | None = None) -> Pixels:
+    """Read and decode one photo as a config says, uint8 (size, size, 3).
+
+    Raises
+    ------
+    PhotoError
+        If it cannot be used.
+    """
     key, source = photo
-    failed: type[PhotoError] = PhotoError
-    try:
-        data = source.read()
-        if key_of(data) != key:
-            return GoneError("changed while it was being read; run again")
-        return decode(data, config.size, config.resize, config.view, stop)
-    except PhotoError as error:
-        failed, reason = type(error), str(error)
-    return failed(reason)  # a new one: the traceback of the one that was caught keeps the photo's bytes
-
-
-def run_ahead(
-    pool: Executor, function: Callable[[T], R], items: Iterable[T], window: int
-) -> Iterator[tuple[T, R]]:
-    """Yield every item with its result, in order, with at most `window` of them under way."""
-    under_way: deque[tuple[T, Future[R]]] = deque()
-    try:
-        for item in items:
-            under_way.append((item, pool.submit(function, item)))
-            if len(under_way) == window:
-                first, future = under_way.popleft()
-                yield first, future.result()
-        while under_way:
-            first, future = under_way.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in under_way:
-            future.cancel()
+    data = source.read()
+    if key_of(data) != key:
+        raise GoneError("changed while it was being read; run again")
+    return decode(data, config.size, config.resize, config.view, stop)

@@ -24,7 +24,7 @@ from breeds.started import command
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.backbones.cluster.pool import Cluster
+    from breeds.backbones.ray import RayPipeline
     from breeds.extraction import Selection, Summary
 
 
@@ -60,10 +60,6 @@ def parser() -> argparse.ArgumentParser:
     add("--actors", metavar="N", type=common.positive,
         help="how many processes compute on a cluster; a cluster that grows adds nodes for them "
         "(default: as many as there is room for)")  # fmt: skip
-    for what, default in (("cpus", 1), ("gpus", 0)):
-        kind = common.positive if default else common.natural
-        add(f"--actor-{what}", metavar="N", type=kind, default=default,
-            help=f"how many {what[:-1].upper()}s each process on a cluster takes")  # fmt: skip
     add("--workers", metavar="N", type=common.workers, default=os.cpu_count() or 2,
         help="threads that read and decode photos")  # fmt: skip
     add("--trust-mtime", action="store_true", default=False,
@@ -110,7 +106,7 @@ def _check_cluster(arguments: argparse.Namespace) -> None:
     BreedsError
         If there is such an option, or there is one and photos are only looked at.
     """
-    options = ("address", "actors", "actor_cpus", "actor_gpus")
+    options = ("address", "actors")
     usual = parser()
     given = [name for name in options if getattr(arguments, name) != usual.get_default(name)]
     if given and arguments.engine != "ray":
@@ -120,16 +116,14 @@ def _check_cluster(arguments: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _cluster(arguments: argparse.Namespace) -> Iterator[Cluster | None]:
+def _cluster(arguments: argparse.Namespace) -> Iterator[RayPipeline | None]:
     """Join the cluster that is asked for while the block runs; None if none is."""
     if arguments.engine != "ray":
         yield None
         return
-    from breeds.backbones.cluster.connect import connected
-    from breeds.backbones.cluster.pool import Actors
+    from breeds.backbones.ray import RayPipeline
 
-    actors = Actors(arguments.actors, arguments.actor_cpus, arguments.actor_gpus)
-    with connected(arguments.address, actors) as cluster:
+    with RayPipeline(arguments.address, arguments.actors) as cluster:
         yield cluster
 
 
@@ -155,11 +149,8 @@ def extract_views(arguments: argparse.Namespace, selection: Selection) -> list[i
     from breeds.photos import ORIGINAL, parse_views
 
     store = arguments.store or common.FEATURES / f"{common.name_of(arguments.data)}.h5"
-    config, engine = config_of(arguments), arguments.engine
-    if engine == "ray":
-        from breeds.backbones.cluster.features import engine_of
-
-        engine = engine_of(arguments.actor_gpus)
+    config = config_of(arguments)
+    engine = "openvino" if arguments.engine == "ray" else arguments.engine
     views = [ORIGINAL, *(parse_views(arguments.views) if arguments.views else [])]
     with _cluster(arguments) as cluster:
         return [

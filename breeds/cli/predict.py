@@ -72,15 +72,14 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.heads.model import Model
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
-    from breeds.prediction import predict
+    from breeds.prediction import Predictor
     from breeds.prediction.inputs import list_inputs
-    from breeds.prediction.remote import Remote
+    from breeds.prediction.remote import Remote, local
     from breeds.report.answers import check_parts, format_of, write_answers, write_parts
 
     if arguments.html:  # who asks for neither does not wait for what they load
         from breeds.report.answers_page import AnswersPage
     if arguments.explain:
-        from breeds.prediction.evidence import Explainer
         from breeds.report.explanations import TABLE, PictureFolder
 
     started = time.perf_counter()
@@ -108,15 +107,14 @@ def main(fetch: Fetch | None = None) -> int:
         say("the model rests on random weights: its answers say nothing about real dogs", file=sys.stderr)
     views = parse_views(arguments.tta) if arguments.tta else []
     cache = None if arguments.no_cache else model_path.parent
-    how = arguments.weights, arguments.engine, arguments.workers
     with (
         nullcontext() if arguments.no_network else Remote(fetch, keep_small=page is not None) as remote,
-        Explainer(model, *how) if pictures else nullcontext() as explainer,
-    ):
-        answers = predict(
-            model, paths, arguments.weights, cache, arguments.workers, arguments.engine, views,
-            arguments.cache_size, explainer, remote,
-        )  # fmt: skip
+        Predictor(
+            model, weights=arguments.weights, engine=arguments.engine, workers=arguments.workers, views=views,
+            cache=cache, cache_bytes=arguments.cache_size, explain=pictures is not None,
+        ) as predictor,
+    ):  # fmt: skip
+        answers = predictor.answers(remote.files(paths) if remote else local(paths))
         if pictures:
             answers = pictures.save(answers, model)
         if page:

@@ -17,7 +17,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.photos import decode, key_of, read
+from breeds.photos import FilePhoto, decode, key_of, read
 from breeds.prediction import predict
 from breeds.started import command
 
@@ -102,7 +102,7 @@ class Comparison:
                 f"A file is compared on photos of {self._store.path} before it is written, and none that was "
                 f"tried is where it was, in {table.root}, unchanged; bring them back, or extract them again."
             )
-        answers = [answer.probabilities for answer in predict(model, files, self._weights, None)]
+        answers = [answer.probabilities for answer in predict(model, map(FilePhoto, files), self._weights)]
         score = model.unknown.excess(self._store.features(np.array(rows))) if model.unknown else None
         return np.stack(pixels), Answers(np.stack([a for a in answers if a is not None]), score)
 

@@ -8,13 +8,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from breeds.backbones import Engine
 from breeds.backbones.choose import open_engine
-from breeds.backbones.cluster.features import ClusterPipeline
-from breeds.backbones.cluster.pool import Cluster
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import resolve
 from breeds.config import FeatureConfig
@@ -33,6 +32,9 @@ from breeds.features import (
 from breeds.features.calibration import calibrated
 from breeds.files import check_writable, hold
 from breeds.photos import Listing
+
+if TYPE_CHECKING:
+    from breeds.backbones.ray import RayPipeline
 
 __all__ = ["Selection", "Summary", "extract"]
 
@@ -70,7 +72,7 @@ def extract(
     workers: int = 2,
     trust_mtime: bool = False,
     plain: Path | None = None,
-    cluster: Cluster | None = None,
+    cluster: RayPipeline | None = None,
     engine: str | Engine = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
@@ -123,11 +125,9 @@ def extract(
         config, network = calibrated(config, store, old, plain, table, lambda: weights)
         index = _index(config, old, store, table)
         opener = partial(open_engine, config, lambda: weights, engine, network)
-        computing = (
-            nullcontext(ClusterPipeline(cluster, lambda: weights, network))
-            if cluster
-            else Pipeline(opener, workers)
-        )
+        if cluster is not None:
+            cluster.prepare(lambda: weights, network)
+        computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
             table, new = extract_missing(table, index, shard_folder(store), pipeline, place)
         refuse_nothing_left(table)
@@ -148,7 +148,7 @@ def extract(
         damaged=index.damaged,
         mended=old.damage() if old else "",
         seconds=time.perf_counter() - started,
-        **(pipeline.said() if isinstance(pipeline, ClusterPipeline) else {}),
+        **(cluster.said() if cluster is not None else {}),
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from breeds.backbones.cluster.features import ClusterPipeline
 from breeds.backbones.pipeline import Pipeline
 from breeds.errors import GoneError, PhotoError
 from breeds.extraction.table import PlaceOf
@@ -18,9 +17,12 @@ from breeds.features.columns import Keys, Rows
 from breeds.photos.photo import Photo
 from breeds.progress import progress
 
+if TYPE_CHECKING:
+    from breeds.backbones.ray import RayPipeline
+
 
 def extract_missing(
-    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | ClusterPipeline, place: PlaceOf
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | RayPipeline, place: PlaceOf
 ) -> tuple[Table, int]:
     """Compute and commit what `index` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
@@ -42,7 +44,7 @@ def _compute(
     rows: Rows,
     place: PlaceOf,
     writer: ShardWriter,
-    pipeline: Pipeline | ClusterPipeline,
+    pipeline: Pipeline | RayPipeline,
     bad: dict[str, str],
     bar: Any,
 ) -> list[int]:

@@ -15,15 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.cluster.pool import Cluster
-from breeds.backbones.pipeline import Ahead, run_ahead
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
+from breeds.machine import Ahead, run_ahead
 from breeds.photos import key_of
 from breeds.photos.cloud import ObjectPhoto, Remote
 from breeds.photos.local import Local
@@ -33,6 +33,9 @@ from breeds.photos.sources import Streamed, inside
 from breeds.photos.tars import File, Found, TarPhoto
 from breeds.places import is_address
 from breeds.progress import progress
+
+if TYPE_CHECKING:
+    from breeds.backbones.ray import RayPipeline
 
 #: Photos on another machine that are read at once, as each is mostly waited for.
 AT_ONCE = 16
@@ -99,7 +102,7 @@ def identify_streamed(
     trusted: Table | None,
     top: int | None = None,
     classes: Sequence[str] | None = None,
-    cluster: Cluster | None = None,
+    cluster: RayPipeline | None = None,
 ) -> tuple[Table, Places]:
     """Read all photos once for their keys; those that cannot be used go to the table's quarantine.
 
@@ -149,7 +152,7 @@ def identify_streamed(
     return table, Places(table, [file for _, file in source.files], source.base, file, at)
 
 
-def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tuple[int, Found, int]]:
+def _all(source: Streamed, old: Table, cluster: RayPipeline | None) -> Iterator[tuple[int, Found, int]]:
     """Yield every photo with the number of its file, -1 for its own, and that file's time."""
     for number, found in source.found(partial(_contents, cluster) if cluster else None):
         found.data = None
@@ -162,7 +165,7 @@ def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tupl
         return file, row >= 0 and bool(file.mtime_ns) and stamp == (old.size[row], old.mtime_ns[row])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        ahead: Ahead = cluster.in_order if cluster else partial(run_ahead, pool, window=AT_ONCE)
+        ahead: Ahead = cluster.run_ahead if cluster else partial(run_ahead, pool, window=AT_ONCE)
         for (photo, file), (_, key) in zip(
             source.objects, ahead(_key, map(with_stamp, source.objects)), strict=True
         ):
@@ -177,15 +180,12 @@ def _all(source: Streamed, old: Table, cluster: Cluster | None) -> Iterator[tupl
 def _key(item: tuple[Remote, bool]) -> str | PhotoError:
     """Return a file's key, "" if it is known."""
     file, is_known = item
-    try:
-        return "" if is_known else key_of(file.read_whole())
-    except PhotoError as error:
-        return error
+    return "" if is_known else attempt(lambda: key_of(file.read_whole()))
 
 
-def _contents(cluster: Cluster, files: Iterable[File]) -> Iterator[list[Found | None]]:
+def _contents(cluster: RayPipeline, files: Iterable[File]) -> Iterator[list[Found | None]]:
     """Yield what is in each file, in order, read on a cluster's nodes."""
-    for _, found in cluster.in_order(_listed, files, first=1):
+    for _, found in cluster.run_ahead(_listed, files, most=1):
         yield [Found("", error=str(found))] if isinstance(found, PhotoError) else found
 
 

@@ -9,22 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.backbones.cluster.pool import Cluster
-from breeds.backbones.pipeline import Ahead, run_ahead
 from breeds.backbones.weights import Weights
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction.asked import Selection
 from breeds.extraction.streamed import identify_streamed
 from breeds.features import Store, Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
+from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, key_of
 from breeds.photos.photo import FilePhoto, Photo
 from breeds.photos.sources import Streamed
 from breeds.places import is_address
 from breeds.progress import progress
+
+if TYPE_CHECKING:
+    from breeds.backbones.ray import RayPipeline
 
 #: Gives the photo of a row of the table.
 PlaceOf = Callable[[int], Photo]
@@ -42,7 +45,7 @@ def make_table(
     trusted: Store | None,
     workers: int,
     selection: Selection,
-    cluster: Cluster | None,
+    cluster: RayPipeline | None,
 ) -> tuple[Table, PlaceOf]:
     """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense.
 
@@ -76,7 +79,9 @@ def _path(table: Table, row: int) -> Photo:
     return FilePhoto(table.path[row], root=table.root)
 
 
-def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Cluster | None = None) -> Table:
+def identify(
+    listing: Listing, trusted: Table | None, workers: int, cluster: RayPipeline | None = None
+) -> Table:
     """Compute every photo's key; those that cannot be read go to the table's quarantine.
 
     Parameters
@@ -96,7 +101,7 @@ def identify(listing: Listing, trusted: Table | None, workers: int, cluster: Clu
     quarantine = []
     photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
-        ahead: Ahead = cluster.in_order if cluster else partial(run_ahead, pool, window=64)
+        ahead: Ahead = cluster.run_ahead if cluster else partial(run_ahead, pool, window=64)
         for photo, (_, seen) in zip(listing.photos, ahead(look, map(with_stamp, photos)), strict=True):
             can_be_read.append(not isinstance(seen, PhotoError))
             if isinstance(seen, PhotoError):
@@ -125,7 +130,7 @@ def look(item: tuple[str, Stamp | None]) -> tuple[str, int, int] | PhotoError:
         found = (status.st_size, status.st_mtime_ns)
         return ("" if found == stamp else key_of(FilePhoto(path).read())), *found
     except PhotoError as error:
-        return error
+        return type(error)(str(error))
     except (OSError, ValueError) as error:
         return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.errors import BreedsError
 from breeds.features import Store
+from breeds.heads.model import Model
+from breeds.text import mention
 
 #: Rows of the store that are looked at together: 8 MB of Xception's features.
 _BLOCK = 1024
@@ -88,3 +92,40 @@ class Neighbours:
     def _neighbour(self, place: int, similarity: float) -> Neighbour:
         table, row = self._store.corrected, int(self._rows[place])
         return Neighbour(table.key[row], table.path[row], table.label[row], float(similarity))
+
+
+class TrainingPhotos:
+    """The photos that a model was trained on, as long as their store is there; else it says so once.
+
+    Parameters
+    ----------
+    model
+        The model.
+    store
+        Its store, if that is open already; by default, where it was at training.
+    """
+
+    def __init__(self, model: Model, store: Store | None = None) -> None:
+        self._neighbours: Neighbours | None = None
+        path = str(model.record.get("store", ""))
+        try:
+            store = store or Store.open_beside([Path(path)], corrected=True)
+            if store.config.digest == model.config.digest:
+                self._neighbours = Neighbours(store, model.seen_keys())
+            else:
+                self._do_without(f"{path} is of another config now.")
+        except BreedsError as error:
+            self._do_without(str(error))
+
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
+        """Return, for each feature, float32 (n, width), the `k` training photos most like it, or none."""
+        if self._neighbours is not None:
+            try:
+                return self._neighbours.nearest(features, k)
+            except BreedsError as error:
+                self._do_without(str(error))
+        return [[] for _ in features]
+
+    def _do_without(self, reason: str) -> None:
+        self._neighbours = None
+        mention(f"the nearest training photos are left out: {reason}")

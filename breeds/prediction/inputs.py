@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -122,24 +122,3 @@ def _lines(stdin: Iterable[str]) -> Iterator[str | None]:
         yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines)
         if not block:
             return
-
-
-def in_chunks(photos: Iterable[T | None], largest: Callable[[], int]) -> Iterator[tuple[list[T], bool]]:
-    """Yield photos together, as many as are there at once, and whether these are known to be the last.
-
-    Parameters
-    ----------
-    photos
-        In the order of `list_inputs`: at None, what there is goes first.
-    largest
-        Says how many to yield together at most; asked for each photo, as it may change.
-    """
-    chunk: list[T] = []
-    for photo in photos:
-        if photo is not None:
-            chunk.append(photo)
-        if chunk and (photo is None or len(chunk) >= largest()):
-            yield chunk, False
-            chunk = []
-    if chunk:
-        yield chunk, True

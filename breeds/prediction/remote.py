@@ -14,7 +14,7 @@ from itertools import count
 from types import TracebackType
 from typing import Protocol
 
-from breeds.errors import PhotoError
+from breeds.errors import PhotoError, attempt
 from breeds.photos import Photo, photo_at, picture, read
 from breeds.photos.addresses import is_url
 from breeds.photos.photo import RejectedPhoto
@@ -33,7 +33,7 @@ class Fetch(Protocol):
         """Return the bytes, or raise `PhotoError`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """A photo that was asked for: by which name, and the file that it is in, or why there is none.
 
@@ -42,12 +42,15 @@ class Asked:
 
     name: str
     file: str | Photo | PhotoError
+    label: str = ""
+    split: str = ""
+    group: str = ""
 
-    def photo(self) -> Photo:
-        """Return the photo."""
+    def read(self) -> bytes:
+        """Return its bytes, as `Photo.read` does."""
         if isinstance(self.file, PhotoError):
-            return RejectedPhoto(self.name, str(self.file))
-        return photo_at("", self.file) if isinstance(self.file, str) else self.file
+            return RejectedPhoto(self.name, str(self.file)).read()
+        return (photo_at("", self.file) if isinstance(self.file, str) else self.file).read()
 
 
 def local(photos: Iterable[str | Asked | None]) -> Iterator[Asked | None]:
@@ -77,8 +80,6 @@ class Remote:
         self._stop = threading.Event()
         self._number = count()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        #: Files that are fetched, and not released yet.
-        self.held = 0
 
     def __enter__(self) -> Remote:
         return self
@@ -92,6 +93,22 @@ class Remote:
             self._folder.cleanup()
 
     def files(self, names: Iterable[str | Asked | None]) -> Iterator[Asked | None]:
+        """Yield each name with its file, in order, and None where so many are fetched as may be there.
+
+        After None nobody needs the files any more that came before.
+        """
+        there: list[str] = []
+        for photo in self._files(names):
+            yield photo
+            if photo is not None and is_url(photo.name) and isinstance(photo.file, str):
+                there.append(photo.file)
+            if len(there) >= AHEAD:
+                yield None
+            if photo is None or len(there) >= AHEAD:
+                self._release(there)
+                there.clear()
+
+    def _files(self, names: Iterable[str | Asked | None]) -> Iterator[Asked | None]:
         """Yield each name with its file, in order; before None, all that were named are waited for."""
         waiting: deque[tuple[str | Asked, Future[str] | None]] = deque()
         for name in names:
@@ -135,23 +152,15 @@ class Remote:
             return name
         if fetched is None:
             return Asked(name, name)
-        try:
-            found = Asked(name, fetched.result())
-        except PhotoError as error:
-            return Asked(name, error)
-        self.held += 1
-        return found
+        return Asked(name, attempt(fetched.result))
 
-    def release(self, photos: Iterable[Asked]) -> None:
-        """Let go of photos that are answered."""
-        for photo in photos:
-            if not is_url(photo.name) or not isinstance(photo.file, str):
-                continue
-            self.held -= 1
+    def _release(self, paths: Iterable[str]) -> None:
+        """Let go of the files of photos that are answered."""
+        for path in paths:
             if self._keep_small:
-                self._shrink(photo.file)
+                self._shrink(path)
             else:
-                os.unlink(photo.file)
+                os.unlink(path)
 
     def _shrink(self, path: str) -> None:
         from breeds.report.photos import LONGEST  # pages are loaded where one is asked for

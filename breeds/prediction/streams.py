@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from breeds.backbones.pipeline import run_ahead
-from breeds.errors import PhotoError
+from breeds.errors import PhotoError, attempt
+from breeds.machine import run_ahead
 from breeds.photos import FilePhoto, MemoryPhoto
 from breeds.photos.addresses import is_url
 from breeds.photos.cloud import ObjectPhoto, Remote
@@ -70,8 +70,5 @@ def _fetch(item: tuple[FilePhoto, Remote]) -> ObjectPhoto | MemoryPhoto | PhotoE
     photo, file = item
     if file.size > KEPT_BYTES:
         return ObjectPhoto(photo.name, file)
-    try:
-        data = file.read_whole()
-    except PhotoError as error:
-        return error
-    return MemoryPhoto(data)
+    data = attempt(file.read_whole)
+    return data if isinstance(data, PhotoError) else MemoryPhoto(data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -22,7 +23,7 @@ from breeds.heads.model import Model
 from breeds.outputs import PAGE, check_output
 from breeds.photos import read
 from breeds.prediction import Answer
-from breeds.report.photos import Thumbnail, thumbnails
+from breeds.report.photos import Served, Thumbnail, shown, thumbnails
 from breeds.report.render import link, write_page
 from breeds.text import certainty
 
@@ -45,34 +46,6 @@ class _Note:
     second: int = 0
     second_probability: float = 0.0
     file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """A thumbnail in its place: an address of its bytes, or of a file beside the page."""
-
-    src: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Card:
-    """An answer as the template shows it; `thumbnail` is None where `missing` says why."""
-
-    name: str
-    folder: str
-    path: str
-    address: str
-    group: str
-    breed: str
-    unknown: bool
-    probability: float
-    certainty: str
-    second: str
-    second_certainty: str
-    thumbnail: _Picture | None
-    missing: str
 
 
 class AnswersPage:
@@ -143,27 +116,26 @@ class AnswersPage:
                 views=list(views),
             )
 
-    def _cards(self, notes: list[_Note], classes: list[str], files: _Files) -> Iterator[_Card]:
+    def _cards(self, notes: list[_Note], classes: list[str], files: _Files) -> Iterator[dict[str, Any]]:
         """Yield a card for each answer; thumbnails are made as the page asks for them."""
         common = _common_folder(note.path for note in notes)
         # What came from the web is kept small: its bytes are no more those of its key.
         found = thumbnails(("", note.file) if note.file else (note.key, note.path) for note in notes)
         for note, picture in zip(notes, _placed(found, files, self._embedded), strict=True):
-            yield _Card(
-                name=os.path.basename(note.path) or note.path,
-                folder=_below(common, os.path.dirname(note.path)),
-                path=note.path,
-                address=self._address(note.path),
-                group=_NONE if note.unknown else str(note.best),
-                breed=classes[note.best],
-                unknown=note.unknown,
-                probability=note.probability,
-                certainty=certainty(note.probability),
-                second=classes[note.second],
-                second_certainty=certainty(note.second_probability),
-                thumbnail=picture if isinstance(picture, _Picture) else None,
-                missing=str(picture) if isinstance(picture, PhotoError) else "",
-            )
+            yield {
+                "name": os.path.basename(note.path) or note.path,
+                "folder": _below(common, os.path.dirname(note.path)),
+                "path": note.path,
+                "address": self._address(note.path),
+                "group": _NONE if note.unknown else str(note.best),
+                "breed": classes[note.best],
+                "unknown": note.unknown,
+                "probability": note.probability,
+                "certainty": certainty(note.probability),
+                "second": classes[note.second],
+                "second_certainty": certainty(note.second_probability),
+                **shown(picture),
+            }
 
     def _failure(self, note: _Note) -> tuple[str, str, str]:
         return note.path, self._address(note.path), note.error
@@ -204,8 +176,8 @@ class _Files:
         with suppress(OSError):  # it is not empty: others' files are in it
             self.folder.rmdir()
 
-    def place(self, thumbnail: Thumbnail) -> str:
-        """Return the address of a thumbnail that is now in the folder, or in the address itself."""
+    def place(self, thumbnail: Thumbnail) -> Thumbnail | Served:
+        """Put a thumbnail into the folder and return where it is served from; itself if that cannot be."""
         if not self.used:
             self.folder.mkdir(exist_ok=True)
         path = self.folder / f"{hashlib.sha256(thumbnail.data).hexdigest()[:32]}.jpg"
@@ -215,9 +187,10 @@ class _Files:
                 file.write(thumbnail.data)
         except FileExistsError:
             if not _holds(path, thumbnail.data):
-                return thumbnail.src
+                return thumbnail
         self.used = True
-        return quote(os.fsencode(f"{self.folder.name}/{path.name}"))
+        src = quote(os.fsencode(f"{self.folder.name}/{path.name}"))
+        return Served(src, thumbnail.width, thumbnail.height)
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -229,7 +202,7 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _placed(
     found: Iterator[Thumbnail | PhotoError], files: _Files, embedded: int
-) -> Iterator[_Picture | PhotoError]:
+) -> Iterator[Thumbnail | Served | PhotoError]:
     """Yield thumbnails with their addresses: all in the page, or, if too many, all files."""
     first: list[Thumbnail | PhotoError] = []
     size = 0
@@ -242,8 +215,7 @@ def _placed(
         if isinstance(thumbnail, PhotoError):
             yield thumbnail
         else:
-            src = files.place(thumbnail) if size > embedded else thumbnail.src
-            yield _Picture(src, thumbnail.width, thumbnail.height)
+            yield files.place(thumbnail) if size > embedded else thumbnail
 
 
 def _note(answer: Answer) -> _Note:

@@ -28,8 +28,7 @@ from breeds.report.answers import COLUMNS, Ranked, Value, as_cell, ranked, said
 from breeds.text import certainty
 
 if TYPE_CHECKING:
-    from breeds.prediction import Answer
-    from breeds.prediction.evidence import Evidence
+    from breeds.prediction import Answer, Evidence
 
 Colour = tuple[int, int, int]
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPath, run_ahead
-from breeds.backbones.processes import cores
+from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import PhotoError
+from breeds.machine import cores, run_ahead
 from breeds.photos import key_of, picture, read
 from breeds.report.render import data_address, link
 
@@ -83,7 +83,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Served:
-    """A small picture that a page asks the application for; its size is not known before."""
+    """A small picture that has an address of its own; the application does not know its size before."""
 
     src: str
     width: int = LONGEST
@@ -128,10 +128,10 @@ def thumbnail(
     return Thumbnail.of(small)
 
 
-def shown(picture: Thumbnail | PhotoError) -> dict[str, Any]:
+def shown(picture: Thumbnail | Served | PhotoError) -> dict[str, Any]:
     """Return what a template needs of a picture, or of why there is none."""
-    is_there = isinstance(picture, Thumbnail)
-    return {"thumbnail": picture if is_there else None, "missing": "" if is_there else str(picture)}
+    is_gone = isinstance(picture, PhotoError)
+    return {"thumbnail": None if is_gone else picture, "missing": str(picture) if is_gone else ""}
 
 
 @dataclass(frozen=True)

@@ -154,14 +154,6 @@ class Row:
     photos: Cut[Photo]
 
 
-@dataclass(frozen=True)
-class Group:
-    """Photos that are one and the same, byte for byte; `photo` is the first of them."""
-
-    photo: Photo
-    members: Cut[Photo]
-
-
 def values(
     seen: Seen, found: Found, album: Album, size: int, resize: str, views: Sequence[str]
 ) -> dict[str, Any]:
@@ -241,12 +233,11 @@ def _photo(album: Album, seen: Seen, row: int) -> Photo:
     return album.photo(row, name, label=seen.label[row], split=seen.split[row], size=size)
 
 
-def _group(rows: Rows, seen: Seen, album: Album) -> Group:
+def _group(rows: Rows, seen: Seen, album: Album) -> dict[str, Any]:
+    """Return photos that are one and the same, byte for byte, and the picture of the first of them."""
     members = cut(rows.tolist(), MOST_MEMBERS)
-    return Group(
-        _photo(album, seen, int(rows[0])),
-        Cut([_photo(album, seen, row) for row in members.shown], members.more),
-    )
+    files = Cut([_photo(album, seen, row) for row in members.shown], members.more)
+    return {"photo": _photo(album, seen, int(rows[0])), "members": files}
 
 
 def _extremes(seen: Seen) -> dict[str, int]:

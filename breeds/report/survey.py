@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import run_ahead
 from breeds.errors import PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
+from breeds.machine import run_ahead
 from breeds.metrics import FEW
 from breeds.photos import FilePhoto, Listing, key_of, look
 from breeds.progress import progress

@@ -27,10 +27,10 @@ from test_predict import made_up_store, read_csv, script
 
 from breeds.config import FeatureConfig
 from breeds.features import Store
+from breeds.features.cache import FeatureCache
 from breeds.heads.model import Model
-from breeds.photos import key_of
+from breeds.photos import FilePhoto, key_of
 from breeds.prediction import Answer, predict
-from breeds.prediction.cache import FeatureCache
 from breeds.report.answers_page import EMBEDDED_BYTES, AnswersPage
 from breeds.training import train
 
@@ -116,7 +116,7 @@ def write_page(
 ) -> None:
     """Write a page of the answers for `paths`, in this process."""
     answers = AnswersPage(page, embedded=embedded)
-    list(answers.watch(predict(model, paths, None, Path("models"))))
+    list(answers.watch(predict(model, map(FilePhoto, paths), None, Path("models"))))
     answers.write(model, MODEL)
 
 
@@ -195,7 +195,7 @@ def test_a_photo_that_is_gone_or_changed_meanwhile_is_a_tile_with_its_name(place
     photos = sorted(map(str, Path("photos").rglob("*.jpg")))[:3]
     model = Model.load(MODEL)
     page = AnswersPage(Path("page.html"))
-    list(page.watch(predict(model, photos, None, None)))
+    list(page.watch(predict(model, map(FilePhoto, photos), None, None)))
     os.unlink(photos[0])
     shutil.copy(photos[2], photos[1])
     page.write(model, MODEL)

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from breeds.errors import BreedsError
+from breeds.outputs import ANSWERS, check_output
 from breeds.prediction import Answer
 from breeds.report.answers import FORMATS, safe_cell, write_answers
 
@@ -136,6 +137,16 @@ def test_json_lines_each_parse(tmp_path: Path) -> None:
         "top": [],
         "error": "empty file (0 bytes)",
     }
+
+
+@pytest.mark.parametrize("form", TEXTS)
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_what_was_written_is_known_and_may_be_replaced(tmp_path: Path, form: str, top_k: int) -> None:
+    written(tmp_path, PUG, BROKEN, form=form, top_k=top_k)
+    check_output(tmp_path / "out", ANSWERS)
+    (tmp_path / "mine").write_text("path,breed,price\n")
+    with pytest.raises(BreedsError, match="is not answers of Breeds"):
+        check_output(tmp_path / "mine", ANSWERS)
 
 
 def test_json_keeps_text_that_is_a_formula_only_to_spreadsheets(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from breeds.backbones.pipeline import Pipeline
-from breeds.backbones.processes import process_pool
 from breeds.config import FeatureConfig
 from breeds.errors import PhotoError
+from breeds.machine import run_alone
 from breeds.photos import FilePhoto, key_of, memory
 
 RECIPE = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
@@ -102,11 +103,44 @@ def alone(marker: str) -> None:
             os.unlink(marker)
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
 @pytest.mark.slow
-def test_decoders_never_hold_more_than_the_budget_together(kind: str, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(2) if kind == "threads" else process_pool(2) as pool:
+def test_decoders_never_hold_more_than_the_budget_together(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
         list(pool.map(alone, [str(tmp_path / "held")] * 4))
+
+
+MANY_DAMAGED = """
+import io, resource, sys
+import numpy as np
+from PIL import Image
+from breeds.backbones.pipeline import Pipeline
+from breeds.config import FeatureConfig
+from breeds.photos import FilePhoto, key_of
+noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
+data = io.BytesIO()
+Image.fromarray(noise).save(data, "jpeg", quality=95)
+damaged = data.getvalue()[:-1000]
+with open(sys.argv[1], "wb") as file:
+    file.write(damaged)
+photos = [(key_of(damaged), FilePhoto(sys.argv[1]))] * 100
+with Pipeline(lambda: None, workers=2) as pipeline:
+    config = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
+    reasons = [reason for _, reason in pipeline.features(photos, config)]
+assert len(reasons) == 100 and len(damaged) > 3e6, len(damaged)
+assert all("truncated" in str(reason) for reason in reasons), reasons[0]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in kilobytes on Linux")
+def test_damaged_photos_whose_reasons_are_kept_take_no_memory(tmp_path: Path) -> None:
+    """An error that was raised keeps the photo's bytes by its traceback: 350 MB here."""
+    command = [sys.executable, "-c", MANY_DAMAGED, str(tmp_path / "damaged.jpg")]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 250, done.stdout
 
 
 def slow_bitmap(number: int, side: int = 4000) -> bytes:
@@ -136,15 +170,13 @@ def test_who_leaves_does_not_wait_for_what_is_being_decoded(tmp_path: Path) -> N
 
 
 UNGUARDED = """
-from breeds.backbones.processes import process_pool
-with process_pool(2) as pool:
-    print(sum(pool.map(len, ["a", "bc"])))
+from breeds.machine import run_alone
+print(run_alone(len, "abc"))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["stdin", "file"])
-def test_processes_start_from_a_script_on_stdin_or_without_a_guard(way: str, tmp_path: Path) -> None:
+def test_a_process_starts_from_a_script_on_stdin_or_without_a_guard(way: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)
     command = [sys.executable, "-" if way == "stdin" else str(script)]
@@ -152,3 +184,10 @@ def test_processes_start_from_a_script_on_stdin_or_without_a_guard(way: str, tmp
     with script.open() as stdin:
         result = subprocess.run(command, stdin=stdin, env=env, capture_output=True, text=True, timeout=60)
     assert (result.stdout, result.stderr) == ("3\n", "")
+
+
+def test_a_process_of_its_own_raises_what_its_function_raises_or_that_it_was_killed() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        run_alone(int, "x")
+    with pytest.raises(BrokenExecutor):
+        run_alone(signal.raise_signal, signal.SIGKILL)

@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,12 @@ from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.features import Store, Table, write_store
+from breeds.features.cache import FeatureCache
 from breeds.heads.model import Model
-from breeds.photos import key_of
+from breeds.photos import FilePhoto, Photo, key_of
 from breeds.prediction import Answer, predict
-from breeds.prediction.cache import FeatureCache
 from breeds.prediction.inputs import list_inputs
+from breeds.prediction.remote import local
 from breeds.report.answers import GROUP_ROWS, write_answers
 from breeds.training import train
 
@@ -80,17 +82,17 @@ class Means:
             yield photo.ravel()[: 2048 * length].reshape(2048, length).mean(axis=1, dtype=np.float32)
 
 
-@pytest.fixture
-def quick_engine(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A stand-in for the engine; lists its openings."""
-    opened: list[str] = []
+class Openings(list[str]):
+    """Opens a stand-in for the engine, and lists its openings."""
 
-    def open_engine(*_: object, **__: object) -> object:
-        opened.append("opened")
+    def __call__(self, *_: object, **__: object) -> Any:
+        self.append("opened")
         return Means()
 
-    monkeypatch.setattr("breeds.backbones.resolve.open_engine", open_engine)
-    return opened
+
+@pytest.fixture
+def quick_engine() -> Openings:
+    return Openings()
 
 
 @pytest.fixture
@@ -113,6 +115,11 @@ def script(*arguments: object, stdin: str = "", poison: bool = True) -> subproce
 
 def read_csv(path: str = "out.csv") -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False)
+
+
+def answered(model: Model, paths: Iterable[str], **options: Any) -> Iterator[Answer]:
+    """Answers for files."""
+    return predict(model, map(FilePhoto, paths), **options)
 
 
 def numbers(answers: Iterator[Answer]) -> dict[str, bytes | str]:
@@ -161,7 +168,7 @@ def test_rows_are_in_the_order_of_the_input_with_the_bad_ones_in_place(place: Pa
 def test_more_photos_than_a_block_keep_their_order(model: Model) -> None:
     good = sorted(map(str, Path("photos").rglob("*.jpg")))
     paths = [path for k in range(20) for path in (*good[k % 5 :: 3], "nowhere.jpg", good[k % 12])]
-    answers = list(predict(model, paths, None, None))
+    answers = list(answered(model, paths))
     assert [answer.path for answer in answers] == paths
     named = [a.error or model.classes[a.probabilities.argmax()] for a in answers]
     assert named == ["no such file" if p == "nowhere.jpg" else Path(p).parent.name for p in paths]
@@ -229,28 +236,29 @@ def test_a_list_on_stdin_is_answered_as_it_comes(place: Path) -> None:
     assert process.returncode == 1
 
 
-def test_lines_that_are_there_are_answered_together(
-    model: Model, quick_engine: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_that_are_there_are_answered_together(model: Model, quick_engine: Openings) -> None:
     """A list in a file, or in a full pipe, is no slower than a folder."""
-    taken: list[int] = []
-    answer = sys.modules["breeds.prediction"]._answers
 
-    def count(found, sources, chunk, keys, *more):
-        taken.append(len(chunk))
-        return answer(found, sources, chunk, keys, *more)
+    def read_ahead(file: Iterable[str]) -> list[int]:
+        """How many lines have been read when each answer comes."""
+        taken: list[Photo | None] = []
 
-    monkeypatch.setattr("breeds.prediction._answers", count)
+        def noted() -> Iterator[Photo | None]:
+            for photo in local(list_inputs(["-"], file)):
+                taken.append(photo)
+                yield photo
+
+        return [len([one for one in taken if one]) for _ in predict(model, noted(), opener=quick_engine)]
+
     photo = min(Path("photos").rglob("*.jpg"))
     Path("list.txt").write_text(f"{photo}\n" * 300)
     with open("list.txt") as file:
-        assert len(list(predict(model, list_inputs(["-"], file), None, None))) == 300
+        assert read_ahead(file) == [128] * 128 + [256] * 128 + [300] * 44
     reader, writer = os.pipe()
     os.write(writer, f"{photo}\n".encode() * 300)
     os.close(writer)
     with open(reader) as file:
-        assert len(list(predict(model, list_inputs(["-"], file), None, None))) == 300
-    assert taken == [128, 128, 44] * 2
+        assert read_ahead(file) == [128] * 128 + [256] * 128 + [300] * 44
 
 
 def test_a_stream_that_is_no_list_is_refused(place: Path) -> None:
@@ -266,9 +274,9 @@ import numpy as np
 from PIL import Image
 from pyarrow import parquet
 from test_predict import Means
-import breeds.prediction as module
-from breeds.heads import backbone
 from breeds.heads.model import Model
+from breeds.photos import FilePhoto
+from breeds.prediction import predict
 from breeds.report.answers import write_answers
 folder, photos = Path(sys.argv[1]), int(sys.argv[2])
 data = io.BytesIO()
@@ -277,13 +285,14 @@ def paths():
     for n in range(photos):  # one file that is another each time, so that no disk is filled
         path = folder / f"{n % 200}.png"
         path.write_bytes(data.getvalue() + n.to_bytes(4, "big"))
-        yield str(path)
+        yield FilePhoto(str(path))
         if n % 100 == 99:
             yield None
-backbone.open_engine = lambda *_, **__: Means()
 model = Model.load(folder / "models/photos.safetensors")
 model = replace(model, config=replace(model.config, size=96))  # small photos are quick
-answers = module.predict(model, paths(), None, folder / "cache", cache_size=10**7)
+answers = predict(
+    model, paths(), cache=folder / "cache", cache_bytes=10**7, opener=lambda *_, **__: Means()
+)
 assert write_answers(answers, model.classes, folder / "out.csv", "csv", 1) == (photos, [])
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
@@ -340,12 +349,12 @@ def test_the_training_store_answers_for_its_photos(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_run_opens_no_engine_and_says_the_same(
-    model: Model, quick_engine: list[str], unseen: list[str]
+    model: Model, quick_engine: Openings, unseen: list[str]
 ) -> None:
-    first = numbers(predict(model, unseen, None, Path("models")))
+    first = numbers(answered(model, unseen, cache=Path("models"), opener=quick_engine))
     assert quick_engine == ["opened"]
     assert len({*first.values()}) == len(unseen)
-    assert numbers(predict(model, unseen, None, Path("models"))) == first
+    assert numbers(answered(model, unseen, cache=Path("models"), opener=quick_engine)) == first
     assert quick_engine == ["opened"]
     outputs = [script(*unseen).stdout for _ in range(2)]
     assert outputs[0] == outputs[1]
@@ -354,21 +363,21 @@ def test_a_second_run_opens_no_engine_and_says_the_same(
 
 
 def test_a_store_of_another_config_does_not_answer(
-    place: Path, model: Model, random_config: FeatureConfig, quick_engine: list[str]
+    place: Path, model: Model, random_config: FeatureConfig, quick_engine: Openings
 ) -> None:
     shutil.rmtree("features")
     other = dataclasses.replace(random_config, resize="crop")
     made_up_store(place / "photos", place / "features" / "photos.h5", other)
     photo = str(min(Path("photos").rglob("*.jpg")))
-    assert [answer.error for answer in predict(model, [photo], None, None)] == [""]
+    assert [answer.error for answer in answered(model, [photo], opener=quick_engine)] == [""]
     assert quick_engine == ["opened"]
 
 
 @pytest.mark.parametrize("how", ["no database", "page", "schema"])
 def test_a_damaged_cache_is_set_aside_and_done_without(
-    how: str, model: Model, quick_engine: list[str], unseen: list[str], said: pytest.LogCaptureFixture
+    how: str, model: Model, quick_engine: Openings, unseen: list[str], said: pytest.LogCaptureFixture
 ) -> None:
-    first = numbers(predict(model, unseen[:2], None, Path("cache")))
+    first = numbers(answered(model, unseen[:2], cache=Path("cache"), opener=quick_engine))
     cache = Path("cache/features.sqlite")
     data = cache.read_bytes()
     assert len(data) % 4096 == 0
@@ -378,22 +387,22 @@ def test_a_damaged_cache_is_set_aside_and_done_without(
         "schema": data.replace(b"CREATE TABLE", b"CREATE \x1b[2JX"),
     }[how]
     cache.write_bytes(damaged)
-    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+    assert numbers(answered(model, unseen[:2], cache=Path("cache"), opener=quick_engine)) == first
     error = said.text
     assert "features of this run are not kept: cache/features.sqlite: " in error
     assert "set aside as cache/features.damaged" in error
     assert "\x1b" not in error
     assert os.listdir("cache") == ["features.damaged"]
-    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+    assert numbers(answered(model, unseen[:2], cache=Path("cache"), opener=quick_engine)) == first
     assert len(quick_engine) == 3
-    assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+    assert numbers(answered(model, unseen[:2], cache=Path("cache"), opener=quick_engine)) == first
     assert len(quick_engine) == 3
 
 
 def test_a_flipped_bit_in_a_feature_is_computed_again(
-    model: Model, quick_engine: list[str], unseen: list[str]
+    model: Model, quick_engine: Openings, unseen: list[str]
 ) -> None:
-    first = numbers(predict(model, unseen[:2], None, Path("cache")))
+    first = numbers(answered(model, unseen[:2], cache=Path("cache"), opener=quick_engine))
     cache = Path("cache/features.sqlite")
     data = bytearray(cache.read_bytes())
     (config, _), key = model.parts[0], key_of(Path(unseen[0]).read_bytes())
@@ -402,22 +411,22 @@ def test_a_flipped_bit_in_a_feature_is_computed_again(
     data[data.index(middle)] ^= 1
     cache.write_bytes(data)
     for _ in range(2):
-        assert numbers(predict(model, unseen[:2], None, Path("cache"))) == first
+        assert numbers(answered(model, unseen[:2], cache=Path("cache"), opener=quick_engine)) == first
         assert quick_engine == ["opened", "opened"]
 
 
 def test_a_cache_that_another_run_writes_is_read_and_then_written(
-    model: Model, quick_engine: list[str], unseen: list[str], said: pytest.LogCaptureFixture
+    model: Model, quick_engine: Openings, unseen: list[str], said: pytest.LogCaptureFixture
 ) -> None:
-    first = numbers(predict(model, unseen[:2], None, Path("models")))
+    first = numbers(answered(model, unseen[:2], cache=Path("models"), opener=quick_engine))
     other = sqlite3.connect("models/features.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert numbers(predict(model, unseen[:2], None, Path("models"))) == first
+    assert numbers(answered(model, unseen[:2], cache=Path("models"), opener=quick_engine)) == first
     assert quick_engine == ["opened"]
-    answers = predict(model, unseen[2:4], None, Path("models"))
+    answers = answered(model, unseen[2:4], cache=Path("models"), opener=quick_engine)
     found = numbers(answers_before_the_last(answers, lambda: other.execute("COMMIT")))
     assert "not kept" not in said.text
-    assert numbers(predict(model, unseen[2:4], None, Path("models"))) == found
+    assert numbers(answered(model, unseen[2:4], cache=Path("models"), opener=quick_engine)) == found
     assert quick_engine == ["opened", "opened"]
 
 
@@ -429,16 +438,18 @@ def answers_before_the_last(answers: Iterator[Answer], then: Callable[[], object
 
 def test_a_cache_that_stays_locked_is_done_without_and_said_so(
     model: Model,
-    quick_engine: list[str],
+    quick_engine: Openings,
     unseen: list[str],
     monkeypatch: pytest.MonkeyPatch,
     said: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("breeds.prediction.cache._WAIT_SECONDS", 0)
-    list(predict(model, unseen[:1], None, Path("models")))
+    monkeypatch.setattr("breeds.features.cache._WAIT_SECONDS", 0)
+    list(answered(model, unseen[:1], cache=Path("models"), opener=quick_engine))
     other = sqlite3.connect("models/features.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    assert [answer.error for answer in predict(model, unseen[:2], None, Path("models"))] == ["", ""]
+    assert [
+        answer.error for answer in answered(model, unseen[:2], cache=Path("models"), opener=quick_engine)
+    ] == ["", ""]
     error = said.text
     assert error.count("not kept") == 1
     assert "features of this run are not kept: models/features.sqlite: database is locked" in error
@@ -447,7 +458,7 @@ def test_a_cache_that_stays_locked_is_done_without_and_said_so(
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "pipe as journal", "other database"])
 def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
-    kind: str, model: Model, quick_engine: list[str], unseen: list[str], said: pytest.LogCaptureFixture
+    kind: str, model: Model, quick_engine: Openings, unseen: list[str], said: pytest.LogCaptureFixture
 ) -> None:
     Path("cache").mkdir()
     cache = Path("cache/features.sqlite")
@@ -463,7 +474,9 @@ def test_what_is_no_cache_of_ours_is_left_alone_and_said_so(
         os.mkfifo(f"{cache}-journal" if kind == "pipe as journal" else cache)
     (before,) = os.listdir("cache")
     content = cache.read_bytes() if kind == "other database" else b""
-    assert [answer.error for answer in predict(model, unseen[:1], None, Path("cache"))] == [""]
+    assert [
+        answer.error for answer in answered(model, unseen[:1], cache=Path("cache"), opener=quick_engine)
+    ] == [""]
     assert said.text.count("features of this run are not kept: cache/features.sqlite") == 1
     assert os.listdir("cache") == [before]
     assert not Path("victim").exists()
@@ -547,9 +560,9 @@ import logging, sys
 from itertools import count
 from pathlib import Path
 import numpy as np
-from breeds.photos import key_of
-from breeds.prediction import cache as module
-from breeds.prediction.cache import FeatureCache
+from breeds.photos import FilePhoto, Photo, key_of
+from breeds.features import cache as module
+from breeds.features.cache import FeatureCache
 from breeds.config import FeatureConfig
 module._WAIT_SECONDS = 100  # whoever gives up goes on without keeping anything, and says why
 logging.basicConfig(level=logging.INFO)
@@ -616,7 +629,7 @@ def test_a_model_whose_weights_are_gone_says_which_and_where(
     model.config = dataclasses.replace(model.config, weights="file:mine.h5", weights_sha256="b" * 64)
     model.weights_path = "/nowhere/mine.h5"
     with pytest.raises(BreedsError, match=r"file:mine\.h5 \(b{12}\).*/nowhere/mine\.h5.*--weights PATH"):
-        list(predict(model, unseen, None, None, engine="openvino"))
+        list(answered(model, unseen, engine="openvino"))
 
 
 # outputs
@@ -732,13 +745,13 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
     model, random_config, quick_engine
 ) -> None:
     paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
-    right = [a.probabilities.argmax() for a in predict(model, paths, None, None)]
+    right = [a.probabilities.argmax() for a in answered(model, paths, opener=quick_engine)]
     store = Store.open(Path("features/photos.h5"))
     reverse, features = store.table.take(range(len(store.table))[::-1]), store.features()[::-1]
-    answers = predict(model, paths, None, None)
+    answers = answered(model, paths, opener=quick_engine)
     found = [next(answers)]
     write_store(store.path, reverse, store.config, features, "")
-    computed = predict(dataclasses.replace(model, record={"n_train": 1}), paths, None, None)
+    computed = answered(dataclasses.replace(model, record={"n_train": 1}), paths, opener=quick_engine)
     expected = [*right[:128], *[answer.probabilities.argmax() for answer in computed][128:]]
     found += answers  # what the store had no time to answer is computed: the made-up features were others
     assert [answer.probabilities.argmax() for answer in found] == expected
@@ -784,11 +797,10 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
 
 
 def test_a_store_that_goes_away_meanwhile_is_done_without(
-    model: Model, quick_engine: list[str], photos: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, quick_engine: Openings, photos: Path
 ) -> None:
-    monkeypatch.setattr("breeds.prediction._CHUNK", 2)
-    paths = sorted(map(str, photos.rglob("*.jpg")))[:4]
-    answers = predict(model, paths, None, None)
+    files = [FilePhoto(str(path)) for path in sorted(photos.rglob("*.jpg"))[:4]]
+    answers = predict(model, [*files[:2], None, *files[2:]], opener=quick_engine)
     first = [next(answers) for _ in range(2)]
     assert not quick_engine
     Path("features/photos.h5").unlink()

@@ -200,11 +200,7 @@ def test_predictions_are_those_of_the_folder_and_in_order(
 
     def answers(*names: str, network: bool = True):
         with Remote() as remote:
-            return list(
-                predict(
-                    model, list_inputs(names, (), network), None, None, remote=remote if network else None
-                )
-            )
+            return list(predict(model, remote.files(list_inputs(names, (), network))))
 
     monkeypatch.setattr(streams, "HELD_BYTES", 100_000)  # as if there were more photos
     folder = {one.key: one for one in answers(str(app_place / "photos"))}

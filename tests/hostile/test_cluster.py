@@ -19,14 +19,12 @@ import numpy as np
 import psutil
 import pytest
 from conftest import ROOT, assert_refused, run_script
-from deadly import deadly, full
+from deadly import deadly, full, place_of
 from storage import Storage, stored
 from test_sources import files_of, in_shards
 
-from breeds.backbones.cluster import blocks, pool
-from breeds.backbones.cluster.connect import connected
-from breeds.backbones.cluster.features import ClusterPipeline
-from breeds.backbones.cluster.pool import Actors
+from breeds.backbones import ray as on_ray
+from breeds.backbones.ray import RayPipeline
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Selection, Summary, extract
@@ -107,10 +105,10 @@ def alone(drawn_photos: Path, network: Path, tmp_path_factory: pytest.TempPathFa
 def on_cluster(
     nodes: Nodes, source: Path | str, store: Path, asked: FeatureConfig, both: bool = False
 ) -> Summary:
-    """Extract; on both nodes, when an actor is up on either."""
-    with connected(nodes.address) as cluster:
-        while both and len(cluster.pids) < 2:
-            list(cluster.in_order(deadly, range(8, 12)))
+    """Extract; on both nodes, when a process is up on either."""
+    with RayPipeline(nodes.address) as cluster:
+        while both and len({found for _, found in cluster.run_ahead(place_of, range(8), most=1)}) < 2:
+            pass
         return extract(Selection(source), store, asked, cluster=cluster)
 
 
@@ -134,7 +132,7 @@ def committed(store: Path) -> list[str]:
 
 
 #: Something that happens to a cluster; False if it cannot yet.
-Event = Callable[[ClusterPipeline], bool]
+Event = Callable[[RayPipeline], bool]
 
 
 @pytest.fixture
@@ -142,15 +140,15 @@ def happening(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Event]], None]:
     """Let things happen to a cluster, one after the other, each after a photo has come and when it can."""
 
     def plan(events: list[Event]) -> None:
-        given = ClusterPipeline.features
+        given = RayPipeline.features
 
-        def features(self: ClusterPipeline, *arguments: Any) -> Iterator[Any]:
+        def features(self: RayPipeline, *arguments: Any) -> Iterator[Any]:
             for found in given(self, *arguments):
                 yield found
                 if events and events[0](self):
                     events.pop(0)
 
-        monkeypatch.setattr(ClusterPipeline, "features", features)
+        monkeypatch.setattr(RayPipeline, "features", features)
 
     return plan
 
@@ -223,7 +221,7 @@ def test_storage_that_fails_for_good_ends_the_run_and_loses_nothing(
         return "403" if path.endswith(".jpg") and len(reads) > 24 + 10 else ""
 
     store = tmp_path / "made.h5"
-    with connected(nodes.address) as cluster:
+    with RayPipeline(nodes.address) as cluster:
         with pytest.raises(BreedsError, match=r"^Nothing is at s3://nowhere"):
             extract(Selection("s3://nowhere/photos"), store, asked(network), cluster=cluster)
         nodes.storage.fault = fault
@@ -281,13 +279,17 @@ def test_int8_is_quantised_once_and_computed_on_the_nodes(
 # --- whatever dies -----------------------------------------------------------------------------
 
 
-def test_actors_killed_one_after_the_other(
+def test_processes_killed_one_after_the_other(
     nodes: Nodes, alone: Store, drawn_photos: Path, network: Path, tmp_path: Path, happening: Any
 ) -> None:
     killed: list[int] = []
 
-    def kill(pipeline: ClusterPipeline) -> bool:
-        up = [pid for pid in pipeline._cluster.pids if pid not in killed]
+    def kill(pipeline: RayPipeline) -> bool:
+        up = [
+            one.pid
+            for one in psutil.process_iter(["cmdline"])
+            if "".join(one.info["cmdline"] or []).startswith("ray::") and one.pid not in killed
+        ]
         if not up or pipeline.photos.total() < 4 + 8 * len(killed):
             return False
         killed.append(up[0])
@@ -307,13 +309,13 @@ def test_a_node_killed_and_another_that_joins(
 ) -> None:
     had: list[int] = []
 
-    def kill(pipeline: ClusterPipeline) -> bool:
+    def kill(pipeline: RayPipeline) -> bool:
         if len(pipeline.photos) < 2:
             return False
         nodes.kill_second()
         return True
 
-    def join(pipeline: ClusterPipeline) -> bool:
+    def join(pipeline: RayPipeline) -> bool:
         if pipeline.photos.total() < 20:
             return False
         had.append(pipeline.photos.total())
@@ -373,16 +375,12 @@ def test_the_driver_killed_or_stopped_goes_on_where_it_was(
     assert sorted(committed(store)) == sorted(alone.table.key)
 
 
-def test_what_kills_its_process_is_given_up_and_holds_up_nothing(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "TRIES", 1)
-    monkeypatch.setattr(blocks, "TRIES_ALONE", 1)
-    with connected(nodes.address) as cluster:
-        found = list(cluster.in_order(deadly, range(30), first=4))
+def test_what_kills_its_process_is_given_up_and_holds_up_nothing(nodes: Nodes) -> None:
+    with RayPipeline(nodes.address) as cluster:
+        found = list(cluster.run_ahead(deadly, range(30)))
         assert [number for number, _ in found] == list(range(30))
         assert {n: one for n, one in found if n != 7} == {n: 2 * n for n in range(30) if n != 7}
-        assert isinstance(found[7][1], PhotoError) and "died" in str(found[7][1])
+        assert isinstance(found[7][1], PhotoError) and "died twice" in str(found[7][1])
 
 
 # --- bad input ---------------------------------------------------------------------------------
@@ -393,8 +391,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(BreedsError, match="package ray is not installed"):
         patch.setitem(sys.modules, "ray", None)
-        with connected("local"):
-            pass
+        RayPipeline("local")
     started = time.monotonic()
     for address, words in (("127.0.0.1:1", "No Ray cluster answers"), ("head", "HOST:PORT")):
         command = (photos, "--backbone", network, "--engine", "ray", "--address", address)
@@ -404,24 +401,13 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
 
 
 def test_nodes_that_cannot_do_it_are_one_sentence(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    with (
-        pytest.raises(BreedsError, match="takes 3 CPUs; the largest have 1 CPUs"),
-        connected(nodes.address, Actors(cpus=3)),
-    ):
-        pass
-    with connected(nodes.address) as cluster:
+    with RayPipeline(nodes.address) as cluster:
         with pytest.raises(BreedsError, match="No space left on device; nothing is lost"):
-            list(cluster.in_order(full, range(3)))
+            list(cluster.run_ahead(full, range(3)))
         cluster.root = "/no/such/folder"
         with pytest.raises(BreedsError, match="has no folder /no/such/folder"):
-            list(cluster.in_order(deadly, range(3)))
+            list(cluster.run_ahead(deadly, range(3)))
         cluster.root = ""
-        monkeypatch.setattr(pool, "VERSIONS", "Breeds 0 and Pillow 0")
+        monkeypatch.setattr(on_ray, "VERSIONS", "Breeds 0 and Pillow 0")
         with pytest.raises(BreedsError, match="install the same on all nodes"):
-            list(cluster.in_order(deadly, range(3)))
-    monkeypatch.setattr(pool, "PATIENCE", 1.0)
-    with (
-        connected(nodes.address, Actors(2, cpus=3)) as cluster,
-        pytest.raises(BreedsError, match="has had no room for an actor, which takes 3 CPUs"),
-    ):
-        list(cluster.in_order(deadly, range(3)))
+            list(cluster.run_ahead(deadly, range(3)))

@@ -32,7 +32,7 @@ from breeds.features import FeatureIndex, Store, shard_folder, verify, write_sto
 from breeds.features.shards import list_shards
 from breeds.files import hold, open_regular
 from breeds.heads.model import Model
-from breeds.photos import find_photos
+from breeds.photos import FilePhoto, find_photos
 from breeds.training import train
 
 pytestmark = pytest.mark.slow  # most start a script
@@ -74,16 +74,15 @@ def home(furnished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[np.ndarray]]:
+def answers() -> Callable[[Path], list[np.ndarray]]:
     """A function that predicts the photos of a home, out of its store where that can be."""
     from breeds.prediction import predict
-
-    monkeypatch.setattr("breeds.backbones.resolve.open_engine", lambda *_, **__: StandIn())
 
     def answer(home: Path) -> list[np.ndarray]:
         model = Model.load(home / "models" / "s.safetensors")
         paths = sorted(map(str, (home / "photos").rglob("*.jpg")))
-        return [found.probabilities for found in predict(model, paths, None, None)]
+        answers = predict(model, map(FilePhoto, paths), opener=lambda *_, **__: StandIn())
+        return [found.probabilities for found in answers]
 
     return answer
 
@@ -624,7 +623,7 @@ def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> 
         database.execute("CREATE TABLE features (id BLOB NOT NULL UNIQUE, feature BLOB NOT NULL)")
     database.close()
     cache.with_name(f"features.sqlite-{what}").symlink_to(victim)
-    from breeds.prediction.cache import FeatureCache
+    from breeds.features.cache import FeatureCache
 
     with FeatureCache(home / "models") as kept:
         kept.add(Store.open(home / "features" / "s.h5").config, "ab" * 32, np.zeros(2048, np.float32))

@@ -323,7 +323,7 @@ def test_a_network_that_is_not_the_configs_or_not_standard_is_refused(int8, tmp_
         return replace(model, config=config, networks={config.calibration: other})
 
     def answer(changed: Model) -> None:
-        list(predict(changed, [str(int8 / "unseen.png")], None, None))
+        list(predict(changed, [FilePhoto(str(int8 / "unseen.png"))]))
 
     damaged = network.bin.copy()
     damaged[len(damaged) // 2] ^= 1

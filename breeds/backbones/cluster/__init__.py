@@ -1,1 +1,0 @@
-"""Features computed on many machines: the only place where Ray is imported."""
