@@ -30,11 +30,6 @@ _SHORTER = (
     "in image.size), image = image.resize((w, h), Image.Resampling.HOW), left = (w - SIZE) // 2, top = (h - "
     "SIZE) // 2, image.crop((left, top, left + SIZE, top + SIZE)) in Pillow"
 )
-_OPTIMISTIC = (
-    "The weights have seen ImageNet, and Stanford Dogs and Kaggle's dog photos are ImageNet photos: accuracy "
-    "measured on those is optimistic."
-)
-_RANDOM = "The weights are random: the answers say nothing about real dogs."
 
 
 def _square(resize: str) -> str:
@@ -61,7 +56,7 @@ def about(model: Model) -> dict[str, Any]:
         "also": also,
         "head": model.kind,
         "temperature": model.temperature,
-        "caveat": _RANDOM if model.config.weights == "random" else _OPTIMISTIC,
+        "caveat": model.caveat,
     }
 
 

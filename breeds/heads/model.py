@@ -34,6 +34,11 @@ from breeds.text import as_here
 
 _FORMAT = "breeds model 1"
 _DETECTOR = ("means", "directions", "weights", "typical")
+_OPTIMISTIC = (
+    "The weights have seen ImageNet, and Stanford Dogs and Kaggle's dog photos are ImageNet photos: accuracy "
+    "measured on those is optimistic."
+)
+_RANDOM = "The weights are random: the answers say nothing about real dogs."
 Array = NDArray[np.float32]
 
 
@@ -98,6 +103,11 @@ class Model:
     def parts(self) -> list[tuple[FeatureConfig, str]]:
         """The configs whose features make up a row, in order, each with its weights' path."""
         return [(self.config, self.weights_path), *self.also]
+
+    @property
+    def caveat(self) -> str:
+        """What its weights mean for whoever takes its answers, or numbers about them, for true."""
+        return _RANDOM if self.config.weights == "random" else _OPTIMISTIC
 
     def __repr__(self) -> str:
         configs = " + ".join(str(config) for config, _ in self.parts)

@@ -18,7 +18,6 @@ from typing import Any
 from breeds import __version__
 from breeds.backbones.network import MOST_BYTES
 from breeds.errors import BreedsError
-from breeds.export.about import about
 from breeds.files import open_regular, read_regular, write_aside
 from breeds.heads.model import Model
 from breeds.metrics import FEW
@@ -175,7 +174,7 @@ def _trained(model: Model) -> dict[str, str]:
         "stores" if len(stores) > 1 else "store": escape(
             ", ".join(map(os.path.basename, stores)) or "not known"
         ),
-        "photos for training": str(record["n_train"]),
+        "photos for training": f"{record['n_train']}{_drawn(record)}",
         "photos for validation": str(record.get("n_val", 0)),
         "photos kept for testing": str(record.get("n_test", "not known")),
         "classes": ", ".join(map(escape, model.classes)),
@@ -190,6 +189,10 @@ def _trained(model: Model) -> dict[str, str]:
     if "seed" in record:
         rows["seed of the split"] = str(record["seed"])
     return rows
+
+
+def _drawn(record: Mapping[str, Any]) -> str:
+    return f"; trained on {record['n_drawn']}, as memory held no more" if "n_drawn" in record else ""
 
 
 def _measured(report: Mapping[str, Any]) -> Iterator[str]:
@@ -231,7 +234,7 @@ def _interval(bounds: list[float] | None, form: str) -> str:
 
 def _caveats(model: Model, report: Mapping[str, Any] | None) -> Iterator[str]:
     """List why numbers may flatter, and what the model cannot know."""
-    yield f"- {about(model)['caveat']}"
+    yield f"- {model.caveat}"
     yield "- It knows photos like those it was trained on; of other framing, light and quality it knows less."
     if model.unknown is None:
         yield "- A photo of none of its classes is answered with one of them."
