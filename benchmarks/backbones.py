@@ -48,7 +48,7 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
     from breeds.backbones.resolve import found_weights
     from breeds.features import Store
     from breeds.features.calibration import networks_of
-    from breeds.photos import decode, read
+    from breeds.photos import decode, photo_at
 
     ready = {}
     for name, path in stores.items():
@@ -60,7 +60,7 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
             partial(networks_of(store).get, config.calibration),
         )  # fmt: skip
         files = [f"{store.table.root}/{path}" for path in list(store.table.path)[:photos]]
-        pixels = [decode(read(file), config.size, config.resize) for file in files]
+        pixels = [decode(photo_at("", file).read(), config.size, config.resize) for file in files]
         list(engine.stream(pixels[:4]))  # warms up
         ready[name] = engine, pixels
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}

@@ -48,8 +48,9 @@ def asked_for(weights: str, backbone: str, size: str, precision: str) -> Any:
 def run(photos: str, nodes: str, cores: str, *what: str) -> None:
     """Extract into a new store, on so many nodes (0: in this process), with a clock at every feature."""
     from breeds.backbones.ray import RayPipeline
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
     from breeds.features import ShardWriter
+    from breeds.selection import Selection
 
     stamps: list[float] = []
     add = ShardWriter.add
@@ -77,7 +78,8 @@ def kill(photos: str, victim: str, times: str, cores: str, *what: str) -> None:
     import psutil
 
     from breeds.backbones.ray import RayPipeline
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
     left, given = int(times), RayPipeline.features
     with raylets(2, int(cores)) as cluster, tempfile.TemporaryDirectory() as folder:

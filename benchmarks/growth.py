@@ -78,7 +78,8 @@ def timed(work: Callable[[], object]) -> None:
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
     photos, config = Path(folder), FeatureConfig(weights="random", size=71)
     timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), config, engine=StandIn()))

@@ -80,7 +80,8 @@ def write_photos(folder: Path, photos: int, seed: int = 0) -> None:
 def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
     folder, config = Path(photos), FeatureConfig(weights="random", size=71)
     for _ in range(2):

@@ -111,9 +111,10 @@ def resident(process: subprocess.Popen[str]) -> float:
 def small_model(folder: Path) -> tuple[Path, list[Path]]:
     """Make a model of drawn photos on random weights at 96 pixels, where the network costs little."""
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
     from breeds.features import Store
     from breeds.sample import write_samples
+    from breeds.selection import Selection
     from breeds.training import train
 
     write_samples(folder / "photos", per_breed=6)

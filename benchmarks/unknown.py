@@ -24,11 +24,12 @@ sys.path.insert(0, str(ROOT))
 
 from breeds import metrics  # noqa: E402
 from breeds.config import FeatureConfig  # noqa: E402
-from breeds.extraction import Selection, extract  # noqa: E402
+from breeds.extraction import extract  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.heads.unknown import fit_detector  # noqa: E402
+from breeds.selection import Selection  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
 
 HELD_OUT = (0, 1)

@@ -42,8 +42,7 @@ from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax
 from breeds.heads.unknown import fit_detector
 from breeds.machine import cores
-from breeds.photos import parse_resize
-from breeds.photos.held import photo_of
+from breeds.photos import parse_resize, photo_of
 from breeds.photos.photo import RejectedPhoto
 from breeds.photos.resize import RULES
 from breeds.prediction import Cache, TrainingFeatures, features_of

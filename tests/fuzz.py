@@ -167,6 +167,7 @@ def csv_target(folder: Path) -> Target:
     """A list of photos with labels, of both kinds."""
     from breeds.errors import BreedsError
     from breeds.photos import find_photos
+    from breeds.selection import Selection
 
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(b"\xff\xd8\xff")
@@ -175,7 +176,7 @@ def csv_target(folder: Path) -> Target:
     def one(data: bytes) -> None:
         table.write_bytes(data)
         with contextlib.suppress(BreedsError):
-            find_photos(table)
+            find_photos(Selection(table))
 
     texts = ["path,label,split\na.jpg,pug,train\nb.jpg,beagle,\n", "id,breed\na,pug\nb,shih-tzu\n"]
     return one, [*(text.encode() for text in texts), ("\ufeff" + texts[0]).replace("\n", "\r\n").encode()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -17,7 +18,6 @@ from breeds.backbones.choose import open_engine
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import resolve
 from breeds.config import FeatureConfig
-from breeds.extraction.asked import Selection
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features import (
@@ -31,12 +31,13 @@ from breeds.features import (
 )
 from breeds.features.calibration import calibrated
 from breeds.files import check_writable, hold
-from breeds.photos import Listing
+from breeds.photos import find_photos
+from breeds.selection import Selection
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
 
-__all__ = ["Selection", "Summary", "extract"]
+__all__ = ["Summary", "extract"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Summary:
 
     `damaged` are shards that were set aside, `mended` says what was wrong with the store as it was: nothing
     was taken from it then. `nodes` says of a cluster's nodes how many photos each has computed, and `rate`
-    how many they all did in a second.
+    how many they all did in a second. `notes` say what was left out.
     """
 
     store: Path
@@ -55,8 +56,7 @@ class Summary:
     new: int
     changed: bool
     duplicates: int
-    ignored: int
-    missing: int
+    notes: list[str]
     quarantined: list[tuple[str, str]]
     damaged: list[Path]
     mended: str
@@ -111,10 +111,11 @@ def extract(
     """
     started = time.perf_counter()
     check_writable(store)
-    listing = selection.streamed() or selection.find()
+    listing = find_photos(selection)
     config, weights = resolve(config, engine)
     old = _open_old(store, config)
-    table, place = make_table(listing, weights, old if trust_mtime else None, workers, selection, cluster)
+    table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, cluster)
+    table.weights_path = "" if weights.path is None else os.path.abspath(weights.path)
     photos = len(table) + len(table.quarantine)
     del old  # it is read again under the lock
 
@@ -129,7 +130,7 @@ def extract(
             cluster.prepare(lambda: weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
-            table, new = extract_missing(table, index, shard_folder(store), pipeline, place)
+            table, new = extract_missing(table, index, shard_folder(store), pipeline, photo_of)
         refuse_nothing_left(table)
         changed = old is None or bool(old.damage()) or old.table != table
         if changed:
@@ -142,8 +143,7 @@ def extract(
         new=new,
         changed=changed,
         duplicates=len(table) - len(table.key.first_rows()),
-        ignored=listing.ignored,
-        missing=listing.missing if isinstance(listing, Listing) else 0,
+        notes=listing.said(),
         quarantined=table.quarantine,
         damaged=index.damaged,
         mended=old.damage() if old else "",

@@ -11,7 +11,7 @@ import numpy as np
 
 from breeds.backbones.pipeline import Pipeline
 from breeds.errors import GoneError, PhotoError
-from breeds.extraction.table import PlaceOf
+from breeds.extraction.table import PhotoOf
 from breeds.features import FeatureIndex, ShardWriter, Table
 from breeds.features.columns import Keys, Rows
 from breeds.photos.photo import Photo
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def extract_missing(
-    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | RayPipeline, place: PlaceOf
+    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | RayPipeline, photo_of: PhotoOf
 ) -> tuple[Table, int]:
     """Compute and commit what `index` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
@@ -34,7 +34,7 @@ def extract_missing(
     with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
         wanted = len(rows)
         while len(rows):
-            gone = _compute(table, rows, place, writer, pipeline, bad, bar)
+            gone = _compute(table, rows, photo_of, writer, pipeline, bad, bar)
             rows = _twins(table, gone)
     return _set_aside(table, bad), wanted - len(bad)
 
@@ -42,7 +42,7 @@ def extract_missing(
 def _compute(
     table: Table,
     rows: Rows,
-    place: PlaceOf,
+    photo_of: PhotoOf,
     writer: ShardWriter,
     pipeline: Pipeline | RayPipeline,
     bad: dict[str, str],
@@ -61,7 +61,7 @@ def _compute(
     def photos() -> Iterator[tuple[str, Photo]]:
         for row in rows:
             under_way[key := table.key[row]] = row
-            yield key, place(row)
+            yield key, photo_of(row)
 
     try:
         for (key, _), feature in pipeline.features(photos(), writer.config):

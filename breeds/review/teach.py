@@ -12,7 +12,7 @@ import numpy as np
 
 from breeds.backbones.resolve import check_computable, found_weights
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Selection, extract
+from breeds.extraction import extract
 from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
 from breeds.features.corrections import PATIENCE, Corrections
@@ -21,6 +21,7 @@ from breeds.outputs import view_stores
 from breeds.photos import FilePhoto, key_of, picture
 from breeds.photos.limits import size_fault
 from breeds.review.folder import Folder, photo_name
+from breeds.selection import Selection
 from breeds.text import visible
 
 # Longest side of the picture that a photo is decoded to, to see that it can be.

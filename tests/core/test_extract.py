@@ -373,7 +373,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
     photo = first_photo(photos)
     edit(photo)
     edited = photo.read_bytes()
-    identify = breeds.extraction.table.identify
+    identify = breeds.extraction.make_table
 
     def identify_then_change(*arguments: object) -> object:
         table = identify(*arguments)  # type: ignore[arg-type]
@@ -384,7 +384,7 @@ def test_a_photo_that_changes_while_it_is_worked_on_never_gets_anothers_features
         return table
 
     with monkeypatch.context() as patch:
-        patch.setattr("breeds.extraction.table.identify", identify_then_change)
+        patch.setattr("breeds.extraction.make_table", identify_then_change)
         summary = extract_photos(photos, store)
     assert (summary.photos, summary.features, summary.new) == (12, 11, 0)
     assert [path for path, _ in summary.quarantined] == [os.path.relpath(photo, photos)]
@@ -668,11 +668,11 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     store = tmp_path / "s.h5"
     extract_photos(photos, store, engine=StandIn())
     right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
-    identify = breeds.extraction.table.identify
+    identify = breeds.extraction.make_table
 
     def slowly(*arguments):
         table = identify(*arguments)
-        monkeypatch.setattr("breeds.extraction.table.identify", identify)
+        monkeypatch.setattr("breeds.extraction.make_table", identify)
         extract_photos(tmp_path / "fewer", store, engine=StandIn())
         return table
 
@@ -680,7 +680,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     first, last = min((tmp_path / "fewer").rglob("*.jpg")), max((tmp_path / "fewer").rglob("*.jpg"))
     last.with_name("zz.jpg").write_bytes(first.read_bytes() + b"0")  # as many, all one row on
     first.unlink()
-    monkeypatch.setattr("breeds.extraction.table.identify", slowly)
+    monkeypatch.setattr("breeds.extraction.make_table", slowly)
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )
@@ -688,3 +688,18 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     found = Store.open(store)
     for key, feature in zip(found.table.key, found.features(), strict=True):
         assert np.array_equal(feature, right[key])
+
+
+def test_classes_with_few_photos_are_left_out_and_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
+    small, *others = sorted(path for path in photos.iterdir() if path.is_dir())
+    few = sorted(small.iterdir())[1:]
+    for photo in few:
+        photo.unlink()
+    summary = extract_photos(photos, tmp_path / "s.h5", min_photos=2)
+    assert {*Store.open(tmp_path / "s.h5").table.label} == {path.name for path in others}
+    assert summary.notes == [f"1 class of fewer than 2 photos left out: {small.name} (1)"]
+    with pytest.raises(BreedsError, match=r"No class .* has 99 photos"):
+        extract_photos(photos, tmp_path / "s.h5", min_photos=99)

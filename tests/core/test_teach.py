@@ -27,9 +27,10 @@ from breeds.features.corrections import Correction, Corrections, add, correction
 from breeds.files import hold
 from breeds.outputs import view_store
 from breeds.photos import find_photos, key_of
-from breeds.photos.endings import EXTENSIONS
+from breeds.photos.names import EXTENSIONS
 from breeds.review import Taught, teach, train_again
 from breeds.review.folder import check_label, photo_name
+from breeds.selection import Selection
 from breeds.training import train
 
 DOGS = tuple[Path, Path, list[tuple[str, bytes]]]
@@ -285,7 +286,10 @@ def test_a_photo_elsewhere_in_the_folder_is_not_put_into_another_class(dogs: DOG
 
 def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: Path, stand_in: None) -> None:
     folder, _, new = dogs
-    rows = [(photo.name, "dog" if i % 2 else "hound") for i, photo in enumerate(find_photos(folder).photos)]
+    rows = [
+        (photo.name, "dog" if i % 2 else "hound")
+        for i, photo in enumerate(find_photos(Selection(folder)).photos)
+    ]
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
     path = tmp_path / "features" / "t.h5"

@@ -27,9 +27,10 @@ from breeds.backbones import ray as on_ray
 from breeds.backbones.ray import RayPipeline
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Selection, Summary, extract
+from breeds.extraction import Summary, extract
 from breeds.features import Store, list_shards, shard_folder
 from breeds.photos import key_of
+from breeds.selection import Selection
 
 # Nodes that die and join have to be waited for, which needs a machine that does nothing else.
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.xdist_group("cluster")]

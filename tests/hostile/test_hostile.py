@@ -33,6 +33,7 @@ from breeds.features.shards import list_shards
 from breeds.files import hold, open_regular
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, find_photos
+from breeds.selection import Selection
 from breeds.training import train
 
 pytestmark = pytest.mark.slow  # most start a script
@@ -282,7 +283,7 @@ def test_a_table_of_photos_that_are_not_there_is_not_gathered_in_memory(tmp_path
     tracemalloc.start()
     try:
         with pytest.raises(BreedsError, match=r"10000 of 10000 photos in .*w\.csv are missing: 0000000, "):
-            find_photos(tmp_path / "w.csv")
+            find_photos(Selection(tmp_path / "w.csv"))
         assert tracemalloc.get_traced_memory()[1] < 3 * 10**5
     finally:
         tracemalloc.stop()

@@ -30,7 +30,8 @@ import json, re, resource, sys
 from pathlib import Path
 import numpy as np
 from breeds.config import FeatureConfig
-from breeds.extraction import Selection, extract
+from breeds.extraction import extract
+from breeds.selection import Selection
 
 class StandIn:
     name = "stand-in"
@@ -81,6 +82,23 @@ def test_extraction_of_ten_times_as_many_photos_needs_no_more_memory(tmp_path: P
             min(photos.rglob("*.png")).rename(photos / "renamed.png")  # the store is written anew
     for few, many in peaks.values():
         assert many - few < 9 * 2**20, peaks
+
+
+@pytest.mark.slow
+def test_damaged_photos_are_let_go_and_only_their_reasons_stay(tmp_path: Path) -> None:
+    """A hundred of 5 MB: an exception that is kept holds the frames that it came through, and their bytes."""
+    photos = tmp_path / "photos"
+    small_photos(photos, 1)
+    whole = io.BytesIO()
+    Image.new("RGB", (640, 480), "red").save(whole, "JPEG")
+    start, rest = whole.getvalue()[:2], whole.getvalue()[2:1500]
+    for number in range(100):
+        comment = b"\xff\xfe\xff\xff" + bytes([number]) * 65533
+        path = photos / "breed 0" / f"damaged{number:03d}.jpg"
+        path.write_bytes(start + 77 * comment + rest)  # 5 MB, cut off in its pixels
+    counts, peak = peak_of_extraction(photos, tmp_path / "made.h5")
+    assert counts == [101, 1, 1]
+    assert peak < 600 * 2**20, peak
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbours
-from breeds.photos import FilePhoto, Photo, decode, key_of, read
+from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
 from breeds.training import train
 
@@ -92,7 +92,7 @@ def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
 def test_in_bf16_the_map_is_still_the_score(dogs: Store) -> None:
     model = train(dogs, C=0.01)
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    photos = [decode(read(os.path.join(dogs.table.root, path)), 299) for path in dogs.table.path[:3]]
+    photos = [decode(photo_at(dogs.table.root, path).read(), 299) for path in dogs.table.path[:3]]
     try:
         engine = open_engine(replace(model.config, precision="bf16"), lambda: weights, maps=True)
     except BreedsError as error:

@@ -39,7 +39,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.heads.explain import Explanation, explain
 from breeds.heads.model import Model
-from breeds.photos import FilePhoto, decode, read
+from breeds.photos import FilePhoto, decode, photo_at
 from breeds.prediction import predict
 
 # The warning is Keras's own, on saving.
@@ -108,7 +108,7 @@ def test_openvino_equals_keras_on_real_photos(genuine, converted_here) -> None:
     paths, config, wanted = genuine
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
 
-    pixels = [decode(read(str(path)), config.size) for path in paths]
+    pixels = [decode(photo_at("", str(path)).read(), config.size) for path in paths]
     assert_within_tolerance(features(config, lambda: weights, pixels), wanted)
 
 

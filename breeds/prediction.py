@@ -45,7 +45,7 @@ class Answer:
 
     `unknown` is set for a photo that seems to be of none of the classes. `key` is the photo's, "" if it
     could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not. `path` is
-    what was asked for: an address on the web too, and then `file` is where the photo is for now, or "".
+    what was asked for: an address on the web too, and `photo` is what was read for it.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Answer:
     unknown: bool = False
     key: str = ""
     evidence: Evidence | PhotoError | None = None
-    file: str = ""
+    photo: Photo | None = None
 
 
 class Predictor:
@@ -198,11 +198,8 @@ class Predictor:
             if i in errors:
                 yield Answer(photo.name, None, errors[i])
             else:
-                key, file = keyed[i][0], getattr(photo, "file", "")
-                yield Answer(
-                    photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key),
-                    file if isinstance(file, str) and file != photo.name else "",
-                )  # fmt: skip
+                key = keyed[i][0]
+                yield Answer(photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key), photo)
 
     def _features(
         self, photos: Sequence[KeyAndPhoto], view: str, known: Mapping[str, Feature]
