@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from breeds.errors import BreedsError, PhotoError, attempt
+from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.library.store import Store
 from breeds.machine import cores
 from breeds.photos import Photo, parse_views, photo_of
 from breeds.photos.inputs import photos_in
@@ -56,7 +58,7 @@ def extract(
         Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
         Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
-        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+        The HDF5 file to write; what is committed meanwhile lies in ``NAME.journal`` beside it.
     labels
         CSV file of labels, where they are not the subfolders' names.
     top, classes, min_photos
@@ -77,7 +79,7 @@ def extract(
     Returns
     -------
     Store
-        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+        The store as it is now. Photos that could not be used are in `Store.rejected`.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def extract(
     --------
     >>> import breeds
     >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
-    >>> len(store), store.quarantined
+    >>> len(store), store.rejected
     (30, [])
     """
     from breeds.config import FeatureConfig
@@ -101,7 +103,7 @@ def extract(
         precision=precision, view=view,
     )  # fmt: skip
     run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
-    return Store(store)
+    return Store(store, corrected=True)
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     """
     from breeds.evaluation import evaluate as run
 
-    return run(_opened(store)._store, _loaded(model))
+    return run(_opened(store), _loaded(model))
 
 
 def predict(
@@ -220,8 +222,26 @@ def check_several(photos: Any) -> None:
         raise BreedsError(f"Give photos in a list, also a single one: [photo], not {type(photos).__name__}.")
 
 
+def listed(X: Any) -> list[Any]:
+    """Return photos, as they come to a transformer, one by one.
+
+    Raises
+    ------
+    BreedsError
+        If it is a single photo, or a table of more than one column.
+    """
+    check_several(X)
+    if hasattr(X, "to_numpy"):  # of pandas, polars and their like
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2 and (X.shape[1] == 1 or X.dtype == object):
+        if X.shape[1] != 1:
+            raise BreedsError(f"X has {X.shape[1]} columns; give the one with the photos.")
+        X = X[:, 0]
+    return list(X)
+
+
 def _opened(store: Store | PathLike) -> Store:
-    return store if isinstance(store, Store) else Store(store)
+    return store if isinstance(store, Store) else Store(store, corrected=True)
 
 
 def _loaded(model: Model | PathLike) -> Model:

@@ -28,11 +28,11 @@ from PIL import __version__ as pillow
 import breeds
 from breeds.backbones.choose import open_engine
 from breeds.backbones.convert import fp32_network
-from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, P, Pipeline
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
+from breeds.features.network import Network
 from breeds.machine import run_ahead
 from breeds.started import begin, need
 
