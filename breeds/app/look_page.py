@@ -25,7 +25,7 @@ from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
-from breeds.photos import key_of, picture
+from breeds.photos import key_of, photo_at, picture
 from breeds.report.explanations import overlay
 from breeds.report.gallery import Gallery, Looked, views
 from breeds.report.page import Report
