@@ -76,17 +76,18 @@ def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
     from breeds.config import FeatureConfig
     from breeds.extraction import extract
-    from breeds.features import ShardWriter
     from breeds.selection import Selection
 
     stamps: list[float] = []
-    add = ShardWriter.add
+    from breeds.features import Writer
+
+    add = Writer.add
 
     def timed(*arguments, **names) -> None:
         stamps.append(time.perf_counter())
         add(*arguments, **names)
 
-    ShardWriter.add = timed  # type: ignore[method-assign]
+    Writer.add = timed  # type: ignore[method-assign]
     chosen = dict(option.split("=") for option in options)
     chosen = {name: int(value) if value.isdigit() else value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -107,8 +108,8 @@ def config_of(photos: str, weights: str, precision: str, size: str):
     from breeds.backbones.registry import XCEPTION
     from breeds.backbones.weights import find_weights
     from breeds.config import FeatureConfig
+    from breeds.extraction.calibration import calibrated
     from breeds.extraction.table import make_table
-    from breeds.features.calibration import calibrated
     from breeds.photos import find_photos
     from breeds.selection import Selection
 
@@ -136,8 +137,8 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
 def run_predict(photos: str, weights: str, precision: str) -> None:
     """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
     from breeds.heads.model import Model
+    from breeds.photos.inputs import list_inputs
     from breeds.prediction import _CHUNK, predict
-    from breeds.prediction.inputs import list_inputs
 
     config, network, _ = config_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)

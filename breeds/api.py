@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from breeds.errors import BreedsError, PhotoError, attempt
+from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.library.store import Store
 from breeds.machine import cores
 from breeds.photos import Photo, parse_views, photo_of
+from breeds.photos.inputs import photos_in
 from breeds.photos.photo import RejectedPhoto
 from breeds.prediction import predict as answer_photos
-from breeds.prediction.inputs import photos_in
 from breeds.report.answers import as_table
 from breeds.selection import Selection, as_source
 
@@ -56,7 +56,7 @@ def extract(
         Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
         Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
-        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+        The HDF5 file to write; what is committed meanwhile lies in ``NAME.journal`` beside it.
     labels
         CSV file of labels, where they are not the subfolders' names.
     top, classes, min_photos
@@ -77,7 +77,7 @@ def extract(
     Returns
     -------
     Store
-        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+        The store as it is now. Photos that could not be used are in `Store.rejected`.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def extract(
     --------
     >>> import breeds
     >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
-    >>> len(store), store.quarantined
+    >>> len(store), store.rejected
     (30, [])
     """
     from breeds.config import FeatureConfig
@@ -101,7 +101,7 @@ def extract(
         precision=precision, view=view,
     )  # fmt: skip
     run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
-    return Store(store)
+    return Store(store, corrected=True)
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     """
     from breeds.evaluation import evaluate as run
 
-    return run(_opened(store)._store, _loaded(model))
+    return run(_opened(store), _loaded(model))
 
 
 def predict(
@@ -221,7 +221,7 @@ def check_several(photos: Any) -> None:
 
 
 def _opened(store: Store | PathLike) -> Store:
-    return store if isinstance(store, Store) else Store(store)
+    return store if isinstance(store, Store) else Store(store, corrected=True)
 
 
 def _loaded(model: Model | PathLike) -> Model:

@@ -270,7 +270,7 @@ def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     extract_photos(folder / "photos", folder / "features/photos.h5", size=96)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few photos are few for scikit-learn's solver
-        model = train(Store.open(folder / "features/photos.h5"), C=0.01)
+        model = train(Store(folder / "features/photos.h5"), C=0.01)
     model.save(folder / "models/photos.safetensors")
     return folder
 

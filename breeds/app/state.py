@@ -181,7 +181,7 @@ class AppState:
         self._busy = threading.Lock()
         self._busy_with = ""
         self._models = _Read(lambda paths: Model.load(paths[0]))
-        self._stores = _Read(Store.open_beside)
+        self._stores = _Read(lambda paths: Store(*paths))
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None
         self._now: Snapshot | None = None

@@ -8,11 +8,11 @@ from importlib import import_module
 from itertools import pairwise
 
 from breeds.backbones import Engine, EngineUnavailableError
-from breeds.backbones.network import Network
 from breeds.backbones.registry import ENGINES
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.text import mention
 
 

@@ -11,13 +11,13 @@ from typing import Protocol
 from breeds.backbones import Engine
 from breeds.backbones.choose import check_precision, open_engine
 from breeds.backbones.convert import converted_width
-from breeds.backbones.network import Network
 from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import find_onnx, is_onnx
 from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import DECODE_RULE, FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
 

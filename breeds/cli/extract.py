@@ -197,9 +197,6 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 def show(summary: Summary) -> int:
     """Say what an extraction did; 1 if photos were set aside."""
-    if summary.mended:
-        say(f"{summary.store} was damaged ({summary.mended}): put together again from its shards, "
-              f"and what they lack is computed again", file=sys.stderr)  # fmt: skip
     for shard in summary.damaged:
         say(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
     for path, reason in summary.quarantined:

@@ -82,9 +82,9 @@ def make_table(
         split=Names.of(rows.splits).take(order),
         size=np.frombuffer(rows.sizes, dtype=np.int64)[order],
         mtime_ns=np.frombuffer(rows.times, dtype=np.int64)[order],
-        quarantine=sorted((photo.name, photo.reason) for photo in rows.rejected if choice.keeps(photo.label)),
+        rejected=sorted((photo.name, photo.reason) for photo in rows.rejected if choice.keeps(photo.label)),
     )
-    if not len(table) and not table.quarantine:
+    if not len(table) and not table.rejected:
         raise BreedsError(
             f"No photos in {listing.root} ({listing.ignored} other files); name what holds your photos."
         )
@@ -206,8 +206,8 @@ def refuse_nothing_left(table: Table) -> None:
         If it is one; the text gives the first photo's reason.
     """
     if len(table) == 0:
-        path, reason = table.quarantine[0]
+        path, reason = table.rejected[0]
         raise BreedsError(
-            f"None of the {len(table.quarantine)} photos in {table.root} can be used; "
+            f"None of the {len(table.rejected)} photos in {table.root} can be used; "
             f"the first, {path}: {reason}."
         )

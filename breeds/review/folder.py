@@ -75,7 +75,7 @@ class Folder:
                 f"The photos of {store.path} do not have their labels from the folders in {root}, but from a "
                 f"table: add the new photos to that, and extract again."
             )
-        aside = {layout.photo(path).label for path, _ in table.quarantine if path in there}
+        aside = {layout.photo(path).label for path, _ in table.rejected if path in there}
         classes = ({*table.label.names} | aside) - {""}
         selected = _selected(store, {photo.label for photo in there.values()} - {""}, classes)
         listed = {*table.path}

@@ -19,7 +19,8 @@ from conftest import ROOT, MakeStore
 from PIL import Image
 
 from breeds.errors import PhotoError
-from breeds.features import FeatureIndex, Store
+from breeds.features import FeatureLookup, Store
+from breeds.features.table import COLUMNS
 from breeds.photos import decode, picture
 
 # Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
@@ -106,13 +107,15 @@ def test_damaged_photos_are_let_go_and_only_their_reasons_stay(tmp_path: Path) -
 def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tmp_path: Path) -> None:
     """About 100 for what is known of it and 40 for where its feature is; a list of text needs 360 and 120."""
     path = make_store({f"breed {number}": 500 for number in range(10)}, width=1)
-    Store.open(path)  # what is imported and cached once is no photo's
+    Store(path)  # what is imported and cached once is no photo's
     tracemalloc.start()
     try:
-        store = Store.open(path)
+        store = Store(path)
+        for name in COLUMNS:  # they are read when they are asked for
+            getattr(store.table, name)
         table, peak = tracemalloc.get_traced_memory()
-        index = FeatureIndex(store.config)
-        index.add_file(path, store.table.key, store.features_sha256)
+        lookup = FeatureLookup(path, store.config, store)
+        lookup.keys()
         both, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
