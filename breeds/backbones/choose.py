@@ -8,15 +8,15 @@ from importlib import import_module
 from itertools import pairwise
 
 from breeds.backbones import Engine, EngineUnavailableError
-from breeds.backbones.network import Network
 from breeds.backbones.registry import ENGINES
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.text import mention
 
 
-def check_precision(precision: str, engine: str) -> None:
+def check_precision(precision: str, engine: str | Engine) -> None:
     """Refuse a precision that the engine, unless it is ``auto``, does not have.
 
     Raises
@@ -24,6 +24,8 @@ def check_precision(precision: str, engine: str) -> None:
     BreedsError
         If it is one.
     """
+    if not isinstance(engine, str):
+        return
     able = [name for name, entry in ENGINES.items() if precision in entry.precisions]
     if not able or engine not in ("auto", *able):
         needs = f"needs {ENGINES[able[0]].title} (--engine {able[0]})" if able else "is known to no engine"
@@ -34,7 +36,7 @@ def check_precision(precision: str, engine: str) -> None:
 def open_engine(
     config: FeatureConfig,
     weights: Callable[[], Weights],
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     network: Callable[[], Network | None] = lambda: None,
     single: bool = False,
     maps: bool = False,
@@ -49,7 +51,7 @@ def open_engine(
     weights
         Finds the weights; called only if they are needed.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`, or an engine that is open already.
     network
         Finds the quantised network of an int8 config, if there is one.
     single
@@ -65,6 +67,8 @@ def open_engine(
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
         do the config's precision, or maps of a network that has none were asked for.
     """
+    if not isinstance(engine, str):
+        return engine
     brought = config.preprocessing is not None
     able = [
         name

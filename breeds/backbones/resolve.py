@@ -11,18 +11,18 @@ from typing import Protocol
 from breeds.backbones import Engine
 from breeds.backbones.choose import check_precision, open_engine
 from breeds.backbones.convert import converted_width
-from breeds.backbones.network import Network
 from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import find_onnx, is_onnx
 from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import DECODE_RULE, FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
 
 
-def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig, Weights]:
+def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[FeatureConfig, Weights]:
     """Return a config with nothing left open but the network of int8, and the weights.
 
     Parameters
@@ -30,7 +30,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
     config
         As a user gives it, or as a store keeps it with `weights` said anew.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        As in `breeds.backbones.choose.open_engine`.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
     return replace(config, weights=weights.name, weights_sha256=weights.sha256), weights
 
 
-def _resolve_onnx(config: FeatureConfig, engine: str) -> tuple[FeatureConfig, Weights]:
+def _resolve_onnx(config: FeatureConfig, engine: str | Engine) -> tuple[FeatureConfig, Weights]:
     if engine == "keras":
         raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
     if config.weights != "imagenet":
@@ -178,7 +178,7 @@ def open_network(
     model: HasNetworks,
     part: tuple[FeatureConfig, str],
     spec: str | None,
-    engine: str,
+    engine: str | Engine,
     single: bool = False,
     maps: bool = False,
 ) -> Engine:

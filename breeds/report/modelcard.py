@@ -17,14 +17,15 @@ from typing import Any
 
 from breeds import __version__
 from breeds.errors import BreedsError
+from breeds.features.network import MOST_BYTES
 from breeds.files import open_regular, read_regular, write_aside
 from breeds.heads.model import Model
 from breeds.metrics import FEW
 from breeds.started import command
 from breeds.text import as_bytes, visible
 
-# Bytes that a card can have, with thousands of classes, and a model.
-_MOST, _MOST_OF_MODEL = 2**24, 2**29
+# Bytes that a card can have, with thousands of classes.
+_MOST = 2**24
 _MARK = re.compile(rb"<!-- breeds model card 1 ([0-9a-f]{64}): [^\n]*-->\n")
 _FIRST = (
     "<!-- breeds model card 1 {}: Breeds writes this file; once it is edited, Breeds leaves it as it is -->\n"
@@ -42,7 +43,7 @@ def card_path(model_path: Path) -> Path:
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file that can be read, "" of another."""
     try:
-        with open_regular(path, _MOST_OF_MODEL) as file:
+        with open_regular(path, MOST_BYTES) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""

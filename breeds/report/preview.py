@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 from breeds.backbones.resolve import square
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Selection
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
-from breeds.photos import ORIGINAL, Listing, Photo, decode, key_of, look, parse_resize, parse_views, read
+from breeds.photos import Listing, Photo, find_photos, photo_at
+from breeds.photos.decode import ORIGINAL, decode, key_of, look, parse_views
+from breeds.photos.resize import parse_resize
 from breeds.progress import progress
 from breeds.report import charts
 from breeds.report.photos import Album, Cut, Thumbnail, cut, each, shown
 from breeds.report.render import write_page
+from breeds.selection import Selection
 
 #: What views are shown as an example where none is asked for.
 EXAMPLE_VIEWS = "flip,crops:3"
@@ -71,8 +73,6 @@ def preview(
         The views that would be extracted, as `breeds.photos.parse_views` takes them.
     following
         The command that comes next.
-    workers
-        Threads that read and decode.
 
     Returns
     -------
@@ -89,11 +89,10 @@ def preview(
     check_output(page, PAGE)
     size, resize = square(config)
     variants = parse_views(views or EXAMPLE_VIEWS)
-    listing = selection.find()
+    listing = find_photos(selection)
     seen = see(listing, workers)
     found = find(seen, size)
-    album = Album(seen, page, seen.bad)
-    good = seen.good
+    good, album = seen.good, Album(seen, page, seen.bad)
     chosen, extremes = _chosen(seen, found), _extremes(seen)
     odd, small = cut(found.odd.tolist(), MOST_TILES), cut(found.small.tolist(), MOST_TILES)
     conflicts, copies = cut(found.conflicts, MOST_GROUPS), cut(found.copies, MOST_GROUPS)
@@ -188,27 +187,29 @@ class Seen:
 
 def see(listing: Listing, workers: int) -> Seen:
     """Read and decode every photo of a listing, whose photos the result takes the place of."""
-    started = time.perf_counter()
+    started, photos = time.perf_counter(), listing.photos
+    if not isinstance(photos, list):
+        raise BreedsError(f"The photos of {listing.root} are no files in a folder here; name such a folder.")
     keys, widths, heights, bad = bytearray(), array("i"), array("i"), {}
-    photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
-    for row, (key, width, height, reason) in enumerate(each(_look, photos, workers)):
+    watched = progress(photos, desc="looking", unit=" photos", leave=False, delay=1)
+    for row, (key, width, height, reason) in enumerate(each(_look, watched, workers)):
         keys += bytes.fromhex(key) or bytes(PACKED.itemsize)
         widths.append(width)
         heights.append(height)
         if reason:
             bad[row] = reason
     seen = Seen(
-        root=str(listing.root),
-        path=Texts.of(photo.name for photo in listing.photos),
-        label=Names.of(photo.label for photo in listing.photos),
-        split=Names.of(photo.split for photo in listing.photos),
+        root=listing.root,
+        path=Texts.of(photo.name for photo in photos),
+        label=Names.of(photo.label for photo in photos),
+        split=Names.of(photo.split for photo in photos),
         key=Keys(np.frombuffer(keys, dtype=PACKED)),
         width=np.frombuffer(widths, dtype=np.int32),
         height=np.frombuffer(heights, dtype=np.int32),
         bad=bad,
         seconds=time.perf_counter() - started,
     )
-    listing.photos.clear()
+    photos.clear()
     return seen
 
 
@@ -277,16 +278,14 @@ def find(seen: Seen, size: int) -> Found:
     good = seen.good
     groups = _same_bytes(seen)
     copies = [group for rows in groups if len(group := rows[seen.width[rows] > 0]) > 1]
-    conflicts = [rows for rows in groups if _differ(seen, rows)]
     shorter, longer = seen.sides(good)
     elongation = longer / shorter
-    odd = np.argsort(-elongation, kind="stable")
-    small = np.argsort(shorter, kind="stable")
+    odd, small = np.argsort(-elongation, kind="stable"), np.argsort(shorter, kind="stable")
     return Found(
         classes=_classes(seen),
         copies=[rows for rows in copies if not _differ(seen, rows)],
         duplicates=sum(len(rows) - 1 for rows in copies),
-        conflicts=conflicts,
+        conflicts=[rows for rows in groups if _differ(seen, rows)],
         odd=good[odd[elongation[odd] > ELONGATED]],
         small=good[small[shorter[small] < SMALL * size]],
     )
@@ -392,7 +391,9 @@ def _examples(
     def square(row: int, view: str) -> dict[str, Any]:
         made: Thumbnail | PhotoError
         try:
-            made = Thumbnail.of_pixels(decode(read(album.file(row)), size, resize, view), LARGE)
+            made = Thumbnail.of_pixels(
+                decode(photo_at(seen.root, seen.path[row]).read(), size, resize, view), LARGE
+            )
         except PhotoError as error:
             made = error
         return {"view": view, "name": seen.path[row], **shown(made)}
