@@ -27,11 +27,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from breeds.api import check_several
 from breeds.backbones import Engine
-from breeds.backbones.choose import open_engine
 from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, Pipeline
 from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
-from breeds.backbones.resolve import resolve
+from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError, attempt

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from breeds.backbones.loading import import_openvino
+from breeds.backbones import import_openvino
 from breeds.backbones.network import Network, digest_of
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from breeds.backbones.loading import import_openvino
+from breeds.backbones import import_openvino
 from breeds.backbones.onnx_file import content_of, describe
 from breeds.config import Preprocessing
 from breeds.errors import BreedsError

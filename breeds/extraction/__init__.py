@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.backbones.choose import open_engine
 from breeds.backbones.pipeline import Pipeline
-from breeds.backbones.resolve import resolve
+from breeds.backbones.resolve import open_engine, resolve
 from breeds.config import FeatureConfig
 from breeds.extraction.asked import Selection
 from breeds.extraction.missing import extract_missing
@@ -95,7 +94,7 @@ def extract(
     cluster
         Where photos are read and computed instead of here; shards and store are written here all the same.
     engine
-        What computes, as in `breeds.backbones.choose.open_engine`.
+        What computes, as in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------

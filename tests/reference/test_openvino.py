@@ -30,9 +30,9 @@ from safetensors import safe_open
 from taken import take_network
 
 from breeds.backbones import convert
-from breeds.backbones.choose import open_engine
 from breeds.backbones.network import Network
 from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
@@ -247,7 +247,7 @@ def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
 LESSER = """
 import sys
 import numpy as np
-from breeds.backbones.choose import open_engine
+from breeds.backbones.resolve import open_engine
 from breeds.heads.model import Model
 
 model = Model.load(sys.argv[1])
