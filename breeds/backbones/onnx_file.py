@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breeds.backbones.network import MOST_BYTES
 from breeds.backbones.weights import Weights
 from breeds.errors import BreedsError
+from breeds.features.network import MOST_BYTES
 from breeds.files import UnfitError, open_regular, read_regular
 from breeds.started import need
 

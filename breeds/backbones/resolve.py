@@ -12,13 +12,13 @@ from typing import Protocol
 
 from breeds.backbones import Engine, EngineUnavailableError
 from breeds.backbones.convert import converted_width
-from breeds.backbones.network import Network
 from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import is_onnx, open_onnx
 from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import DECODE_RULE, FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
 from breeds.text import mention
