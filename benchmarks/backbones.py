@@ -46,20 +46,19 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
     """
     from breeds.backbones.resolve import found_weights, open_engine
     from breeds.features import Store
-    from breeds.features.calibration import networks_of
-    from breeds.photos import decode, read
+    from breeds.photos import decode, photo_at
 
     ready = {}
     for name, path in stores.items():
-        store = Store.open(path)
+        store = Store(path)
         ((config, where),) = store.parts()
         spec = where if Path(where).is_file() else config.weights
         engine = open_engine(
             config, partial(found_weights, config, spec), "openvino",
-            partial(networks_of(store).get, config.calibration),
+            partial(store.networks().get, config.calibration),
         )  # fmt: skip
         files = [f"{store.table.root}/{path}" for path in list(store.table.path)[:photos]]
-        pixels = [decode(read(file), config.size, config.resize) for file in files]
+        pixels = [decode(photo_at("", file).read(), config.size, config.resize) for file in files]
         list(engine.stream(pixels[:4]))  # warms up
         ready[name] = engine, pixels
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ready}
@@ -82,7 +81,7 @@ def judged(paths: list[Path], repeats: int) -> dict[str, object]:
     from breeds.heads.crossval import cross_validate
     from breeds.training import train
 
-    store = Store.open_beside(paths)
+    store = Store(*paths)
     return cross_validate(store, train(store), folds=5, repeats=repeats)
 
 

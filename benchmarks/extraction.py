@@ -75,17 +75,19 @@ def run_keras(photos: str, weights: str, batch: str = "32") -> None:
 def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
-    from breeds.features import ShardWriter
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
     stamps: list[float] = []
-    add = ShardWriter.add
+    from breeds.features import Writer
+
+    add = Writer.add
 
     def timed(*arguments, **names) -> None:
         stamps.append(time.perf_counter())
         add(*arguments, **names)
 
-    ShardWriter.add = timed  # type: ignore[method-assign]
+    Writer.add = timed  # type: ignore[method-assign]
     chosen = dict(option.split("=") for option in options)
     chosen = {name: int(value) if value.isdigit() else value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -106,27 +108,28 @@ def config_of(photos: str, weights: str, precision: str, size: str):
     from breeds.backbones.registry import XCEPTION
     from breeds.backbones.weights import find_weights
     from breeds.config import FeatureConfig
-    from breeds.extraction.table import identify
-    from breeds.features.calibration import calibrated
+    from breeds.extraction.calibration import calibrated
+    from breeds.extraction.table import make_table
     from breeds.photos import find_photos
+    from breeds.selection import Selection
 
     found = find_weights(weights, XCEPTION)
     config = FeatureConfig("xception", found.name, found.sha256, int(size), "stretch", precision)
     if precision != "int8":
         return config, lambda: None, found
-    listing = find_photos(Path(photos))
+    listing = find_photos(Selection(Path(photos)))
     with tempfile.TemporaryDirectory() as folder:
-        table = identify(listing, None, 2)
+        table, _ = make_table(listing, None, 2)
         return *calibrated(config, Path(folder, "store.h5"), None, None, table, lambda: found), found
 
 
 def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
     """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
     from breeds.backbones.resolve import open_engine
-    from breeds.photos import decode, read
+    from breeds.photos import decode, photo_at
 
     config, network, found = config_of(photos, weights, precision, size)
-    pixels = [decode(read(path), config.size) for path in photo_paths(photos)]
+    pixels = [decode(photo_at("", path).read(), config.size) for path in photo_paths(photos)]
     engine = open_engine(config, lambda: found, "openvino", network)
     report(steady=steady([time.perf_counter() for _ in engine.stream(pixels)]))
 
@@ -134,9 +137,8 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
 def run_predict(photos: str, weights: str, precision: str) -> None:
     """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
     from breeds.heads.model import Model
+    from breeds.photos.inputs import list_inputs
     from breeds.prediction import _CHUNK, predict
-    from breeds.prediction.inputs import list_inputs
-    from breeds.prediction.remote import local
 
     config, network, _ = config_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)
@@ -144,7 +146,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
     model = Model("logistic", list("abcdefghij"), config, weights, np.zeros(2048, "f4"), np.ones(2048, "f4"),
                   [layer], np.zeros((0, 32), "u1"),
                   networks={config.calibration: kept} if (kept := network()) else {})  # fmt: skip
-    answers = predict(model, local(list_inputs([photos], [])), weights)
+    answers = predict(model, list_inputs([photos]), weights)
     stamps = [time.perf_counter() for _ in answers]
     report(steady=(len(stamps) - _CHUNK) / (stamps[-1] - stamps[_CHUNK - 1]))  # they come in chunks
 
@@ -192,11 +194,11 @@ def run_onnx(photos: str, weights: str, network: str) -> None:
         model(np.zeros((1, 299, 299, 3), dtype="f4"))
         model.export(network, format="onnx", verbose=False)
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
-    from breeds.photos import decode, read
+    from breeds.photos import decode, photo_at
 
     name, stamps, features, paths = session.get_inputs()[0].name, [], [], photo_paths(photos)
     for start in range(0, len(paths), 8):
-        pixels = np.stack([decode(read(p), 299) for p in paths[start : start + 8]])
+        pixels = np.stack([decode(photo_at("", p).read(), 299) for p in paths[start : start + 8]])
         features += session.run(None, {name: pixels.astype("f4") / 127.5 - 1})
         stamps.append(time.perf_counter())
     with tempfile.TemporaryFile() as file:

@@ -111,16 +111,17 @@ def resident(process: subprocess.Popen[str]) -> float:
 def small_model(folder: Path) -> tuple[Path, list[Path]]:
     """Make a model of drawn photos on random weights at 96 pixels, where the network costs little."""
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
     from breeds.features import Store
     from breeds.sample import write_samples
+    from breeds.selection import Selection
     from breeds.training import train
 
     write_samples(folder / "photos", per_breed=6)
     extract(
         Selection(folder / "photos"), folder / "features/photos.h5", FeatureConfig(weights="random", size=96)
     )
-    train(Store.open(folder / "features/photos.h5"), C=0.01).save(folder / "models/photos.safetensors")
+    train(Store(folder / "features/photos.h5"), C=0.01).save(folder / "models/photos.safetensors")
     return folder / "models/photos.safetensors", sorted((folder / "photos").rglob("*.jpg"))
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from breeds.api import evaluate, extract, load, predict
     from breeds.errors import BreedsError
+    from breeds.features.store import Store
     from breeds.heads.model import Model
-    from breeds.library.store import Store
     from breeds.sklearn import BottleneckFeatures, BreedsClassifier
     from breeds.training import train
 
@@ -32,7 +32,7 @@ _HOMES = {
     "BreedsClassifier": "breeds.sklearn",
     "BreedsError": "breeds.errors",
     "Model": "breeds.heads.model",
-    "Store": "breeds.library.store",
+    "Store": "breeds.features.store",
     "train": "breeds.training",
 } | dict.fromkeys(("evaluate", "extract", "load", "predict"), "breeds.api")
 

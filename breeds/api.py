@@ -9,17 +9,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from breeds.errors import BreedsError, attempt
+from breeds.errors import BreedsError, PhotoError, attempt
+from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.library.store import Store
 from breeds.machine import cores
-from breeds.photos import parse_views
-from breeds.photos.held import photo_of
-from breeds.places import as_source
+from breeds.photos import Photo, parse_views, photo_of
+from breeds.photos.inputs import photos_in
+from breeds.photos.photo import RejectedPhoto
 from breeds.prediction import predict as answer_photos
-from breeds.prediction.remote import Asked
-from breeds.prediction.streams import asked_of, find_streamed
 from breeds.report.answers import as_table
+from breeds.selection import Selection, as_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +34,7 @@ def extract(
     labels: PathLike | None = None,
     top: int | None = None,
     classes: Sequence[str] | None = None,
+    min_photos: int = 1,
     weights: str = "imagenet",
     backbone: PathLike = "xception",
     view: str = "original",
@@ -56,11 +56,11 @@ def extract(
         Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
         Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
-        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+        The HDF5 file to write; what is committed meanwhile lies in ``NAME.journal`` beside it.
     labels
         CSV file of labels, where they are not the subfolders' names.
-    top, classes
-        Keep the classes with the most photos, or these.
+    top, classes, min_photos
+        Keep the classes with the most photos, or these; leave out classes with fewer photos.
     weights
         ``imagenet`` (fetched once), ``random``, or the path of a ``.h5`` file.
     backbone, view, resize, size, precision
@@ -77,7 +77,7 @@ def extract(
     Returns
     -------
     Store
-        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+        The store as it is now. Photos that could not be used are in `Store.rejected`.
 
     Raises
     ------
@@ -88,20 +88,20 @@ def extract(
     --------
     >>> import breeds
     >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
-    >>> len(store), store.quarantined
+    >>> len(store), store.rejected
     (30, [])
     """
     from breeds.config import FeatureConfig
-    from breeds.extraction import Selection
     from breeds.extraction import extract as run
 
-    selection = Selection(as_source(os.fspath(data)), None if labels is None else Path(labels), top, classes)
+    source = as_source(os.fspath(data))
+    selection = Selection(source, None if labels is None else Path(labels), top, classes, min_photos)
     config = FeatureConfig(
         backbone=os.fspath(backbone), weights=str(weights), size=size or 0, resize=resize or "",
         precision=precision, view=view,
     )  # fmt: skip
     run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
-    return Store(store)
+    return Store(store, corrected=True)
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     """
     from breeds.evaluation import evaluate as run
 
-    return run(_opened(store)._store, _loaded(model))
+    return run(_opened(store), _loaded(model))
 
 
 def predict(
@@ -221,17 +221,18 @@ def check_several(photos: Any) -> None:
 
 
 def _opened(store: Store | PathLike) -> Store:
-    return store if isinstance(store, Store) else Store(store)
+    return store if isinstance(store, Store) else Store(store, corrected=True)
 
 
 def _loaded(model: Model | PathLike) -> Model:
     return model if isinstance(model, Model) else Model.load(model)
 
 
-def _asked(photo: Any) -> Iterable[Asked | None]:
-    """Return a photo, or all of a source's, as `breeds.prediction.streams` gives them."""
-    name = os.fsdecode(photo) if isinstance(photo, str | os.PathLike) else ""
-    source = find_streamed(name) if name and "\0" not in name else None
+def _asked(value: Any) -> Iterable[Photo]:
+    """Return a photo, or all of a source's."""
+    name = os.fsdecode(value) if isinstance(value, str | os.PathLike) else ""
+    source = photos_in(name) if name and "\0" not in name else None
     if source is not None:
-        return asked_of(source)
-    return [Asked(name, attempt(photo_of, photo))]
+        return source
+    photo = attempt(photo_of, value)
+    return [RejectedPhoto(name, str(photo)) if isinstance(photo, PhotoError) else photo]

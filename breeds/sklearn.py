@@ -27,7 +27,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from breeds.api import check_several
 from breeds.backbones import Engine
-from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, Pipeline
 from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
 from breeds.backbones.resolve import open_engine, resolve
@@ -36,16 +35,17 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
+from breeds.features.lookup import find_network
+from breeds.features.network import Network
 from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax
 from breeds.heads.unknown import fit_detector
 from breeds.machine import cores
-from breeds.photos import parse_resize
-from breeds.photos.held import photo_of
+from breeds.photos import parse_resize, photo_of
 from breeds.photos.photo import RejectedPhoto
 from breeds.photos.resize import RULES
-from breeds.prediction import Cache, TrainingFeatures, features_of
+from breeds.prediction import Cache, features_of
 from breeds.split import fold_of
 from breeds.text import mention
 from breeds.training import FOLDS
@@ -116,9 +116,10 @@ class BottleneckFeatures(
     engine : {"auto", "openvino", "keras"}, default "auto"
         What computes, as in `breeds.extract`.
     store : str or path, optional
-        Keep features by the photos' contents, in the shards of this store (``NAME.shards`` beside NAME.h5),
-        and compute none that the store or its shards have. Several processes may share it; it holds one
-        config. The file itself, with its table of paths and labels, is left to `breeds.extract`.
+        Keep features by the photos' contents, in the journal of this store (``NAME.journal`` beside NAME.h5),
+        and compute none that the store or its journal has. Several processes may share it; it holds one
+        config. The file itself, with its table of paths and labels, is left to `breeds.extract`, which takes
+        in what the journal has.
     workers : int, optional
         Threads that read and decode; None for as many as there are cores.
     n_jobs : int, default -1
@@ -232,7 +233,7 @@ class BottleneckFeatures(
 
     def _store_config(self, config: FeatureConfig) -> FeatureConfig:
         """Return the config, with the network of int8; refuse a store of another."""
-        old = Store.open(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
+        old = Store(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
         if self.precision == "int8":
             if old is None:
                 raise BreedsError(
@@ -254,16 +255,14 @@ class BottleneckFeatures(
     def _network(self) -> Network | None:
         if self.config_.precision != "int8" or self.store is None:
             return None
-        from breeds.features.calibration import kept_network
-
-        return kept_network(self.config_.calibration, [Path(self.store)])
+        return find_network(self.config_.calibration, [Path(self.store)])
 
     def _features(self, photos: Sequence[Any]) -> Iterator[Feature | PhotoError]:
         """Yield the feature of every photo, or why there is none; those computed are kept, come what may."""
         caches: list[Cache] = []
         kept = None if self.store is None else KeptFeatures(Path(self.store), self.engine)
         if kept is not None:
-            caches = [kept, TrainingFeatures(str(self.store))]
+            caches = [kept]
         with Pipeline(self._engine, self.workers or cores()) as pipeline:
             try:
                 for start in range(0, len(photos), _CHUNK):

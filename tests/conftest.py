@@ -90,9 +90,11 @@ def extract_photos(
     data: Path, store: Path, workers: int = 2, trust_mtime: bool = False, **options: object
 ) -> Summary:
     """Extract with random weights; options are fields of `Selection` and `FeatureConfig`."""
-    from breeds.extraction import Selection, extract
+    from breeds.extraction import extract
+    from breeds.selection import Selection
 
-    which = {name: options.pop(name) for name in ("labels", "top", "classes") if name in options}
+    names = ("labels", "top", "classes", "min_photos")
+    which = {name: options.pop(name) for name in names if name in options}
     engine = options.pop("engine", "auto")
     config = FeatureConfig(**{"weights": "random", **options})  # type: ignore[arg-type]
     found = Selection(data, **which)  # type: ignore[arg-type]
@@ -174,7 +176,7 @@ def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
     """A few real photos, the config of the genuine weights, and what the Keras engine gives for them."""
     from breeds.backbones.resolve import open_engine
     from breeds.backbones.weights import get_weights
-    from breeds.photos import decode, read
+    from breeds.photos import decode
 
     photos = [*sorted((SHARED / "data/fullsize").rglob("*.jpg"))[::60]]
     photos += sorted((SHARED / "data/dogs10").rglob("*.jpg"))[::400]
@@ -183,7 +185,11 @@ def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
         XCEPTION.name, weights.name, weights.sha256, XCEPTION.size, "stretch", width=XCEPTION.width
     )
     engine = open_engine(config, lambda: weights, "keras")
-    return photos, config, np.stack(list(engine.stream([decode(read(str(path)), 299) for path in photos])))
+    return (
+        photos,
+        config,
+        np.stack(list(engine.stream([decode(path.read_bytes(), 299) for path in photos]))),
+    )
 
 
 @contextmanager
@@ -264,7 +270,7 @@ def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     extract_photos(folder / "photos", folder / "features/photos.h5", size=96)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few photos are few for scikit-learn's solver
-        model = train(Store.open(folder / "features/photos.h5"), C=0.01)
+        model = train(Store(folder / "features/photos.h5"), C=0.01)
     model.save(folder / "models/photos.safetensors")
     return folder
 

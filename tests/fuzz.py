@@ -114,7 +114,7 @@ def small_store(folder: Path) -> Path:
     labels = ["pug", "beagle", "collie"] * 3
     paths = [f"{label}/{i}.jpg" for i, label in enumerate(labels)]
     table = Table("made up", "", keys, paths, labels, [""] * 9, [1] * 9, [0] * 9)
-    table.quarantine = [("bad.jpg", "empty file (0 bytes)")]
+    table.rejected = [("bad.jpg", "empty file (0 bytes)")]
     write_store(path, table, config, features, "made up")
     return path
 
@@ -129,7 +129,7 @@ def store_target(folder: Path) -> Target:
     def one(data: bytes) -> None:
         path.write_bytes(data)
         with contextlib.suppress(BreedsError):
-            Store.open(path).features()
+            Store(path).features()
         with contextlib.suppress(BreedsError):
             list(verify(path))
 
@@ -146,7 +146,7 @@ def model_target(folder: Path) -> Target:
     from breeds.training import train
 
     path, seeds = folder / "one.safetensors", []
-    logistic = train(Store.open(small_store(folder)), C=1.0)
+    logistic = train(Store(small_store(folder)), C=1.0)
     layers = [(np.ones((2048, 4), np.float32), np.ones(4, np.float32)),
               (np.ones((4, 3), np.float32), np.ones(3, np.float32))]  # fmt: skip
     for model in (logistic, replace(logistic, kind="dense", layers=layers)):
@@ -167,6 +167,7 @@ def csv_target(folder: Path) -> Target:
     """A list of photos with labels, of both kinds."""
     from breeds.errors import BreedsError
     from breeds.photos import find_photos
+    from breeds.selection import Selection
 
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(b"\xff\xd8\xff")
@@ -175,7 +176,7 @@ def csv_target(folder: Path) -> Target:
     def one(data: bytes) -> None:
         table.write_bytes(data)
         with contextlib.suppress(BreedsError):
-            find_photos(table)
+            find_photos(Selection(table))
 
     texts = ["path,label,split\na.jpg,pug,train\nb.jpg,beagle,\n", "id,breed\na,pug\nb,shih-tzu\n"]
     return one, [*(text.encode() for text in texts), ("\ufeff" + texts[0]).replace("\n", "\r\n").encode()]

@@ -25,7 +25,7 @@ from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, check_explainable
 from breeds.heads.model import Model
-from breeds.photos import key_of, picture, read
+from breeds.photos import key_of, photo_at, picture
 from breeds.report.explanations import overlay
 from breeds.report.gallery import Gallery, Looked, views
 from breeds.report.page import Report
@@ -98,7 +98,7 @@ def _bytes_of(photo: KeyAndPath) -> bytes:
     PhotoError
         If they are not there any more, or others.
     """
-    data = read(photo[1])
+    data = photo_at("", photo[1]).read()
     if key_of(data) != photo[0]:
         raise PhotoError("changed since its features were computed")
     return data

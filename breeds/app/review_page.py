@@ -18,7 +18,7 @@ from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
 from breeds.app.uploads import MOST_FILES, Form, RefusedError
 from breeds.errors import BreedsError
-from breeds.photos.inside import is_there
+from breeds.photos.again import is_there
 from breeds.review import Refused, Taught
 from breeds.text import certainty
 

@@ -25,6 +25,7 @@ from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
+from breeds.photos import photo_at
 from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
@@ -180,7 +181,7 @@ class AppState:
         self._busy = threading.Lock()
         self._busy_with = ""
         self._models = _Read(lambda paths: Model.load(paths[0]))
-        self._stores = _Read(Store.open_beside)
+        self._stores = _Read(lambda paths: Store(*paths))
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None
         self._now: Snapshot | None = None
@@ -290,7 +291,9 @@ class AppState:
 
     def _picture(self, key: str, longest: int) -> Thumbnail:
         photo = self.now.photo(key)
-        found = thumbnail(photo, longest) if photo else PhotoError("the store has no such photo")
+        if photo is None:
+            raise PhotoError("the store has no such photo")
+        found = thumbnail((photo[0], photo_at("", photo[1])), longest)
         if isinstance(found, PhotoError):  # not kept: it may be back the next time
             raise found
         return found

@@ -27,14 +27,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 from breeds.backbones import import_openvino
-from breeds.backbones.network import Network, digest_of
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Preprocessing
 from breeds.errors import BreedsError, PhotoError
+from breeds.features.network import Network, digest_of
 from breeds.files import cache_folder
 from breeds.machine import run_alone
-from breeds.photos import decode, key_of, read
+from breeds.photos import decode, key_of, photo_at
 from breeds.quiet import quiet
 from breeds.started import need
 from breeds.text import mention
@@ -292,7 +292,7 @@ def _quantise(folder: Path, fp32: Path, size: int, resize: str, sample: Sequence
     pixels = []
     for key, path in sample:
         try:
-            data = read(path)
+            data = photo_at("", path).read()
             if key_of(data) == key:
                 pixels.append(decode(data, size, resize)[None])
         except PhotoError:

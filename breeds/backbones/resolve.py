@@ -12,13 +12,13 @@ from typing import Protocol
 
 from breeds.backbones import Engine, EngineUnavailableError
 from breeds.backbones.convert import converted_width
-from breeds.backbones.network import Network
 from breeds.backbones.onnx_config import resolve_onnx
-from breeds.backbones.onnx_file import find_onnx, is_onnx
+from breeds.backbones.onnx_file import is_onnx, open_onnx
 from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import DECODE_RULE, FeatureConfig
 from breeds.errors import BreedsError
+from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
 from breeds.text import mention
@@ -40,7 +40,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
         If the weights cannot be had, the backbone does not take this size, or the engine this precision.
     """
     if config.preprocessing is not None:
-        weights = find_onnx(config.weights)
+        weights = open_onnx(config.weights)[1]
     elif _is_onnx(config):
         return _resolve_onnx(config, engine)
     else:
@@ -146,7 +146,7 @@ def found_weights(config: FeatureConfig, spec: str) -> Weights:
     BreedsError
         If they are not there.
     """
-    return find_onnx(spec) if config.preprocessing else get_weights(spec, BACKBONES[config.backbone])
+    return open_onnx(spec)[1] if config.preprocessing else get_weights(spec, BACKBONES[config.backbone])
 
 
 def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:

@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
 from breeds.outputs import VIEW_NAME
-from breeds.places import stem_of
+from breeds.selection import stem_of
 from breeds.started import as_breeds, begin, command, missing
 from breeds.text import say, stdout_errors, visible
 

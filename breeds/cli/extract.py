@@ -20,24 +20,20 @@ from breeds.cli import common
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.outputs import view_store
-from breeds.places import as_source
+from breeds.selection import Selection, add_options
 from breeds.started import command
 from breeds.text import say
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
-    from breeds.extraction import Selection, Summary
+    from breeds.extraction import Summary
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     result = common.parser(f"{__doc__} Then: {command('train')}.", "extract")
+    add_options(result)
     add = result.add_argument
-    add("data", metavar="DATA", type=as_source,
-        help="folder of photos (a subfolder per class, Kaggle's layout, or flat), a CSV manifest "
-        "with columns path,label[,split], or tars or Parquet files of photos (a folder of them, or a pattern "
-        "such as photos-{000..009}.tar); all but the manifest by an address too, such as s3://BUCKET/photos"
-        )  # fmt: skip
     add("--store", metavar="FILE", type=Path,
         help="the HDF5 file to write; if it was made from another folder, half of the photos must be the "
         "same, as when that folder was moved or copied (default: features/DATA.h5)")  # fmt: skip
@@ -45,13 +41,6 @@ def parser() -> argparse.ArgumentParser:
     add("--views", metavar="LIST",
         help="also cache variants of every photo, in stores of their own (NAME+VIEW.h5): flip, "
         "crops:N, or flip,crops:N (default: none)")  # fmt: skip
-    add("--labels", metavar="CSV", type=Path,
-        help="labels for the photos in DATA, columns id,breed or path,label[,split] "
-        "(default: DATA/labels.csv if there, else the subfolders' names)")  # fmt: skip
-    add("--top", metavar="N", type=common.positive,
-        help="keep the N classes with the most photos (default: all)")  # fmt: skip
-    add("--classes", metavar="A,B,C", type=lambda text: text.split(","),
-        help="keep these classes (default: all)")  # fmt: skip
     add("--engine", default="auto", choices=(*ENGINE_CHOICES, "ray"),
         help="what computes the features; auto is openvino where it works, else keras; ray is "
         "either, on the nodes of a cluster")  # fmt: skip
@@ -132,9 +121,7 @@ def main() -> int:
     """Run the extraction, or the preview, and say what was done."""
     arguments = parser().parse_args()
     _check_cluster(arguments)
-    from breeds.extraction import Selection
-
-    selection = Selection(arguments.data, arguments.labels, arguments.top, arguments.classes)
+    selection = Selection.of(arguments)
     if arguments.preview:
         return show_preview(arguments, selection)
     if arguments.store:
@@ -210,16 +197,11 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 def show(summary: Summary) -> int:
     """Say what an extraction did; 1 if photos were set aside."""
-    if summary.mended:
-        say(f"{summary.store} was damaged ({summary.mended}): put together again from its shards, "
-              f"and what they lack is computed again", file=sys.stderr)  # fmt: skip
     for shard in summary.damaged:
         say(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
     for path, reason in summary.quarantined:
         say(f"quarantined {path}: {reason}", file=sys.stderr)
-    extra = [f"{summary.ignored} other files passed over"] if summary.ignored else []
-    extra += [f"{summary.missing} ids of labels.csv have no photo here"] if summary.missing else []
-    extra += [f"{summary.duplicates} duplicates"] if summary.duplicates else []
+    extra = [*summary.notes, *([f"{summary.duplicates} duplicates"] if summary.duplicates else [])]
     say(
         f"{summary.photos} photos = {summary.features} features ({summary.new} new, "
         f"{summary.features - summary.new} reused) + {len(summary.quarantined)} quarantined"

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from breeds.started import command, need
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.prediction.remote import Fetch
+    from breeds.photos.inputs import Fetch
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,9 +72,8 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.heads.model import Model
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
+    from breeds.photos.inputs import list_inputs
     from breeds.prediction import Predictor
-    from breeds.prediction.inputs import list_inputs
-    from breeds.prediction.remote import Remote, local
     from breeds.report.answers import check_parts, format_of, write_answers, write_parts
 
     if arguments.html:  # who asks for neither does not wait for what they load
@@ -99,7 +98,7 @@ def main(fetch: Fetch | None = None) -> int:
     check_apart({"--html": arguments.html, "--out": arguments.out, "--explain": table})
     pictures = PictureFolder(arguments.explain) if arguments.explain else None
     page = AnswersPage(arguments.html, arguments.paths) if arguments.html else None
-    paths = list_inputs(arguments.paths, sys.stdin or (), not arguments.no_network)
+    photos = list_inputs(arguments.paths, sys.stdin or (), not arguments.no_network, fetch)
     model = Model.load(model_path)
     if arguments.no_unknown:
         model.unknown = None
@@ -108,13 +107,13 @@ def main(fetch: Fetch | None = None) -> int:
     views = parse_views(arguments.tta) if arguments.tta else []
     cache = None if arguments.no_cache else model_path.parent
     with (
-        nullcontext() if arguments.no_network else Remote(fetch, keep_small=page is not None) as remote,
+        closing(photos),
         Predictor(
             model, weights=arguments.weights, engine=arguments.engine, workers=arguments.workers, views=views,
             cache=cache, cache_bytes=arguments.cache_size, explain=pictures is not None,
         ) as predictor,
     ):  # fmt: skip
-        answers = predictor.answers(remote.files(paths) if remote else local(paths))
+        answers = predictor.answers(photos)
         if pictures:
             answers = pictures.save(answers, model)
         if page:

@@ -95,7 +95,7 @@ def open_views(store: Store) -> list[Store]:
     from breeds.errors import BreedsError
     from breeds.features import Store, check_config
 
-    views = [Store.open(path) for path in view_stores(store.path)]
+    views = [Store(path) for path in view_stores(store.path)]
     if not views:
         raise BreedsError(f"There are no views beside {store.path}; run {command('extract')} --views flip.")
     for view in views:
@@ -120,7 +120,7 @@ def main() -> int:
         raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
     if arguments.views and len(paths) > 1:
         raise BreedsError("--views goes with a single store; leave one of the two out.")
-    store = Store.open_beside(paths, corrected=not arguments.no_corrections)
+    store = Store(*paths, corrected=not arguments.no_corrections)
     if arguments.compare:
         return compare(store, arguments.seed)
     check_output(model_path, MODEL)

@@ -17,7 +17,7 @@ from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.photos import FilePhoto, decode, key_of, read
+from breeds.photos import FilePhoto, decode, key_of, photo_at
 from breeds.prediction import predict
 from breeds.started import command
 
@@ -87,7 +87,7 @@ class Comparison:
         for row in _spread(len(table)):
             file = os.path.join(table.root, table.path[row])
             try:
-                data = read(file)
+                data = photo_at("", file).read()
                 if key_of(data) != table.key[row]:
                     continue
                 pixels.append(decode(data, model.config.size, model.config.resize))

@@ -1,4 +1,9 @@
-"""The table of the photos that were asked for: each one's key, label, part of the split and place."""
+"""The table of the photos that were asked for: key, label and part of the split, and how to read each again.
+
+Photos are read twice: once for their keys, then only those of which no feature is at hand. So what is refused
+is refused before anything is computed, a photo that is there twice is computed once, and what is known costs
+its first reading alone.
+"""
 
 from __future__ import annotations
 
@@ -7,132 +12,144 @@ from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.backbones.weights import Weights
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction.asked import Selection
-from breeds.extraction.streamed import identify_streamed
-from breeds.features import Store, Table
+from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.machine import Ahead, run_ahead
-from breeds.photos import Listing, key_of
-from breeds.photos.photo import FilePhoto, Photo
-from breeds.photos.sources import Streamed
-from breeds.places import is_address
+from breeds.photos import Listing, Photo, key_of, photo_at
+from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
 from breeds.progress import progress
+from breeds.selection import is_address
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
 
 #: Gives the photo of a row of the table.
-PlaceOf = Callable[[int], Photo]
-
-#: A file's size in bytes and its time, in nanoseconds.
-Stamp = tuple[int, int]
+PhotoOf = Callable[[int], Photo]
 
 #: A store takes photos of another folder than its own if so large a share of the smaller set is common.
 SAME_PHOTOS = 0.5
+# Photos on another machine that are read at once, as each is mostly waited for; and how many wait in order,
+# where they are names, and where they may be bytes.
+_AT_ONCE, _NAMES, _BYTES = 16, 64, 16
 
 
 def make_table(
-    listing: Listing | Streamed,
-    weights: Weights,
-    trusted: Store | None,
-    workers: int,
-    selection: Selection,
-    cluster: RayPipeline | None,
-) -> tuple[Table, PlaceOf]:
-    """Make the table of a listing, whose photos it takes the place of, and refuse what makes no sense.
+    listing: Listing, trusted: Table | None, workers: int, cluster: RayPipeline | None = None
+) -> tuple[Table, PhotoOf]:
+    """Read every photo of a listing for its key; those that cannot be read are the table's quarantine.
 
-    What comes with it says where each row's photo is.
+    Parameters
+    ----------
+    listing
+        Its photos are gone afterwards: the table takes their place.
+    trusted
+        An older table whose keys are taken over where path, size and time are the same.
+    cluster
+        Whose nodes read photos that are files of their own, instead of this machine.
+
+    Returns
+    -------
+    Table
+        In the order of the photos' names.
+    PhotoOf
+        Gives a row's photo to read it again; a tar's are found by where they begin, 8 bytes a photo.
 
     Raises
     ------
     BreedsError
-        If no photo can be used, or one is there with two answers.
+        If no photo can be used, one is there with two answers, or something cannot be read just now.
     """
-    old = trusted.table if trusted else None
-    place: PlaceOf
+    root = listing.root if is_address(listing.root) else os.path.abspath(listing.root)
     if cluster is not None:
-        root = str(listing.root)
-        cluster.root = "" if is_address(root) else os.path.abspath(root)
-    if isinstance(listing, Listing):
-        table = identify(listing, old, workers, cluster)
-        place = partial(_path, table)
-        listing.photos.clear()
-    else:
-        table, place = identify_streamed(listing, old, selection.top, selection.classes, cluster)
-        listing.objects.clear()
-    if weights.path is not None:
-        table.weights_path = os.path.abspath(weights.path)
+        cluster.root = "" if is_address(root) else root
+    rows = _Rows()
+    old = trusted if trusted is not None and trusted.root == root else Table(root)
+    _identify(rows, listing, old, workers, cluster)
+    choice = listing.choose([*rows.labels, *(photo.label for photo in rows.rejected)])
+    chosen = (row for row, label in enumerate(rows.labels) if choice.keeps(label))
+    order = np.array(sorted(chosen, key=rows.names.__getitem__), dtype=np.intp)
+    table = Table(
+        root=root,
+        key=Keys(np.frombuffer(rows.keys, dtype=PACKED)).take(order),
+        path=Texts.of_bytes(rows.names[row] for row in order),
+        label=Names.of(rows.labels).take(order),
+        split=Names.of(rows.splits).take(order),
+        size=np.frombuffer(rows.sizes, dtype=np.int64)[order],
+        mtime_ns=np.frombuffer(rows.times, dtype=np.int64)[order],
+        rejected=sorted((photo.name, photo.reason) for photo in rows.rejected if choice.keeps(photo.label)),
+    )
+    if not len(table) and not table.rejected:
+        raise BreedsError(
+            f"No photos in {listing.root} ({listing.ignored} other files); name what holds your photos."
+        )
     _refuse_conflicts(table)
     refuse_nothing_left(table)
-    return table, place
+    at = np.frombuffer(rows.at, dtype=np.int64)[order]
+    return table, lambda row: photo_at(root, table.path[row], int(at[row]), int(table.size[row]))
 
 
-def _path(table: Table, row: int) -> Photo:
-    return FilePhoto(table.path[row], root=table.root)
+class _Rows:
+    """Rows as photos are identified, about 130 bytes each with a name of 30 letters."""
+
+    def __init__(self) -> None:
+        self.keys = bytearray()
+        self.names: list[bytes] = []
+        self.labels: list[str] = []
+        self.splits: list[str] = []
+        self.sizes, self.times, self.at = array("q"), array("q"), array("q")
+        self.rejected: list[RejectedPhoto] = []
+        self._same: dict[str, str] = {}
+
+    def add(self, photo: ListedPhoto, key: str, stamp: Stamp) -> None:
+        """Add a photo; all of a class share one text."""
+        self.keys += bytes.fromhex(key)
+        self.names.append(os.fsencode(photo.name))
+        self.labels.append(self._same.setdefault(photo.label, photo.label))
+        self.splits.append(self._same.setdefault(photo.split, photo.split))
+        self.sizes.append(stamp[0])
+        self.times.append(stamp[1])
+        self.at.append(getattr(photo, "at", -1))
 
 
-def identify(
-    listing: Listing, trusted: Table | None, workers: int, cluster: RayPipeline | None = None
-) -> Table:
-    """Compute every photo's key; those that cannot be read go to the table's quarantine.
+def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: RayPipeline | None) -> None:
+    """Add every photo of a listing to the rows, which takes the listing's photos away."""
 
-    Parameters
-    ----------
-    trusted
-        An older table whose keys are taken over where path, size and time are the same.
-    """
-    root = os.path.abspath(listing.root)
-    old = trusted if trusted is not None and trusted.root == root else Table(root)
-
-    def with_stamp(photo: FilePhoto) -> tuple[str, Stamp | None]:
+    def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
         row = old.path.find(photo.name)
-        path = os.path.join(root, photo.name)  # whatever folder the reader is in
-        return path, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
+        return photo, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
-    keys, sizes, times, can_be_read = bytearray(), array("q"), array("q"), bytearray()
-    quarantine = []
+    are_files = isinstance(listing.photos, list)
+    threads = max(workers, _AT_ONCE if is_address(listing.root) else 1)
     photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: Ahead = cluster.run_ahead if cluster else partial(run_ahead, pool, window=64)
-        for photo, (_, seen) in zip(listing.photos, ahead(look, map(with_stamp, photos)), strict=True):
-            can_be_read.append(not isinstance(seen, PhotoError))
-            if isinstance(seen, PhotoError):
-                quarantine.append((photo.name, str(seen)))
-                continue
-            keys += bytes.fromhex(seen[0] or old.key[old.path.find(photo.name)])
-            sizes.append(seen[1])
-            times.append(seen[2])
-    return Table(
-        root=root,
-        key=Keys(np.frombuffer(keys, dtype=PACKED)),
-        path=Texts.of(photo.name for photo in compress(listing.photos, can_be_read)),
-        label=Names.of(photo.label for photo in compress(listing.photos, can_be_read)),
-        split=Names.of(photo.split for photo in compress(listing.photos, can_be_read)),
-        size=np.frombuffer(sizes, dtype=np.int64),
-        mtime_ns=np.frombuffer(times, dtype=np.int64),
-        quarantine=quarantine,
-    )
+    listing.photos = []
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: Ahead = partial(run_ahead, pool, window=_NAMES if are_files else _BYTES)
+        if cluster is not None and are_files:
+            ahead = cluster.run_ahead
+        for (photo, _), found in ahead(identify, map(with_stamp, photos)):
+            if isinstance(found, PhotoError):
+                rows.rejected.append(RejectedPhoto(photo.name, str(found), photo.label))
+            else:
+                key, stamp = found
+                rows.add(photo, key or old.key[old.path.find(photo.name)], stamp)
 
 
-def look(item: tuple[str, Stamp | None]) -> tuple[str, int, int] | PhotoError:
-    """Return a file's key, size and time; no key if size and time are the stamp that came with its path."""
-    path, stamp = item
+def identify(item: tuple[ListedPhoto, Stamp | None]) -> tuple[str, Stamp] | PhotoError:
+    """Return a photo's key, size and time; no key if size and time are those that came with it."""
+    photo, known = item
     try:
-        status = os.stat(path)
-        found = (status.st_size, status.st_mtime_ns)
-        return ("" if found == stamp else key_of(FilePhoto(path).read())), *found
+        if isinstance(photo, RejectedPhoto):
+            raise PhotoError(photo.reason)
+        stamp = photo.stamp()
+        return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
     except PhotoError as error:
-        return type(error)(str(error))
-    except (OSError, ValueError) as error:
-        return PhotoError(f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        return PhotoError(str(error))
 
 
 def _refuse_conflicts(table: Table) -> None:
@@ -189,8 +206,8 @@ def refuse_nothing_left(table: Table) -> None:
         If it is one; the text gives the first photo's reason.
     """
     if len(table) == 0:
-        path, reason = table.quarantine[0]
+        path, reason = table.rejected[0]
         raise BreedsError(
-            f"None of the {len(table.quarantine)} photos in {table.root} can be used; "
+            f"None of the {len(table.rejected)} photos in {table.root} can be used; "
             f"the first, {path}: {reason}."
         )

@@ -25,7 +25,6 @@ from PIL import Image, ImageFile
 
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import limits, memory
-from breeds.photos.inside import photo_at
 from breeds.photos.limits import MAX_PIXELS
 from breeds.photos.resize import resized
 
@@ -51,17 +50,6 @@ _UPRIGHT = {
 }
 # Those that make its width its height.
 _SIDEWAYS = {_UPRIGHT[number] for number in (5, 6, 7, 8)}
-
-
-def read(path: str) -> bytes:
-    """Return the bytes of the photo of a path, as `photo_at` finds it.
-
-    Raises
-    ------
-    GoneError
-        If they are not there, or cannot be read.
-    """
-    return photo_at("", path).read()
 
 
 def key_of(data: bytes) -> str:
@@ -235,7 +223,7 @@ def _opened_safely(
             # Only JPEG's metadata are known before its pixels.
             turned = image.format not in ("JPEG", "MPO") or _turn(image) is not None
             wanted = memory.bytes_needed(image, contents, size, view, turned)
-            with memory.budget().hold(wanted), closing(image):
+            with memory.BUDGET.hold(wanted), closing(image):
                 return function(image)
     except PhotoError:
         raise

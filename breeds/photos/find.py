@@ -1,305 +1,272 @@
-"""Find photos and their labels: a folder per class, Kaggle's layout, a CSV manifest, a flat folder."""
+"""Find photos, wherever they are: folders and tables, tars, Parquet files, and folders on other machines."""
 
 from __future__ import annotations
 
-import csv
-import io
+import glob
 import os
 import re
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 
 from breeds.errors import BreedsError
-from breeds.files import open_regular
-from breeds.photos.endings import EXTENSIONS
-from breeds.photos.photo import FilePhoto
+from breeds.photos import parquet, storage, tars
+from breeds.photos.again import remember
+from breeds.photos.folders import Layout, Listing, list_folder
+from breeds.photos.names import PACKED, is_container, is_parquet, is_photo
+from breeds.photos.photo import ListedPhoto, ObjectPhoto, ParquetPhoto, RejectedPhoto
+from breeds.photos.storage import SourceFile
+from breeds.selection import Selection, is_address, shown
 
-SPLITS = ("train", "val", "test")
-# First bytes of the allowed formats, for photos whose names do not say what they are.
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
-# "BM" begins many a text: a bitmap goes on with four zeros and the length of a header that there is.
-_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
-_SPLIT_FOLDERS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-_WNID = re.compile(r"^n\d{8}-(?=.)")
-#: How many bytes a table of labels may have: a million rows of 200 letters.
-MAX_TABLE_BYTES = 200 * 2**20
+#: How many files a pattern may name.
+MOST_FILES = 100_000
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+_MAGIC = re.compile(r"[{*?\[]")
+_WEB = ("http://", "https://")
 
 
-@dataclass
-class Listing:
-    """The photos under `root`, sorted by path.
+def find_photos(selection: Selection) -> Listing:
+    """List photos with their labels.
 
-    `ignored` counts other files that were passed over, `missing` rows of Kaggle's ``labels.csv``
-    whose photos are not there.
+    Parameters
+    ----------
+    selection
+        Its `data` is a folder with a subfolder per class (a leading WordNet number such as ``n02085620-`` is
+        left out of the class's name; subfolders named train, val and test are parts of the split
+        with the classes below them), or in Kaggle's layout (``labels.csv`` and ``train/ID.jpg``),
+        or flat (no labels); or a CSV file with columns ``path,label[,split]`` or ``id,breed``; or what
+        `find_streamed` takes. Its `labels` is a CSV file for photos in a folder here.
+
+    Raises
+    ------
+    BreedsError
+        If nothing is there, no photo is found, or labels or classes do not fit the photos.
     """
+    listing = find_streamed(selection.data)
+    if listing is None:
+        listing = list_folder(Path(selection.data), selection.labels)
+    elif selection.labels is not None:
+        raise BreedsError(f"--labels is for folders here; {selection.source} says its labels itself.")
+    listing.selection = selection
+    photos = listing.photos
+    if not isinstance(photos, list):
+        return listing
+    if not photos:
+        others = f" ({listing.ignored} other files)" if listing.ignored else ""
+        raise BreedsError(f"No photos in {selection.source}{others}; name a folder with JPEG or PNG files.")
+    # By the bytes of the paths: that is the order of ASCII texts, which then need no copies of themselves.
+    is_plain = all(photo.name.isascii() for photo in photos)
+    photos.sort(key=lambda photo: photo.name if is_plain else os.fsencode(photo.name))
+    choice = listing.choose(photo.label for photo in photos)
+    listing.photos, listing.selection = [photo for photo in photos if choice.keeps(photo.label)], None
+    return listing
 
-    root: Path
-    photos: list[FilePhoto] = field(default_factory=list)
-    ignored: int = 0
-    missing: int = 0
+
+def photos_in(file: SourceFile) -> Iterator[ListedPhoto | None]:
+    """Yield every photo of a tar or a Parquet file, as `breeds.photos.tars.photos_in` does."""
+    if not is_parquet(file.name):
+        yield from tars.photos_in(file)
+        return
+    for number, (data, reason, label, split) in enumerate(parquet.rows_of(file)):
+        name = parquet.row_name(number)
+        if reason:
+            yield RejectedPhoto(name, reason, label, split)
+        else:
+            kept = data if len(data) <= tars.KEPT_BYTES else None
+            yield ParquetPhoto(name, file, number, len(data), label, split, data=kept)
 
 
-def find_photos(
-    data: Path, labels: Path | None = None, top: int | None = None, classes: Sequence[str] | None = None
-) -> Listing:
-    """List the photos of `data` with their labels.
+def _of_files(root: str, files: dict[str, SourceFile], ignored: int = 0) -> Listing:
+    """Return the photos in files of many, by their names from `root`, read when it is their turn."""
+
+    def photos() -> Iterator[ListedPhoto]:
+        for name in sorted(files, key=os.fsencode):
+            for photo in photos_in(files[name]):
+                if photo is None:
+                    listing.ignored += 1
+                else:
+                    photo.name = f"{name}/{photo.name}".rstrip("/")
+                    yield photo
+
+    listing = Listing(root, photos(), ignored)
+    return listing
+
+
+def find_streamed(data: Path | str) -> Listing | None:
+    """Return the photos of a source that are read as a stream, or None if it is a folder of files, or a list.
 
     Parameters
     ----------
     data
-        A folder with a subfolder per class (a leading WordNet number such as ``n02085620-`` is
-        left out of the class's name; subfolders named train, val and test are parts of the split
-        with the classes below them), or in Kaggle's layout (``labels.csv`` and ``train/ID.jpg``),
-        or flat (no labels); or a CSV file with columns ``path,label[,split]`` or ``id,breed``.
-    labels
-        A CSV file of one of these two kinds for the photos in the folder `data`.
-    top
-        Keep the classes with the most photos, this many, ties by name.
-    classes
-        Keep these classes.
+        A tar, a Parquet file, or a folder that has nothing else, here or by an address; several by a pattern
+        such as ``photos-{000..009}.tar`` or ``photos-*.tar``; or the address of a folder of photos.
 
     Raises
     ------
     BreedsError
-        If nothing is there, no photo is found, or the labels do not fit the photos.
+        If nothing is there, or it cannot be looked at.
     """
-    listing = _find(data, labels)
-    if not listing.photos:
-        others = f" ({listing.ignored} other files)" if listing.ignored else ""
-        raise BreedsError(f"No photos in {data}{others}; name a folder with JPEG or PNG files.")
-    # By the bytes of the paths: that is the order of ASCII texts, which then need no copies of themselves.
-    is_plain = all(photo.name.isascii() for photo in listing.photos)
-    listing.photos.sort(key=lambda photo: photo.name if is_plain else os.fsencode(photo.name))
-    if top is not None or classes is not None:
-        listing.photos = _of_classes(listing.photos, top, classes, data)
-    return listing
-
-
-def walk_photos(folder: Path, list_unreadable: bool = False) -> tuple[list[str], int]:
-    """Return the paths below `folder` that look like photos by name or content, and the count of others.
-
-    Hidden files and folders are passed over; links to folders are followed, each folder once.
-
-    Parameters
-    ----------
-    list_unreadable
-        Count a folder that cannot be read as a photo (that cannot be read either).
-
-    Raises
-    ------
-    BreedsError
-        If a folder cannot be read, and it is not to be listed.
-    """
-    found: list[str] = []
-
-    def refuse(error: OSError) -> None:
-        if not list_unreadable:
-            raise BreedsError(f"Cannot read the folder {error.filename}: {error.strerror}.")
-        found.append(os.path.relpath(error.filename, folder))
-
-    ignored = 0
-    for here, files in walk_folders(folder, refuse):
-        relative = os.path.relpath(here, folder)
-        for name in sorted(files):
-            if _looks_like_photo(here, name):
-                found.append(name if relative == "." else os.path.join(relative, name))
-            else:
-                ignored += 1
-    return found, ignored
-
-
-def walk_folders(
-    folder: Path | str, refuse: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder below `folder`, itself first, and the names of the files in it.
-
-    Hidden folders are passed over; links to folders are followed, each folder once, so that links in a
-    circle end.
-
-    Parameters
-    ----------
-    refuse
-        Called with what is wrong with a folder that cannot be read; by default it is passed over.
-    """
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
-        if real not in seen:
-            seen.add(real)
-            yield here, files
-
-
-def _looks_like_photo(folder: str, name: str) -> bool:
-    if name.startswith("."):
-        return False
-    if os.path.splitext(name)[1].lower() in EXTENSIONS:
-        return True
-    try:
-        with open_regular(os.path.join(folder, name), sys.maxsize) as file:
-            start = file.read(18) if os.fstat(file.fileno()).st_size else b""
-    except OSError:
-        return False
-    return (
-        start.startswith(_MAGIC)
-        or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
-        or (
-            start[:2] == b"BM"
-            and start[6:10] == bytes(4)
-            and int.from_bytes(start[14:18], "little") in _BMP_HEADERS
-        )
-    )
-
-
-def _find(data: Path, labels: Path | None) -> Listing:
-    if not os.path.exists(data):
-        raise BreedsError(f"No such folder or file: {data}; name the folder that holds your photos.")
-    if labels is not None and not os.path.isfile(labels):
-        raise BreedsError(f"No such labels file: {labels}.")
-    if data.is_file():
-        if labels is not None or data.suffix.lower() != ".csv":
-            raise BreedsError(f"{data} is a file; name a folder of photos, or a CSV manifest alone.")
-        return _labelled_by(data, data.parent)
-    if labels is not None:
-        return _labelled_by(labels, data)
-    if (data / "labels.csv").is_file():
-        return _labelled_by(data / "labels.csv", data)
-    return _labelled_by_folder(data)
-
-
-def _labelled_by_folder(data: Path) -> Listing:
-    paths, ignored = walk_photos(data)
-    layout = Layout.of(paths)
-    return Listing(data, [layout.photo(path, str(data)) for path in paths], ignored)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What the folders of photos stand for: how deep the classes are, and whether parts are above them."""
-
-    depth: int
-    parted: bool
-
-    @staticmethod
-    def of(paths: Sequence[str]) -> Layout:
-        """Read it from the photos' paths.
-
-        Examples
-        --------
-        >>> layout = Layout.of(["Images/n02110958-pug/1.jpg", "Images/n02088364-beagle/2.jpg"])
-        >>> layout.photo("Images/n02110958-pug/1.jpg").label
-        'pug'
-        >>> layout.class_folder("Images/n02110958-pug/1.jpg")
-        'Images/n02110958-pug'
-        """
-
-        def inside() -> Iterator[list[str]]:
-            """Yield the parts of each path, anew each time: there may be a million.
-
-            Photos outside of any folder have no label, and say nothing about what the folders are.
-            """
-            return (parts for path in paths if len(parts := path.split(os.sep)) > 1)
-
-        shortest = min(map(len, inside()), default=0)
-        depth = 0
-        # One folder around all classes, as in Stanford's Images/: look inside it.
-        while shortest > depth + 2 and len({parts[depth] for parts in inside()}) == 1:
-            depth += 1
-        folders = {parts[depth] for parts in inside()}
-        parted = folders <= _SPLIT_FOLDERS.keys() and any(len(parts) > depth + 2 for parts in inside())
-        return Layout(depth, parted)
-
-    def photo(self, path: str, root: str = "") -> FilePhoto:
-        """Return a photo with its label and part."""
-        parts = path.split(os.sep)
-        split = _SPLIT_FOLDERS[parts[self.depth]] if self.parted and len(parts) > self.depth + 1 else ""
-        inner = parts[self.depth + self.parted :]
-        # Interned: one text for all photos of a class.
-        label = sys.intern(_WNID.sub("", inner[0])) if len(inner) > 1 else ""
-        return FilePhoto(path, label, split, root=root)
-
-    def class_folder(self, path: str) -> str:
-        """Return the folder of a labelled photo's class."""
-        return os.sep.join(path.split(os.sep)[: self.depth + self.parted + 1])
-
-
-def _labelled_by(table: Path, root: Path) -> Listing:
-    """List the photos that a table names; memory holds those that are there, however long it is."""
-    listing, seen, total, first_missing = Listing(root), set[str](), 0, list[str]()
-    with _csv_rows(table) as (columns, rows):
-        kaggle = not {"path", "label"} <= columns
-        if kaggle and not {"id", "breed"} <= columns:
-            found = ", ".join(sorted(columns)) or "none"
-            raise BreedsError(f"{table} has columns {found}; it needs path,label[,split] or id,breed.")
-        folder = "train" if (root / "train").is_dir() else ""
-        for total, row in enumerate(rows, start=1):
-            if kaggle:
-                photo = FilePhoto(os.path.join(folder, f"{row['id']}.jpg"), row["breed"])
-            else:
-                photo = FilePhoto(row["path"], sys.intern(_WNID.sub("", row["label"])), row.get("split", ""))
-            photo.root = str(root)
-            _check_row(photo, f"{table}, row {total + 1}")
-            if not os.path.isfile(photo.path):
-                first_missing += [] if len(first_missing) == 5 else [photo.name]
-                continue
-            if photo.name in seen:
-                raise BreedsError(f"{table} names {photo.name} more than once; leave one row for each photo.")
-            seen.add(photo.name)
-            listing.photos.append(photo)
-    listing.missing = total - len(listing.photos)
-    # Kaggle's table is of the whole competition, and people keep a part of its photos.
-    if listing.missing and (not kaggle or not listing.photos):
+    text = os.fspath(data)
+    if text.lower().endswith(PACKED):
         raise BreedsError(
-            f"{listing.missing} of {total} photos in {table} are missing: {', '.join(first_missing)}."
+            f"{_shown(text)} is compressed: its photos have no places; unpack it to a plain tar."
         )
-    if kaggle:
-        names = {os.path.basename(photo.name) for photo in listing.photos}
-        listing.ignored = len(set(os.listdir(root / folder)) - names)
-    return listing
+    if is_address(text):
+        return _of_address(text)
+    if os.path.isdir(text):
+        names = _shards(text)
+        return _local(text, names) if names else None
+    if os.path.exists(text):
+        is_one = is_container(text) and os.path.isfile(text)
+        return _local(*_parted(text, [text])) if is_one else None
+    if not (_MAGIC.search(text) and is_container(text)):
+        return None
+    found = [path for name in _spelled_out(text) for path in _expanded(name)]
+    return _local(*_parted(text, found))
 
 
-@contextmanager
-def _csv_rows(table: Path) -> Iterator[tuple[set[str], Iterator[dict[str, str]]]]:
-    """Give a table's columns and, one after the other, its rows."""
+def _shown(text: str) -> str:
+    return shown(text) if is_address(text) else text
+
+
+def _shards(folder: str) -> list[str]:
+    """Return the files of many photos in a folder that has no folders and no photos beside them."""
+    names = []
     try:
-        with io.TextIOWrapper(open_regular(table, MAX_TABLE_BYTES), "utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            columns = Counter(name.strip() for name in reader.fieldnames or ())
-            twice = [name for name, count in columns.items() if name and count > 1]
-            if twice:
-                raise BreedsError(f"{table} has more than one column {twice[0]!r}; leave one of them.")
-            yield (
-                set(columns),
-                ({str(name).strip(): str(cell).strip() for name, cell in row.items()} for row in reader),
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir() or is_photo(entry.name):
+                    return []
+                if is_container(entry.name):
+                    names.append(entry.name)
+    except OSError:  # as will be told when it is listed
+        return []
+    return names
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Return the files here that a pattern without braces fits."""
+    if os.path.lexists(pattern):
+        return [pattern]
+    found = glob.glob(pattern)
+    if not found:
+        raise BreedsError(f"No such file: {pattern}; name the tars or Parquet files that are there.")
+    return found
+
+
+def _parted(pattern: str, paths: list[str]) -> tuple[str, list[str]]:
+    """Return the folder of what a pattern names, as far as it is one for all, and the names from there."""
+    folder = _plain_folder(pattern)
+    return folder, [path[len(folder) :].lstrip("/") for path in paths]
+
+
+def _plain_folder(pattern: str) -> str:
+    magic = _MAGIC.search(pattern)
+    return os.path.dirname(pattern[: magic.start()] if magic else pattern)
+
+
+def _local(folder: str, names: list[str]) -> Listing:
+    paths = {name: os.path.abspath(os.path.join(folder, name)) for name in names}
+    return _of_files(folder, {name: SourceFile.here(path) for name, path in paths.items()})
+
+
+def _spelled_out(pattern: str) -> list[str]:
+    """Return every name that braces stand for: ``{000..009}`` and ``{train,val}``."""
+    texts: list[list[str]] = []
+    at = count = 0
+    for found in _BRACES.finditer(pattern):
+        choices = _choices(found[1])
+        count = (count or 1) * len(choices)
+        if count > MOST_FILES:
+            raise BreedsError(f"{_shown(pattern)} names more than {MOST_FILES} files; name fewer at a time.")
+        texts += [[pattern[at : found.start()]], choices]
+        at = found.end()
+    return ["".join(parts) for parts in product(*texts, [pattern[at:]])]
+
+
+def _choices(inside: str) -> list[str]:
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = int(numbers[1]), int(numbers[2])
+    if last - first >= MOST_FILES:
+        raise BreedsError(f"{{{inside}}} names more than {MOST_FILES} files; name fewer at a time.")
+    return [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
+
+
+def _of_address(address: str) -> Listing:
+    if "::" in address:
+        raise BreedsError(f"{shown(address)}: addresses inside of addresses are not taken; name one.")
+    if address.lower().startswith(("file://", "local://")):
+        raise BreedsError(f"{shown(address)} is on this machine; name its path instead.")
+    is_web = address.lower().startswith(_WEB)
+    path = shown(address) if is_web else address
+    if is_container(path):
+        return _of_addresses(address, is_web)
+    if is_web:
+        raise BreedsError(
+            f"{shown(address)} names no tar and no Parquet file, and folders of the web cannot be listed."
+        )
+    return _of_folder(address.rstrip("/"))
+
+
+def _of_addresses(pattern: str, is_web: bool) -> Listing:
+    """Return the photos in the files of many that an address or a pattern of it names."""
+    root = _plain_folder(shown(pattern))
+    files: dict[str, SourceFile] = {}
+    for address in _spelled_out(pattern):
+        for file in [storage.find(address)] if is_web else _fitting(address):
+            if file is None:
+                raise BreedsError(
+                    f"Nothing is at {shown(address)}; look at its name, and at what you may read there."
+                )
+            remember(file.name, file)
+            files[file.name[len(root) + 1 :]] = file
+    return _of_files(root, files)
+
+
+def _fitting(address: str) -> list[SourceFile | None]:
+    """Return the files that an address fits, whose last part may have * and ?."""
+    folder, _, last = address.rpartition("/")
+    if not _MAGIC.search(last):
+        return [storage.find(address)]
+    fitting: list[SourceFile | None] = [
+        file for name, file in storage.list_folder(folder) if fnmatchcase(name, last)
+    ]
+    return fitting or [None]
+
+
+def _of_folder(address: str) -> Listing:
+    """Return the photos below an address, or those in the files of many if there are only such files."""
+    root, others = shown(address), 0
+    photos: dict[str, SourceFile] = {}
+    files: dict[str, SourceFile] = {}
+    for name, file in storage.walk(address):
+        if name == "labels.csv":
+            raise BreedsError(
+                f"{root} has a labels.csv, which is read in folders here only; put the photos into "
+                f"a folder for each class, or into tars with their labels."
             )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BreedsError(f"Cannot read {table} as a CSV file: {reason}.") from None
-
-
-def _check_row(photo: FilePhoto, place: str) -> None:
-    if not photo.name or "\0" in photo.name + photo.label:
-        raise BreedsError(f"{place}: the path is empty, or there is a NUL character.")
-    if photo.split not in ("", *SPLITS):
-        raise BreedsError(f"{place}: split is {photo.split!r}; use one of {', '.join(SPLITS)}.")
-
-
-def _of_classes(
-    photos: list[FilePhoto], top: int | None, classes: Sequence[str] | None, data: Path
-) -> list[FilePhoto]:
-    counts = Counter(photo.label for photo in photos if photo.label)
-    if classes is None:
-        keep = {label for label, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:top]}
-    else:
-        keep = set(classes)
-        unknown = sorted(keep - counts.keys())
-        if unknown:
-            known = ", ".join(sorted(counts)) or "none"
-            raise BreedsError(f"No photos of {', '.join(unknown)} in {data}; its classes are {known}.")
-    if not keep:
-        raise BreedsError(f"The photos in {data} have no labels, so no classes can be chosen.")
-    return [photo for photo in photos if photo.label in keep]
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if not hidden and is_photo(name):
+            photos[name] = file
+        elif not hidden and is_container(name):
+            files[name] = file
+        else:
+            others += 1
+    if files and not photos:
+        for name, file in files.items():
+            remember(f"{root}/{name}", file)
+        return _of_files(root, files, others)
+    remember(root, address)
+    layout = Layout.of(list(photos))
+    placed = (layout.photo(name) for name in photos)
+    listed: list[ListedPhoto] = [
+        ObjectPhoto(one.name, photos[one.name], one.label, one.split) for one in placed
+    ]
+    return Listing(root, listed, others + len(files))

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import contextmanager
 
 from PIL import Image
 
 from breeds.errors import PhotoError
 from breeds.photos.limits import Contents, tiff_pixel_bytes, tile_pixels
 
-#: What decoding may take at once, in bytes, over all threads or processes of a run together.
+#: What decoding may take at once, in bytes, over all threads of a process together.
 DECODE_BYTES = 3 * 2**29
 #: Conversions to RGB work on rows of about this many pixels at a time.
 STRIPE_PIXELS = 2**18
 
-# The budget is dealt out in pieces, so that it can be counted by a semaphore.
-_PIECE = 2**24
 # What Pillow stores for a pixel of a mode, in bytes; the others take 4.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 # Conversion of a stripe, and the tables of a resize for each row and column (measured, rounded up).
@@ -34,31 +30,14 @@ _UNPACKED = 4
 _LARGE = 2**28
 
 
-class _Semaphore(Protocol):
-    """A semaphore of threads or of processes."""
-
-    def acquire(self) -> bool: ...
-    def release(self) -> None: ...
-
-
 class Budget:
-    """Bytes that several workers share: who wants more than is free waits, in turn.
+    """Bytes that all threads that decode share: who wants more than is free waits, in turn."""
 
-    Parameters
-    ----------
-    turn, free
-        A lock, and a semaphore that counts the free pieces (`pieces` of them at first): of threads,
-        or of processes.
-    """
-
-    def __init__(self, turn: AbstractContextManager[bool], free: _Semaphore) -> None:
-        self._turn = turn
-        self._free = free
-
-    @staticmethod
-    def pieces() -> int:
-        """Return how many pieces there are to share."""
-        return DECODE_BYTES // _PIECE
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._taken = 0
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
 
     @contextmanager
     def hold(self, wanted: int) -> Iterator[None]:
@@ -69,37 +48,26 @@ class Budget:
         PhotoError
             If that is more than there is altogether.
         """
-        if wanted > DECODE_BYTES:
+        if wanted > self.total:
             raise PhotoError(
                 f"decoding takes {wanted / 2**30:.1f} GiB of memory, over the limit of "
-                f"{DECODE_BYTES / 2**30:.1f} GiB"
+                f"{self.total / 2**30:.1f} GiB"
             )
-        taken = 0
+        with self._turn, self._changed:  # one at a time, or a large photo could wait for ever
+            self._changed.wait_for(lambda: self._taken + wanted <= self.total)
+            self._taken += wanted
         try:
-            with self._turn:  # one at a time, or two could wait for each other's pieces for ever
-                for _ in range(max(1, math.ceil(wanted / _PIECE))):
-                    self._free.acquire()
-                    taken += 1
             yield
         finally:
             if wanted >= _LARGE:
                 _give_back()
-            for _ in range(taken):
-                self._free.release()
+            with self._changed:
+                self._taken -= wanted
+                self._changed.notify_all()
 
 
-_budget = Budget(threading.Lock(), threading.Semaphore(Budget.pieces()))
-
-
-def budget() -> Budget:
-    """Return the budget of this process."""
-    return _budget
-
-
-def use_budget(shared: Budget) -> None:
-    """Let this process share the budget of others."""
-    global _budget
-    _budget = shared
+#: The budget of this process.
+BUDGET = Budget(DECODE_BYTES)
 
 
 def _give_back() -> None:

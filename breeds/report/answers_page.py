@@ -21,9 +21,10 @@ from breeds.errors import PhotoError
 from breeds.files import check_writable
 from breeds.heads.model import Model
 from breeds.outputs import PAGE, check_output
-from breeds.photos import read
+from breeds.photos import MemoryPhoto, photo_at
+from breeds.photos.addresses import is_url
 from breeds.prediction import Answer
-from breeds.report.photos import Served, Thumbnail, shown, thumbnails
+from breeds.report.photos import Served, Thumbnail, shown, thumbnail, thumbnails
 from breeds.report.render import link, write_page
 from breeds.text import certainty
 
@@ -45,7 +46,7 @@ class _Note:
     probability: float = 0.0
     second: int = 0
     second_probability: float = 0.0
-    file: str = ""
+    small: bytes = b""
 
 
 class AnswersPage:
@@ -119,8 +120,11 @@ class AnswersPage:
     def _cards(self, notes: list[_Note], classes: list[str], files: _Files) -> Iterator[dict[str, Any]]:
         """Yield a card for each answer; thumbnails are made as the page asks for them."""
         common = _common_folder(note.path for note in notes)
-        # What came from the web is kept small: its bytes are no more those of its key.
-        found = thumbnails(("", note.file) if note.file else (note.key, note.path) for note in notes)
+        # What came from the web was kept small: its bytes are no more those of its key.
+        found = thumbnails(
+            ("", MemoryPhoto(note.small)) if note.small else (note.key, photo_at("", note.path))
+            for note in notes
+        )
         for note, picture in zip(notes, _placed(found, files, self._embedded), strict=True):
             yield {
                 "name": os.path.basename(note.path) or note.path,
@@ -195,7 +199,7 @@ class _Files:
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return read(str(path)) == data
+        return photo_at("", str(path)).read() == data
     except PhotoError:
         return False
 
@@ -206,16 +210,16 @@ def _placed(
     """Yield thumbnails with their addresses: all in the page, or, if too many, all files."""
     first: list[Thumbnail | PhotoError] = []
     size = 0
-    for thumbnail in found:
-        first.append(thumbnail)
-        size += len(thumbnail.data) if isinstance(thumbnail, Thumbnail) else 0
+    for picture in found:
+        first.append(picture)
+        size += len(picture.data) if isinstance(picture, Thumbnail) else 0
         if size > embedded:
             break
-    for thumbnail in chain(first, found):
-        if isinstance(thumbnail, PhotoError):
-            yield thumbnail
+    for picture in chain(first, found):
+        if isinstance(picture, PhotoError):
+            yield picture
         else:
-            yield files.place(thumbnail) if size > embedded else thumbnail
+            yield files.place(picture) if size > embedded else picture
 
 
 def _note(answer: Answer) -> _Note:
@@ -223,9 +227,11 @@ def _note(answer: Answer) -> _Note:
         return _Note(answer.path, answer.key, answer.error)
     best, second = (int(i) for i in np.argsort(-answer.probabilities, kind="stable")[:2])
     shares = (float(answer.probabilities[i]) for i in (best, second))
-    return _Note(
-        answer.path, answer.key, "", answer.unknown, best, next(shares), second, next(shares), answer.file
-    )
+    small = b""
+    if is_url(answer.path) and isinstance(answer.photo, MemoryPhoto):  # it cannot be read again for the page
+        thumb = thumbnail(("", answer.photo))
+        small = thumb.data if isinstance(thumb, Thumbnail) else b""
+    return _Note(answer.path, answer.key, "", answer.unknown, best, next(shares), second, next(shares), small)
 
 
 def _groups(notes: list[_Note], classes: list[str]) -> list[tuple[str, str, int]]:

@@ -23,7 +23,7 @@ from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST
 from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
-from breeds.photos import key_of, parse_resize, picture, read
+from breeds.photos import key_of, parse_resize, photo_at, picture
 from breeds.report.answers import COLUMNS, Ranked, Value, as_cell, ranked, said
 from breeds.text import certainty
 
@@ -112,7 +112,7 @@ class PictureFolder:
 
     def _save_picture(self, answer: Answer, best: Ranked, evidence: Evidence, model: Model) -> str:
         """Save the picture of an answer and return its name."""
-        data = read(answer.file or answer.path)
+        data = (answer.photo or photo_at("", answer.path)).read()
         if key_of(data) != answer.key:
             raise PhotoError("changed while it was being read; run again")
         drawn = _drawn(_at_least(picture(data, _LONGEST)), answer, best, evidence, model)

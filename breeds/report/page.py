@@ -314,7 +314,7 @@ def _facts(tested: Tested) -> list[tuple[str, str]]:
         ("Store", f"{store.path}, {len(store.table):,} photos, made {store.created}"),
         ("Engine", store.engine),
         *([("Corrections", "; ".join(corrections))] if corrections else []),
-        ("Set aside", f"{len(store.table.quarantine)} photos that could not be used"),
+        ("Set aside", f"{len(store.table.rejected)} photos that could not be used"),
         ("Training", f"{record.get('seconds', '?')} s{own}"),
     ]
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPath
+from breeds.backbones.pipeline import KeyAndPhoto
 from breeds.errors import PhotoError
 from breeds.machine import cores, run_ahead
-from breeds.photos import key_of, picture, read
+from breeds.photos import key_of, photo_at, picture
 from breeds.report.render import data_address, link
 
 if TYPE_CHECKING:
@@ -91,14 +91,14 @@ class Served:
     served: ClassVar[bool] = True
 
 
-def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
+def thumbnails(photos: Iterable[KeyAndPhoto], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
     """Yield a thumbnail of every photo, in order, or why there is none.
 
     Parameters
     ----------
     photos
-        Key and path of each; a file whose bytes are not the key's any more gives none. An empty key
-        takes the file as it is.
+        Key of each, and the photo; one whose bytes are not the key's any more gives none. An empty key
+        takes them as they are.
     longest
         Longest side in pixels; smaller photos stay as they are.
     """
@@ -114,18 +114,18 @@ def thumbnails(photos: Iterable[KeyAndPath], longest: int = LONGEST) -> Iterator
 
 
 def thumbnail(
-    photo: KeyAndPath, longest: int = LONGEST, stop: threading.Event | None = None
+    photo: KeyAndPhoto, longest: int = LONGEST, stop: threading.Event | None = None
 ) -> Thumbnail | PhotoError:
     """Return a thumbnail of one photo, as `thumbnails` does, or why there is none."""
-    key, path = photo
+    key, source = photo
     try:
-        data = read(path)
+        data = source.read()
         if key and key_of(data) != key:
             return PhotoError("changed since its features were computed")
-        small = picture(data, longest, stop)
+        return Thumbnail.of(picture(data, longest, stop))
     except PhotoError as error:
-        return error
-    return Thumbnail.of(small)
+        reason = str(error)
+    return PhotoError(reason)
 
 
 def shown(picture: Thumbnail | Served | PhotoError) -> dict[str, Any]:
@@ -213,7 +213,9 @@ class Album:
 
     def pictures(self, rows: Iterable[int], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
         """Yield pictures of photos, in their order, that are not kept."""
-        return thumbnails(((self._rows.key[row], self.file(row)) for row in rows), longest)
+        return thumbnails(
+            ((self._rows.key[row], photo_at(self._rows.root, self._rows.path[row])) for row in rows), longest
+        )
 
     def file(self, row: int) -> str:
         """Return where a photo's file should be."""

@@ -14,15 +14,15 @@ import numpy as np
 from breeds.backbones.resolve import square
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Selection
 from breeds.features.columns import Rows
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
-from breeds.photos import ORIGINAL, decode, parse_resize, parse_views, read
+from breeds.photos import ORIGINAL, decode, find_photos, parse_resize, parse_views, photo_at
 from breeds.report import charts
 from breeds.report.photos import Album, Cut, Thumbnail, cut, shown
 from breeds.report.render import write_page
 from breeds.report.survey import ELONGATED, SMALL, Class, Found, Seen, find, see
+from breeds.selection import Selection
 
 #: What views are shown as an example where none is asked for.
 EXAMPLE_VIEWS = "flip,crops:3"
@@ -92,7 +92,7 @@ def preview(
     check_output(page, PAGE)
     size, resize = square(config)
     variants = parse_views(views or EXAMPLE_VIEWS)
-    listing = selection.find()
+    listing = find_photos(selection)
     seen = see(listing, workers)
     found = find(seen, size)
     album = Album(seen, page, seen.bad)
@@ -292,7 +292,7 @@ def _examples(
 def _square(path: str, name: str, size: int, resize: str, view: str) -> dict[str, Any]:
     """Return what the network is given of a photo in one view, or why it is not."""
     try:
-        pixels = decode(read(path), size, resize, view)
+        pixels = decode(photo_at("", path).read(), size, resize, view)
     except PhotoError as error:
         return {"view": view, "name": name, **shown(error)}
     return {"view": view, "name": name, **shown(Thumbnail.of_pixels(pixels, LARGE))}

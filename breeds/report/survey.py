@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.errors import PhotoError
+from breeds.errors import BreedsError, PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.machine import run_ahead
 from breeds.metrics import FEW
-from breeds.photos import FilePhoto, Listing, key_of, look
+from breeds.photos import Listing, Photo, key_of, look
 from breeds.progress import progress
 
 #: A JPEG need not be decoded in full to know that it can be: this is small, and thus fast.
@@ -74,20 +74,28 @@ class Seen:
 
 
 def see(listing: Listing, workers: int) -> Seen:
-    """Read and decode every photo of a listing, whose photos the result takes the place of."""
-    started = time.perf_counter()
+    """Read and decode every photo of a listing, whose photos the result takes the place of.
+
+    Raises
+    ------
+    BreedsError
+        If the photos are in files of many.
+    """
+    started, photos = time.perf_counter(), listing.photos
+    if not isinstance(photos, list):
+        raise BreedsError(f"The photos of {listing.root} are no files in a folder here; name such a folder.")
     keys, widths, heights, bad = bytearray(), array("i"), array("i"), {}
-    for row, (key, width, height, reason) in enumerate(_looks(listing, workers)):
+    for row, (key, width, height, reason) in enumerate(_looks(photos, workers)):
         keys += bytes.fromhex(key) or bytes(PACKED.itemsize)
         widths.append(width)
         heights.append(height)
         if reason:
             bad[row] = reason
     seen = Seen(
-        root=str(listing.root),
-        path=Texts.of(photo.name for photo in listing.photos),
-        label=Names.of(photo.label for photo in listing.photos),
-        split=Names.of(photo.split for photo in listing.photos),
+        root=listing.root,
+        path=Texts.of(photo.name for photo in photos),
+        label=Names.of(photo.label for photo in photos),
+        split=Names.of(photo.split for photo in photos),
         key=Keys(np.frombuffer(keys, dtype=PACKED)),
         width=np.frombuffer(widths, dtype=np.int32),
         height=np.frombuffer(heights, dtype=np.int32),
@@ -96,15 +104,15 @@ def see(listing: Listing, workers: int) -> Seen:
         missing=listing.missing,
         seconds=time.perf_counter() - started,
     )
-    listing.photos.clear()
+    photos.clear()
     return seen
 
 
-def _looks(listing: Listing, workers: int) -> Iterator[tuple[str, int, int, str]]:
+def _looks(listed: Sequence[Photo], workers: int) -> Iterator[tuple[str, int, int, str]]:
     """Yield key, width, height and reason of every photo, in order."""
     stop = threading.Event()
 
-    def one(photo: FilePhoto) -> tuple[str, int, int, str]:
+    def one(photo: Photo) -> tuple[str, int, int, str]:
         key = ""
         try:
             data = photo.read()
@@ -114,7 +122,7 @@ def _looks(listing: Listing, workers: int) -> Iterator[tuple[str, int, int, str]
             return key, 0, 0, str(error)
         return key, shown.width, shown.height, ""
 
-    photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
+    photos = progress(listed, desc="looking", unit=" photos", leave=False, delay=1)
     with ThreadPoolExecutor(workers) as pool:
         try:
             for _, seen in run_ahead(pool, one, photos, window=64):

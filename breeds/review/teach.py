@@ -12,7 +12,7 @@ import numpy as np
 
 from breeds.backbones.resolve import check_computable, found_weights
 from breeds.errors import BreedsError, PhotoError
-from breeds.extraction import Selection, extract
+from breeds.extraction import extract
 from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
 from breeds.features.corrections import PATIENCE, Corrections
@@ -21,6 +21,7 @@ from breeds.outputs import view_stores
 from breeds.photos import FilePhoto, key_of, picture
 from breeds.photos.limits import size_fault
 from breeds.review.folder import Folder, photo_name
+from breeds.selection import Selection
 from breeds.text import visible
 
 # Longest side of the picture that a photo is decoded to, to see that it can be.
@@ -101,7 +102,7 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
     """
     lock = store.path.with_name(f".{store.path.name}.teach.lock")
     with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
-        store = replace(Store.open(store.path), also=store.also)  # somebody may have taught it meanwhile
+        store = Store(store.path).like(also=store.also)  # somebody may have taught it meanwhile
         folder = Folder.of(store, label)
         folder.check(label)
         target = folder.place(label)
@@ -151,7 +152,7 @@ def _stores(store: Store) -> Iterator[Store]:
     for part in (store, *store.also):
         yield part
         for path in view_stores(part.path):
-            yield Store.open(path)
+            yield Store(path)
 
 
 def _check_extractable(store: Store) -> None:
@@ -285,7 +286,7 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
         config = replace(part.config, weights=_weights(part))
         summaries = [extract(selection, part.path, config)]
         for path in view_stores(part.path):
-            of_view = replace(config, view=Store.open(path).config.view)
+            of_view = replace(config, view=Store(path).config.view)
             summaries.append(extract(selection, path, of_view, plain=part.path))
         for summary in summaries:
             reasons |= summary.quarantined

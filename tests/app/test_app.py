@@ -576,7 +576,7 @@ def answered(service: InferenceService, photos: list[Upload], explain: bool = Fa
 def test_the_model_is_exchanged_while_it_runs(service: InferenceService, app_place: Path) -> None:
     paths = sorted((app_place / "photos").rglob("*.jpg"))[:6]
     before = answered(service, uploaded(*paths))
-    store = Store.open(app_place / "features/photos.h5")
+    store = Store(app_place / "features/photos.h5")
     other = train(store, C=10.0)
     other.classes = [name.upper() for name in other.classes]
     service.use(other)
@@ -595,7 +595,7 @@ def two_stores(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
     """A model on two stores of the same photos."""
     other = tmp_path_factory.mktemp("other") / "crop.h5"
     extract_photos(app_place / "photos", other, size=96, resize="crop")
-    return train(Store.open_beside([app_place / "features/photos.h5", other]), C=0.01)
+    return train(Store(app_place / "features/photos.h5", other), C=0.01)
 
 
 def test_a_model_that_cannot_be_explained_still_answers(

@@ -291,7 +291,7 @@ Words = dict[int, str]
 @pytest.fixture
 def noisy(make_store: MakeStore) -> Store:
     """A store of three classes that a head takes for each other now and then."""
-    return Store.open(make_store(THREE, width=64, noise=2.0, spread=0.5))
+    return Store(make_store(THREE, width=64, noise=2.0, spread=0.5))
 
 
 def corrected(store: Store, words: Words) -> Store:
@@ -305,7 +305,7 @@ def like(store: Store, name: str, **columns: list[str]) -> Store:
     """A store of the same photos with other columns."""
     path = store.path.with_name(name)
     write_store(path, replace(store.table, **columns), store.config, store.features(), "made up")
-    return Store.open(path)
+    return Store(path)
 
 
 def rows_of(store: Store, part: str) -> list[int]:
@@ -502,12 +502,12 @@ def test_the_first_stores_corrections_count(noisy: Store) -> None:
     key = noisy.table.key[0]
     add(corrections_path(noisy.path), [Correction(key, "pug", "beagle")])
     add(corrections_path(other.path), [Correction(key, "shih-tzu", "beagle")])
-    both = Store.open_beside([noisy.path, other.path], corrected=True)
+    both = Store(noisy.path, other.path, corrected=True)
     assert (both.table.label[0], both.corrected.label[0]) == ("beagle", "pug")
     assert train(both, C=0.01).record["corrections"]["applied"] == 1
-    single = Store.open_beside([noisy.path], corrected=True)
+    single = Store(noisy.path, corrected=True)
     assert train(single, C=0.01, views=[other]).record["corrections"]["applied"] == 1
-    assert Store.open_beside([noisy.path, other.path]).corrected.label[0] == "beagle"
+    assert Store(noisy.path, other.path).corrected.label[0] == "beagle"
 
 
 @pytest.mark.slow
@@ -529,7 +529,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
     ]
     training = run_script("train_head.py", "--C", "0.01", cwd=tmp_path)
     evaluation = run_script("evaluate.py", cwd=tmp_path)
-    info = run_script("-m breeds.features", "info", noisy.path, cwd=tmp_path)
+    info = run_script("-m breeds store", "info", noisy.path, cwd=tmp_path)
     for done in (training, evaluation, info):
         assert done.returncode == 0, done.stderr
         assert [line for line in done.stdout.splitlines() if "correction" in line][:3] == said
@@ -587,7 +587,7 @@ def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tm
     how = {"weights": "imagenet", "backbone": str(brought.network(tmp_path / "small.onnx"))}
     how |= {"mean": [0.5] * 3, "std": [0.5] * 3}  # as it says nothing of itself
     extract_photos(photos, store, **how)
-    table = Store.open(store).table
+    table = Store(store).table
     second = sorted(path.name for path in photos.iterdir())[1]
     add(corrections_path(store), [Correction(table.key[0], second, table.label[0])])
     before = corrections_path(store).read_bytes()
@@ -595,7 +595,7 @@ def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tm
     moved.rename(photos / second / f"moved-{moved.name}")
     extract_photos(photos, store, **how)
     assert corrections_path(store).read_bytes() == before
-    again = Store.open_beside([store], corrected=True)
+    again = Store(store, corrected=True)
     assert again.corrections.effect(again.table).stale == 1
     assert again.corrections.effect(again.table).applied == 1
     assert again.corrected.label == again.table.label

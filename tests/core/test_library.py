@@ -26,8 +26,7 @@ from threadpoolctl import threadpool_info
 
 import breeds
 from breeds.backbones import import_openvino
-from breeds.photos import decode, key_of
-from breeds.photos.held import photo_of
+from breeds.photos import decode, key_of, photo_of
 
 
 @pytest.fixture

@@ -30,9 +30,10 @@ from breeds.photos import (
     look,
     memory,
     parse_views,
+    photo_at,
     picture,
-    read,
 )
+from breeds.selection import Selection
 
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -120,7 +121,7 @@ def found(listing: Listing) -> dict[str, tuple[str, str]]:
 )
 def test_folders_give_labels_and_parts(tmp_path: Path, expected: dict[str, tuple[str, str]]) -> None:
     put(tmp_path, *expected)
-    listing = find_photos(tmp_path)
+    listing = find_photos(Selection(tmp_path))
     assert found(listing) == expected
     assert listing.ignored == 0
     assert all(photo.read() == JPEG for photo in listing.photos)
@@ -128,14 +129,14 @@ def test_folders_give_labels_and_parts(tmp_path: Path, expected: dict[str, tuple
 
 def test_photos_come_sorted_by_path_whatever_made_first(tmp_path: Path) -> None:
     put(tmp_path, "pug/b.jpg", "pug/a.jpg", "pug/10.jpg", "Beagle/z.jpg", "pug/é.jpg", "pug.jpg")
-    paths = [photo.name for photo in find_photos(tmp_path).photos]
+    paths = [photo.name for photo in find_photos(Selection(tmp_path)).photos]
     assert paths == ["Beagle/z.jpg", "pug.jpg", "pug/10.jpg", "pug/a.jpg", "pug/b.jpg", "pug/é.jpg"]
 
 
 def test_hidden_files_and_other_files_are_counted_and_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "pug/a.jpg", "pug/._a.jpg", ".hidden.jpg", ".git/b.jpg")
     put(tmp_path, "pug/notes.txt", "pug/README", ".DS_Store", data=b"not a photo")
-    listing = find_photos(tmp_path)
+    listing = find_photos(Selection(tmp_path))
     assert list(found(listing)) == ["pug/a.jpg"]
     assert listing.ignored == 5  # what is inside .git is not even looked at
 
@@ -144,7 +145,7 @@ def test_hidden_files_and_other_files_are_counted_and_passed_over(tmp_path: Path
 def test_a_photo_without_extension_is_found_by_its_content(tmp_path: Path, form: str) -> None:
     put(tmp_path, "pug/0001", "pug/a.jpg.dat", data=encoded(PICTURE, form))
     put(tmp_path, "pug/0002", data=b"RIFF....WAVEfmt ")
-    listing = find_photos(tmp_path)
+    listing = find_photos(Selection(tmp_path))
     assert list(found(listing)) == ["pug/0001", "pug/a.jpg.dat"]
     assert listing.ignored == 1
 
@@ -154,7 +155,7 @@ def test_a_text_that_begins_like_a_bitmap_is_none(tmp_path: Path) -> None:
     put(tmp_path, "pug/notes", data=b"BMW drivers and their dogs, a field study")
     put(tmp_path, "pug/zeros", data=b"BM" + bytes(30))
     put(tmp_path, "pug/short", data=b"BM")
-    listing = find_photos(tmp_path)
+    listing = find_photos(Selection(tmp_path))
     assert list(found(listing)) == ["pug/photo"]
     assert listing.ignored == 3
 
@@ -162,13 +163,13 @@ def test_a_text_that_begins_like_a_bitmap_is_none(tmp_path: Path) -> None:
 def test_what_is_named_like_a_photo_is_listed_so_that_it_can_be_set_aside(tmp_path: Path) -> None:
     put(tmp_path, "pug/text.jpg", "pug/empty.png", data=b"")
     (tmp_path / "pug/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert list(found(find_photos(tmp_path))) == ["pug/empty.png", "pug/gone.jpg", "pug/text.jpg"]
+    assert list(found(find_photos(Selection(tmp_path)))) == ["pug/empty.png", "pug/gone.jpg", "pug/text.jpg"]
 
 
 def test_a_pipe_in_the_folder_does_not_block(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "pipe")
-    listing = find_photos(tmp_path)
+    listing = find_photos(Selection(tmp_path))
     assert (list(found(listing)), listing.ignored) == (["a.jpg"], 1)
 
 
@@ -179,7 +180,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> Non
     (data / "pug/self").symlink_to(data / "pug/self")
     (data / "beagle").symlink_to(tmp_path / "elsewhere")
     (data / "again").symlink_to(tmp_path / "elsewhere")
-    photos = found(find_photos(data))
+    photos = found(find_photos(Selection(data)))
     assert len(photos) == 2
     assert photos["pug/a.jpg"] == ("pug", "")
 
@@ -190,41 +191,41 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path: Path) -> Non
 def test_top_keeps_the_largest_classes_ties_by_name(tmp_path: Path, top: int, kept: set[str]) -> None:
     put(tmp_path, "stray.jpg", "d/1.jpg", "c/1.jpg", "c/2.jpg", "n02085620-a/1.jpg", "n02085620-a/2.jpg")
     put(tmp_path, "b/1.jpg", "b/2.jpg", "b/3.jpg")
-    assert {label for label, _ in found(find_photos(tmp_path, top=top)).values()} == kept
+    assert {label for label, _ in found(find_photos(Selection(tmp_path, top=top))).values()} == kept
 
 
 def test_classes_keeps_those_named(tmp_path: Path) -> None:
     put(tmp_path, "a/1.jpg", "n02085620-b/1.jpg", "c/1.jpg")
-    photos = found(find_photos(tmp_path, classes=["b", "c"]))
+    photos = found(find_photos(Selection(tmp_path, classes=["b", "c"])))
     assert photos == {"c/1.jpg": ("c", ""), "n02085620-b/1.jpg": ("b", "")}
 
 
 def test_an_unknown_class_is_refused_with_those_there_are(tmp_path: Path) -> None:
     put(tmp_path, "pug/1.jpg", "beagle/1.jpg")
     with pytest.raises(BreedsError, match=r"poodle.*beagle, pug"):
-        find_photos(tmp_path, classes=["pug", "poodle"])
+        find_photos(Selection(tmp_path, classes=["pug", "poodle"]))
 
 
 @pytest.mark.parametrize("choice", [{"top": 3}, {"classes": []}])
 def test_choosing_among_classes_without_any_is_refused(tmp_path: Path, choice: dict[str, object]) -> None:
     put(tmp_path, "a.jpg")
     with pytest.raises(BreedsError, match="no labels"):
-        find_photos(tmp_path, **choice)
+        find_photos(Selection(tmp_path, **choice))
 
 
 def test_no_such_folder_an_empty_one_and_one_without_photos(tmp_path: Path) -> None:
     with pytest.raises(BreedsError, match=r"No such folder.*nowhere"):
-        find_photos(tmp_path / "nowhere")
+        find_photos(Selection(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(BreedsError, match=r"No photos in .*empty;"):
-        find_photos(tmp_path / "empty")
+        find_photos(Selection(tmp_path / "empty"))
     put(tmp_path / "texts", "a.txt", "pug/b.doc", data=b"words")
     with pytest.raises(BreedsError, match=r"No photos in .*texts \(2 other files\)"):
-        find_photos(tmp_path / "texts")
+        find_photos(Selection(tmp_path / "texts"))
     with pytest.raises(BreedsError, match=r"a\.txt is a file"):
-        find_photos(tmp_path / "texts/a.txt")
+        find_photos(Selection(tmp_path / "texts/a.txt"))
     with pytest.raises(BreedsError, match=r"No such labels file: .*labels\.csv"):
-        find_photos(tmp_path / "texts", tmp_path / "labels.csv")
+        find_photos(Selection(tmp_path / "texts", tmp_path / "labels.csv"))
 
 
 # --- labels in a CSV file --------------------------------------------------------------------
@@ -252,16 +253,16 @@ def manifest(folder: Path, text: str | bytes, name: str = "dogs.csv") -> Path:
 )
 def test_a_manifest_gives_labels_and_parts(tmp_path: Path, text: str) -> None:
     put(tmp_path, "x/a.jpg", "x/b.jpg", "x/unlisted.jpg")
-    listing = find_photos(manifest(tmp_path, text))
+    listing = find_photos(Selection(manifest(tmp_path, text)))
     assert found(listing) == {"x/a.jpg": ("pug", "train"), "x/b.jpg": ("beagle", "")}
-    assert listing.root == tmp_path
+    assert listing.root == str(tmp_path)
 
 
 def test_a_manifest_may_be_elsewhere_and_name_absolute_paths(tmp_path: Path) -> None:
     put(tmp_path, "photos/a.jpg", "other/b.jpg")
     absolute = str(tmp_path / "other/b.jpg")
     table = manifest(tmp_path, f"path,label\na.jpg,pug\n{absolute},beagle\n")
-    listing = find_photos(tmp_path / "photos", labels=table)
+    listing = find_photos(Selection(tmp_path / "photos", labels=table))
     assert found(listing) == {"a.jpg": ("pug", ""), absolute: ("beagle", "")}
     assert {photo.read() for photo in listing.photos} == {JPEG}
 
@@ -293,14 +294,14 @@ def test_a_manifest_may_be_elsewhere_and_name_absolute_paths(tmp_path: Path) -> 
 def test_a_bad_manifest_is_refused_saying_why(tmp_path: Path, text: str | bytes, words: str) -> None:
     put(tmp_path, "a.jpg")
     with pytest.raises(BreedsError, match=words):
-        find_photos(manifest(tmp_path, text))
+        find_photos(Selection(manifest(tmp_path, text)))
 
 
 def test_missing_photos_are_counted_and_the_first_five_named(tmp_path: Path) -> None:
     put(tmp_path, "here.jpg")
     rows = "".join(f"gone{i}.jpg,pug\n" for i in range(7))
     with pytest.raises(BreedsError) as refused:
-        find_photos(manifest(tmp_path, f"path,label\nhere.jpg,pug\n{rows}"))
+        find_photos(Selection(manifest(tmp_path, f"path,label\nhere.jpg,pug\n{rows}")))
     assert "7 of 8 photos" in str(refused.value)
     assert "gone0.jpg, gone1.jpg, gone2.jpg, gone3.jpg, gone4.jpg." in str(refused.value)
     assert "gone5" not in str(refused.value)
@@ -312,8 +313,8 @@ def test_kaggles_layout_needs_no_option(tmp_path: Path, folder: str) -> None:
     manifest(tmp_path, "id,breed\n0a,pug\n0b,shih-tzu\n", "labels.csv")
     prefix = f"{folder}/" if folder else ""
     expected = {f"{prefix}0a.jpg": ("pug", ""), f"{prefix}0b.jpg": ("shih-tzu", "")}
-    assert found(find_photos(tmp_path)) == expected
-    assert found(find_photos(tmp_path, labels=tmp_path / "labels.csv")) == expected
+    assert found(find_photos(Selection(tmp_path))) == expected
+    assert found(find_photos(Selection(tmp_path, labels=tmp_path / "labels.csv"))) == expected
 
 
 @needs_shared
@@ -324,9 +325,9 @@ def test_kaggles_own_files(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "labels.csv", index=False)
     expected = {f"train/{i}.jpg": (breed, "") for i, breed in zip(frame["id"], frame["breed"], strict=True)}
     assert len(expected) > 30
-    assert found(find_photos(folder, tmp_path / "labels.csv")) == expected
+    assert found(find_photos(Selection(folder, tmp_path / "labels.csv"))) == expected
     largest = frame["breed"].value_counts().sort_index().sort_values(ascending=False, kind="stable")[:5]
-    top = find_photos(folder, tmp_path / "labels.csv", top=5)
+    top = find_photos(Selection(folder, tmp_path / "labels.csv", top=5))
     assert {photo.label for photo in top.photos} == set(largest.index)
     assert len(top.photos) == largest.sum()
 
@@ -336,7 +337,7 @@ def test_kaggles_own_files(tmp_path: Path) -> None:
 
 def test_a_photo_is_read_whole_and_its_key_is_its_sha256(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
-    assert read(str(tmp_path / "a.jpg")) == JPEG
+    assert photo_at("", str(tmp_path / "a.jpg")).read() == JPEG
     assert key_of(JPEG) == hashlib.sha256((tmp_path / "a.jpg").read_bytes()).hexdigest()
 
 
@@ -359,7 +360,7 @@ def test_what_cannot_be_read_is_a_reason_not_a_crash(tmp_path: Path) -> None:
         "a" * 5000: "cannot be read",
     }.items():
         with pytest.raises(PhotoError, match=reason):
-            read(str(path))
+            photo_at("", str(path)).read()
 
 
 # --- decoding: equal to Keras ----------------------------------------------------------------
@@ -689,8 +690,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from breeds.photos import decode, memory
 limit, workers, *paths = sys.argv[1:]
-memory.DECODE_BYTES = int(limit)
-memory.use_budget(memory.Budget(memory.threading.Lock(), memory.threading.Semaphore(memory.Budget.pieces())))
+memory.BUDGET.total = int(limit)
 photos = [open(path, "rb").read() for path in paths]
 decode(photos[0], 8)
 def kilobytes(what):  # of this process alone: ru_maxrss starts with its parent's
@@ -853,7 +853,7 @@ def test_damaged_photos_decode_or_are_refused(
 
 def test_kaggles_table_may_name_photos_that_are_not_there(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg")
-    listing = find_photos(manifest(tmp_path, "id,breed\na,pug\nb,pug\n"))
+    listing = find_photos(Selection(manifest(tmp_path, "id,breed\na,pug\nb,pug\n")))
     assert found(listing) == {"a.jpg": ("pug", "")}
     assert listing.missing == 1
 
@@ -871,7 +871,7 @@ def test_a_stray_photo_does_not_change_what_the_folders_are(
 ) -> None:
     for path in paths:
         put(tmp_path, path)
-    assert {photo.label for photo in find_photos(tmp_path).photos} == wanted
+    assert {photo.label for photo in find_photos(Selection(tmp_path)).photos} == wanted
 
 
 def test_views_are_drawn_by_key_and_never_change() -> None:

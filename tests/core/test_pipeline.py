@@ -98,7 +98,7 @@ def test_no_engine_is_opened_where_no_photo_can_be_decoded(tmp_path: Path) -> No
 def alone(marker: str) -> None:
     """Hold most of the budget, again and again, and fail if anybody else does meanwhile."""
     for _ in range(50):
-        with memory.budget().hold(memory.DECODE_BYTES * 2 // 3):
+        with memory.BUDGET.hold(memory.DECODE_BYTES * 2 // 3):
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
             os.unlink(marker)
 

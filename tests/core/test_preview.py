@@ -19,7 +19,7 @@ from pages import CANARY, WIDTHS, check_looks, opened, photo_bytes
 from PIL import Image
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.photos import decode, read
+from breeds.photos import decode, photo_at
 
 HEAVY = ("tensorflow", "openvino", "keras", "sklearn")
 
@@ -139,7 +139,7 @@ def test_every_wrong_photo_is_listed_with_the_reason_that_extraction_gives(troub
     assert page.below["unreadable"].startswith("4 photos that cannot be read")
     for name in ("collie/cut.jpg", "collie/empty.jpg", "collie/text.png", "ghost/gone.jpg"):
         with pytest.raises(PhotoError) as reason:
-            decode(read(str(troubled / "photos" / name)), 299)
+            decode(photo_at("", str(troubled / "photos" / name)).read(), 299)
         assert f"{name} {reason.value}" in page.below["unreadable"]
         assert f"cannot be read: {name}: {reason.value}" in (troubled / "said.txt").read_text()
     assert "pug/00.jpg pug/a copy.jpg pug/another.jpg" in page.below["duplicates"]
@@ -179,7 +179,7 @@ def test_it_shows_what_would_be_extracted(photos: Path, tmp_path: Path) -> None:
     chosen = re.findall(r"photo (\S+) as it is", " ".join(page.all("img", "alt")))
     for square, flipped, name in zip(squares, page.pictures("same as flip$"), chosen, strict=True):
         for shown, view in ((square, "original"), (flipped, "flip")):
-            wanted = decode(read(str(photos / name)), 96, "pad", view).astype(float)
+            wanted = decode(photo_at("", str(photos / name)).read(), 96, "pad", view).astype(float)
             assert np.abs(np.asarray(shown, dtype=float) - wanted).mean() < 6
     assert "No views" not in page.below["network"]
     top = run_script("extract_features.py", "photos", "--preview", "top.html", "--top", "1", cwd=tmp_path)

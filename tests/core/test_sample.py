@@ -12,6 +12,7 @@ from PIL import Image
 from breeds.photos import find_photos
 from breeds.sample import write_holiday, write_samples
 from breeds.sample.drawing import BREEDS
+from breeds.selection import Selection
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -43,7 +44,7 @@ def test_another_process_draws_the_same_bytes(elsewhere: Path, drawn_photos: Pat
 
 
 def test_the_sample_is_a_folder_for_each_of_ten_breeds(drawn_photos: Path) -> None:
-    photos = find_photos(drawn_photos).photos
+    photos = find_photos(Selection(drawn_photos)).photos
     assert len({photo.label for photo in photos}) == len({breed.name for breed in BREEDS}) == 10
     assert len(photos) == 60
     for photo in photos:
@@ -57,7 +58,7 @@ def test_every_photo_differs_and_the_holiday_is_new(elsewhere: Path, drawn_photo
     assert sorted(holiday) == [f"holiday_{k:02d}.jpg" for k in range(1, 13)]
     together = [*training.values(), *holiday.values()]
     assert len(set(together)) == len(together) == 72
-    assert {photo.label for photo in find_photos(elsewhere / "holiday").photos} == {""}
+    assert {photo.label for photo in find_photos(Selection(elsewhere / "holiday")).photos} == {""}
 
 
 @pytest.mark.slow

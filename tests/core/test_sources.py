@@ -22,14 +22,14 @@ from storage import Storage, stored
 
 import breeds
 from breeds.errors import BreedsError, GoneError
-from breeds.extraction.streamed import identify_streamed
+from breeds.extraction.table import make_table
 from breeds.features import Store, Table
-from breeds.photos import cloud, read
-from breeds.photos.endings import is_photo
-from breeds.photos.local import Local
-from breeds.photos.sources import Streamed, streamed
-from breeds.photos.tars import Found, found_in, members_of
-from breeds.places import shown, stem_of
+from breeds.photos import Photo, find_photos, find_streamed, photo_at
+from breeds.photos import storage as files
+from breeds.photos.photo import ObjectPhoto, RejectedPhoto
+from breeds.photos.storage import SourceFile
+from breeds.photos.tars import photos_in, places_in
+from breeds.selection import Selection, shown, stem_of
 
 #: Where several processes share the tests, one starts the storage.
 in_bucket = pytest.mark.xdist_group("app_place")
@@ -50,17 +50,23 @@ def tar_of(path: Path, members: list[tuple[str, bytes]], form: int = tarfile.GNU
 
 
 def look(source: Path | str) -> Table:
-    found = streamed(source)
-    assert found is not None
-    return identify_streamed(found, None)[0]
+    return make_table(find_photos(Selection(source)), None, 2)[0]
 
 
 def labels_of(table: Table) -> dict[str, str]:
     return dict(zip(table.path, table.label, strict=True))
 
 
-def inside(tar: Path) -> list[Found]:
-    return [found for found in found_in(Local.of(str(tar)), is_photo) if found is not None]
+def inside(tar: Path) -> list[Photo]:
+    return [photo for photo in photos_in(SourceFile.here(str(tar))) if photo is not None]
+
+
+def error_of(photo: Photo) -> str:
+    return photo.reason if isinstance(photo, RejectedPhoto) else ""
+
+
+def keys_of(photos: list[Photo]) -> list[str]:
+    return [sha(photo.read()) for photo in photos if not error_of(photo)]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,7 @@ def bucket(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storag
 
     for name, value in storage.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cloud, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     s3fs.S3FileSystem.clear_instance_cache()
     storage.asked.clear()
     yield storage
@@ -150,9 +156,9 @@ def test_every_source_gives_the_folders_keys_and_labels(
     for source in SOURCES.values():
         table = look(source if "://" in source else str(forms / source))
         assert dict(zip(table.key, table.label, strict=True)) == wanted
-        assert list(table.path) == sorted(table.path) and not table.quarantine
+        assert list(table.path) == sorted(table.path) and not table.rejected
         where = os.path.join(table.root, table.path[17])  # as pages read it again
-        assert sha(read(where)) == table.key[17]
+        assert sha(photo_at("", where).read()) == table.key[17]
 
 
 @pytest.mark.parametrize("kind", ["tars in a bucket", "parquet"])
@@ -160,11 +166,11 @@ def test_a_source_gives_the_folders_features_and_nothing_twice(
     kind: str, app_place: Path, forms: Path, bucket: Storage, tmp_path: Path
 ) -> None:
     source = SOURCES[kind] if "://" in SOURCES[kind] else str(forms / SOURCES[kind])
-    wanted = Store.open(app_place / "features/photos.h5")
+    wanted = Store(app_place / "features/photos.h5")
     by_key = dict(zip(wanted.table.key, wanted.table.label, strict=True))
     store = tmp_path / "made.h5"
     summary = extract_photos(source, store, size=96)  # type: ignore[arg-type]
-    made = Store.open(store)
+    made = Store(store)
     assert summary.photos == summary.features == summary.new == len(by_key) == 30
     assert dict(zip(made.table.key, made.table.label, strict=True)) == by_key
     order = [list(wanted.table.key).index(key) for key in made.table.key]
@@ -178,8 +184,8 @@ def test_members_are_those_that_webdataset_reads(app_place: Path, forms: Path) -
         shard = forms / folder / "photos-001.tar"
         theirs = list(webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False))
         ours = inside(shard)
-        assert [found.path for found in ours] == [f"{one['__key__']}.jpg" for one in theirs]
-        assert [found.bytes() for found in ours] == [one["jpg"] for one in theirs]
+        assert [found.name for found in ours] == [f"{one['__key__']}.jpg" for one in theirs]
+        assert [found.read() for found in ours] == [one["jpg"] for one in theirs]
         said = [one[ending].decode() for one in theirs]
         assert [found.label for found in ours] == [
             text if ending == "cls" else json.loads(text)["label"] for text in said
@@ -190,19 +196,17 @@ def test_predictions_are_those_of_the_folder_and_in_order(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from breeds.heads.model import Model
-    from breeds.photos import key_of
-    from breeds.prediction import predict, streams
-    from breeds.prediction.inputs import list_inputs
-    from breeds.prediction.remote import Remote
+    from breeds.photos import inputs, key_of
+    from breeds.photos.inputs import list_inputs
+    from breeds.prediction import predict
     from breeds.report import answers as parts
 
     model = Model.load(app_place / "models/photos.safetensors")
 
     def answers(*names: str, network: bool = True):
-        with Remote() as remote:
-            return list(predict(model, remote.files(list_inputs(names, (), network))))
+        return list(predict(model, list_inputs(names, (), network)))
 
-    monkeypatch.setattr(streams, "HELD_BYTES", 100_000)  # as if there were more photos
+    monkeypatch.setattr(inputs, "HELD_BYTES", 100_000)  # as if there were more photos
     folder = {one.key: one for one in answers(str(app_place / "photos"))}
     for source in (str(forms / "shards"), "s3://dogs/photos", str(forms / "dogs.parquet")):
         found = answers(source)
@@ -210,7 +214,7 @@ def test_predictions_are_those_of_the_folder_and_in_order(
         assert [one.path for one in found] == sorted(one.path for one in found)
         for one in found:
             assert np.allclose(one.probabilities, folder[one.key].probabilities, atol=1e-6)
-            assert key_of(read(one.path)) == one.key
+            assert key_of(photo_at("", one.path).read()) == one.key
     frame = breeds.predict(app_place / "models/photos.safetensors", [forms / "dogs.parquet"])
     assert frame.path.tolist() == [one.path for one in found]
     with pytest.raises(BreedsError, match="--no-network"):
@@ -246,7 +250,7 @@ def test_names_of_every_kind_are_only_names(form: int, tmp_path: Path) -> None:
     assert sorted(table.path) == sorted(f"names.tar/{name}" for name in names.values())
     assert sorted(table.key) == sorted(sha(data) for _, data in members)
     for path, key in zip(table.path, table.key, strict=True):
-        assert sha(read(os.path.join(table.root, path))) == key
+        assert sha(photo_at("", os.path.join(table.root, path)).read()) == key
         assert os.path.normpath(os.path.join(table.root, path)).startswith(f"{tar}/")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -276,7 +280,7 @@ def test_what_is_no_plain_file_is_set_aside_and_reaches_no_disk(tmp_path: Path) 
         made.addfile(last, io.BytesIO(b"last"))
     table = look(tar)
     assert list(table.path) == ["odd.tar/last.jpg", "odd.tar/plain.jpg"]
-    reasons = {path.removeprefix("odd.tar/"): reason for path, reason in table.quarantine}
+    reasons = {path.removeprefix("odd.tar/"): reason for path, reason in table.rejected}
     words = {
         "link.jpg": "link", "hard.jpg": "link", "null.jpg": "device", "pipe.jpg": "pipe",
         "bomb.jpg": "sparse", "gnu.jpg": "sparse", "empty.jpg": "empty",
@@ -284,7 +288,7 @@ def test_what_is_no_plain_file_is_set_aside_and_reaches_no_disk(tmp_path: Path) 
     assert reasons.keys() == words.keys()
     assert all(word in reasons[name] for name, word in words.items())
     with pytest.raises(GoneError):
-        read(f"{tar}/link.jpg")
+        photo_at("", f"{tar}/link.jpg").read()
 
 
 def test_labels_none_one_and_two(tmp_path: Path) -> None:
@@ -305,9 +309,8 @@ def test_labels_none_one_and_two(tmp_path: Path) -> None:
             ("same.jpg", b"11"),
         ],
     )  # fmt: skip
-    found = streamed(tar)
-    assert found is not None
-    table, _ = identify_streamed(found, None)
+    found = find_photos(Selection(tar))
+    table, _ = make_table(found, None, 2)
     assert labels_of(table) == {
         f"labels.tar/{name}.jpg": label
         for name, label in (
@@ -315,11 +318,11 @@ def test_labels_none_one_and_two(tmp_path: Path) -> None:
         )
     }  # fmt: skip
     assert dict(zip(table.path, table.split, strict=True))["labels.tar/same.jpg"] == "val"
-    reasons = {os.path.basename(path): reason for path, reason in table.quarantine}
+    reasons = {os.path.basename(path): reason for path, reason in table.rejected}
     assert "two labels: pug and beagle" in reasons["two.jpg"]
     assert "another of this name" in reasons["same.jpg"]
     assert all("its label" in reasons[f"{name}.jpg"] for name in ("broken", "deep", "odd", "long"))
-    assert len(table) + len(table.quarantine) == 11
+    assert len(table) + len(table.rejected) == 11
     assert found.ignored == 2
 
 
@@ -334,18 +337,18 @@ def test_a_tar_cut_anywhere_keeps_what_came_before(tmp_path: Path) -> None:
     for length in [*range(1, size, 300), *range(512, size, 512), len(whole)]:
         cut.write_bytes(whole[:length])
         found = inside(cut)
-        good = [one.key for one in found if not one.error]
+        good = keys_of(found)
         assert good == photos[: len(good)]
         if length < size:
-            assert found[-1].path == "" and found[-1].error
+            assert found[-1].name == "" and error_of(found[-1])
         before = max(before, len(good))
-    assert before == 4 and [one.error for one in found] == [""] * 4
+    assert before == 4 and [error_of(one) for one in found] == [""] * 4
     (tmp_path / "empty.tar").write_bytes(b"")
-    assert [one.path for one in inside(tmp_path / "empty.tar")] == [""]
+    assert [one.name for one in inside(tmp_path / "empty.tar")] == [""]
     joined = tmp_path / "joined.tar"  # as `cat` makes one of two
     other = tar_of(tmp_path / "other.tar", [("other.jpg", b"other")]).read_bytes()
     joined.write_bytes(whole + other)
-    assert [one.key for one in inside(joined)] == [*photos, sha(b"other")]
+    assert keys_of(inside(joined)) == [*photos, sha(b"other")]
 
 
 @pytest.mark.slow
@@ -363,8 +366,8 @@ def test_any_bytes_end_with_a_reason_and_little_memory(tmp_path: Path) -> None:
                 (0, 255, 0x80, 48, 55, chance.randrange(256))
             )
         tar.write_bytes(data)
-        assert all(one.error or one.key for one in inside(tar))
-        members_of(Local.of(str(tar)), is_photo)
+        assert all(error_of(one) or one.read() for one in inside(tar))
+        places_in(SourceFile.here(str(tar)))
     bombs = {}
     for kind, size in ((b"x", 2**33), (b"L", 2**30), (b"g", 2**40), (b"0", 2**40)):
         member = tarfile.TarInfo("bomb.jpg")
@@ -373,10 +376,10 @@ def test_any_bytes_end_with_a_reason_and_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     for data in bombs.values():
         tar.write_bytes(data)
-        assert inside(tar)[-1].path == ""
+        assert inside(tar)[-1].name == ""
     with open(tar, "wb") as hole:
         hole.truncate(2**40)
-    assert [one.path for one in inside(tar)] == [""]
+    assert [one.name for one in inside(tar)] == [""]
     assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
     tracemalloc.stop()
 
@@ -396,13 +399,13 @@ def test_rows_of_parquet_are_photos_or_reasons(tmp_path: Path, monkeypatch: pyte
     table = look(path)
     assert list(table.path) == ["dogs.parquet/000000000", "dogs.parquet/000000004"]
     assert (list(table.label), list(table.split)) == (["pug", ""], ["train", "val"])
-    reasons = [reason for _, reason in table.quarantine]
+    reasons = [reason for _, reason in table.rejected]
     words = ["no bytes", "empty", "over the limit", "split is none"]
     assert all(word in reason for word, reason in zip(words, reasons, strict=True))
-    assert read(f"{path}/000000004") == b"five"
+    assert photo_at("", f"{path}/000000004").read() == b"five"
     for missing in ("000000009", "4", "rex.jpg"):
         with pytest.raises(GoneError):
-            read(f"{path}/{missing}")
+            photo_at("", f"{path}/{missing}").read()
 
 
 def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -435,9 +438,9 @@ def test_patterns_name_each_file_and_one_that_lacks_is_said(tmp_path: Path) -> N
         "a-000.tar.gz": "compressed",
     }.items():
         with pytest.raises(BreedsError, match=words):
-            streamed(f"{tmp_path}/{pattern}")
+            find_streamed(f"{tmp_path}/{pattern}")
     (tmp_path / "photo.jpg").write_bytes(b"a folder of photos, with tars beside them")
-    assert streamed(tmp_path) is None
+    assert find_streamed(tmp_path) is None
 
 
 def test_the_script_says_what_is_cut_and_goes_on_when_it_is_whole(
@@ -452,7 +455,7 @@ def test_the_script_says_what_is_cut_and_goes_on_when_it_is_whole(
     cut = run_script("extract_features.py", *how, cwd=tmp_path)
     assert cut.returncode == 1, cut.stderr
     assert "photos-002.tar: ends in the middle" in cut.stderr and "\n" in cut.stdout
-    had = Store.open(tmp_path / "features/photos.h5").table
+    had = Store(tmp_path / "features/photos.h5").table
     assert 8 <= len(had) < 12
     last.write_bytes(whole)
     store = tmp_path / "features/photos.h5"
@@ -488,7 +491,7 @@ def test_what_fails_in_passing_is_tried_again(kind: str, bucket: Storage) -> Non
     bucket.fault = once_each(kind)
     table = look(f"s3://dogs/{kind}")
     assert sorted(table.key) == sorted(sha(b"%d" % number * 3000) for number in range(4))
-    assert set(table.label) == {"pug"} and not table.quarantine
+    assert set(table.label) == {"pug"} and not table.rejected
 
 
 @pytest.mark.slow
@@ -514,15 +517,15 @@ def test_what_is_not_there_or_not_allowed_is_one_sentence(
     bucket.put("closed/a.jpg", b"x")
     for source in ("s3://nowhere/photos", "s3://dogs/nothing", "s3://dogs/gone.tar", "s3://dogs/g-*.tar"):
         with pytest.raises(BreedsError, match=r"^Nothing is at s3://[^ ]*; "):
-            streamed(source)
+            find_streamed(source)
     bucket.fault = lambda method, path: "403"
     for source in ("s3://dogs/closed", "s3://dogs/closed/a.tar"):
         with pytest.raises(BreedsError, match="is not allowed"):
-            streamed(source)
+            find_streamed(source)
     bucket.fault = lambda method, path: "500"
     bucket.asked.clear()
     with pytest.raises(BreedsError, match="nothing is lost: run the command again"):
-        streamed("s3://dogs/closed")
+        find_streamed("s3://dogs/closed")
     assert 2 <= len(bucket.asked) <= 8
     for source in (
         "nowhere://dogs/a.tar",
@@ -531,13 +534,13 @@ def test_what_is_not_there_or_not_allowed_is_one_sentence(
         "file:///etc",
     ):
         with pytest.raises(BreedsError):
-            streamed(source)
+            find_streamed(source)
 
 
 def test_a_run_that_the_network_ends_keeps_what_it_has(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud, "PAUSES", ())
+    monkeypatch.setattr(files, "PAUSES", ())
     reads = iter(range(10**6))
 
     def fault(method: str, path: str) -> str:  # once for the keys, then photos until the twelfth
@@ -560,13 +563,13 @@ def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storag
     bucket.put("unnamed/a.jpg", b"x")
     bucket.asked.clear()
     with pytest.raises(GoneError, match="only where the command names it"):
-        read("s3://dogs/unnamed/a.jpg")
+        photo_at("", "s3://dogs/unnamed/a.jpg").read()
     assert not bucket.asked
     assert shown("ftp://rex:secret@example.org/a.tar") == "ftp://example.org/a.tar"
     assert shown("https://example.org/a.tar?sig=secret#x") == "https://example.org/a.tar"
-    assert "secret" not in repr(cloud.Remote("ftp://rex:secret@example.org/a.tar", 1))
+    assert "secret" not in repr(SourceFile("ftp://rex:secret@example.org/a.tar", 1))
     with pytest.raises(BreedsError) as refused:
-        streamed("nowhere://rex:secret@example.org/a.tar")
+        find_streamed("nowhere://rex:secret@example.org/a.tar")
     assert "secret" not in str(refused.value)
     assert (stem_of("s3://b/x/train-{00..09}.parquet"), stem_of("s3://dogs")) == ("train", "dogs")
 
@@ -576,26 +579,23 @@ def test_only_what_was_named_is_asked_and_nothing_secret_is_shown(bucket: Storag
 def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_read(bucket: Storage) -> None:
     for number in range(5):
         bucket.put(f"changing/pug/{number}.jpg", b"%d" % number * 3)
-    listed = streamed("s3://dogs/changing")
-    assert listed is not None
+    listed = find_photos(Selection("s3://dogs/changing"))
     bucket.client.delete_object(Bucket="dogs", Key="changing/pug/1.jpg")
     bucket.put("changing/pug/2.jpg", b"2")
     bucket.put("changing/pug/3.jpg", b"3" * 10**6)
-    table, _ = identify_streamed(listed, None)
+    table, _ = make_table(listed, None, 2)
     reasons = ["no such file", *["changed while it was being read; run again"] * 2]
-    assert table.quarantine == [(f"pug/{i}.jpg", reason) for i, reason in enumerate(reasons, 1)]
-    listed = streamed("s3://dogs/changing")
-    assert listed is not None
-    table, _ = identify_streamed(listed, None)
-    assert len(table.key) == 4 and not table.quarantine
+    assert table.rejected == [(f"pug/{i}.jpg", reason) for i, reason in enumerate(reasons, 1)]
+    listed = find_photos(Selection("s3://dogs/changing"))
+    table, _ = make_table(listed, None, 2)
+    assert len(table.key) == 4 and not table.rejected
     bucket.asked.clear()
-    again = streamed("s3://dogs/changing")
-    assert again is not None
-    assert identify_streamed(again, table)[0].key == table.key  # as with --trust-mtime
+    again = find_photos(Selection("s3://dogs/changing"))
+    assert make_table(again, table, 2)[0].key == table.key  # as with --trust-mtime
     assert not [path for _, path in bucket.asked if path.endswith(".jpg")]
     bucket.put("changing/labels.csv", b"id,breed\n")
     with pytest.raises(BreedsError, match=r"has a labels\.csv"):
-        streamed("s3://dogs/changing")
+        find_streamed("s3://dogs/changing")
 
 
 @pytest.mark.slow
@@ -610,7 +610,7 @@ def test_a_listing_is_each_object_once_whatever_its_name(bucket: Storage) -> Non
         "odd/notes.txt",
     ):
         bucket.put(name, name.encode())
-    found = streamed("s3://dogs/odd")
-    assert isinstance(found, Streamed)
-    assert [photo.name for photo, _ in found.objects] == ["pug/1.jpg"]
+    found = find_streamed("s3://dogs/odd")
+    assert found is not None and all(isinstance(photo, ObjectPhoto) for photo in found.photos)
+    assert [photo.name for photo in find_photos(Selection("s3://dogs/odd")).photos] == ["pug/1.jpg"]
     assert found.ignored == 4

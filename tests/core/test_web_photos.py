@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import ssl
-import stat
 import subprocess
 import sys
 import threading
@@ -36,12 +35,11 @@ from test_predict import model, place, quick_engine, script, unseen  # noqa: F40
 
 from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model
-from breeds.photos import decode, picture
-from breeds.photos.addresses import LONGEST_URL, is_public, is_url, parse
+from breeds.photos import FilePhoto, decode, picture
+from breeds.photos.addresses import LONGEST_URL, is_public, parse
+from breeds.photos.inputs import AHEAD, list_inputs
 from breeds.photos.web import Limits, fetch
 from breeds.prediction import predict
-from breeds.prediction.inputs import list_inputs
-from breeds.prediction.remote import AHEAD, Asked, Remote, local
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")
@@ -620,24 +618,31 @@ def test_a_server_without_tls(server: Server) -> None:
 # among the photos to predict
 
 
-def test_files_are_private_in_order_and_gone_at_the_end(server: Server, photo: bytes, tmp_path: Path) -> None:
+def test_photos_come_in_order_a_few_ahead_and_none_waits_for_the_next_line(
+    server: Server, photo: bytes
+) -> None:
     server.answers |= {f"/{n}": ok(photo + b"%d" % n) for n in range(40)}
-    names: list[str | None] = [f"{server.url}/{n}" for n in range(40)]
-    names[7:7] = ["a.jpg", f"{server.url}/none", None]
-    with Remote(partial(fetch, allow=server.allow)) as remote:
-        found = []
-        for asked in remote.files(names):
-            found.append(asked)
-            if isinstance(asked, Asked) and isinstance(asked.file, str) and is_url(asked.name):
-                file = Path(asked.file)
-                assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-                assert file.read_bytes() == photo + asked.name.rpartition("/")[2].encode()
-                assert len(list(file.parent.iterdir())) <= 2 * AHEAD + 1  # those ahead, and those before None
-    assert [one.name for one in found if one] == [name for name in names if name]
-    assert [number for number, one in enumerate(found) if one is None] == [9, 26, 43]
-    assert found[7] == Asked("a.jpg", "a.jpg")
-    assert str(found[8].file) == "the server answers 404 (not found)"  # type: ignore[union-attr]
-    assert not file.parent.exists()
+    names = [f"{server.url}/{n}" for n in range(40)]
+    names[7:7] = ["a.jpg", f"{server.url}/none"]
+    came, seen = [], 0
+    for one in list_inputs(
+        ["-"], iter(f"{name}\n" for name in names), fetch=partial(fetch, allow=server.allow)
+    ):
+        came.append(one)
+        seen += one is not None
+        assert len(server.asked) <= seen + AHEAD + 1
+    photos = [one for one in came if one is not None]
+    assert [one.name for one in photos] == names
+    assert came[0] is not None and came[-1] is not None and came.count(None) >= 2  # so that they are answered
+    for one in photos:
+        number = one.name.rpartition("/")[2]
+        if one.name == "a.jpg":
+            assert one == FilePhoto("a.jpg")
+        elif number == "none":
+            with pytest.raises(PhotoError, match=r"the server answers 404 \(not found\)"):
+                one.read()
+        else:
+            assert one.read() == photo + number.encode()
 
 
 @pytest.mark.slow
@@ -715,15 +720,15 @@ def test_a_photo_from_the_web_is_kept_by_its_content(
     server.answers |= {"/a": ok(Path(unseen[0]).read_bytes()), "/b": ok(Path(unseen[0]).read_bytes())}
     found = []
     for path in (f"{server.url}/a", f"{server.url}/b", unseen[0]):
-        with Remote(partial(fetch, allow=server.allow)) as remote:
-            found += predict(model, remote.files([path]), None, Path("models"), opener=quick_engine)
+        photos = list_inputs([path], fetch=partial(fetch, allow=server.allow))
+        found += predict(model, photos, None, Path("models"), opener=quick_engine)
     assert [answer.path for answer in found] == [f"{server.url}/a", f"{server.url}/b", unseen[0]]
     assert len({answer.probabilities.tobytes() for answer in found}) == 1
     assert quick_engine == ["opened"]
 
 
 def test_without_somebody_to_fetch_an_address_has_no_answer(model: Model) -> None:  # noqa: F811
-    (answer,) = predict(model, local(["https://a.example/b.jpg"]))
+    (answer,) = predict(model, list_inputs(["-"], ["https://a.example/b.jpg\n"], network=False))
     assert answer.error.startswith("is on the web")
 
 

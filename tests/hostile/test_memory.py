@@ -19,7 +19,8 @@ from conftest import ROOT, MakeStore
 from PIL import Image
 
 from breeds.errors import PhotoError
-from breeds.features import FeatureIndex, Store
+from breeds.features import FeatureLookup, Store
+from breeds.features.table import COLUMNS
 from breeds.photos import decode, picture
 
 # Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
@@ -31,7 +32,8 @@ from pathlib import Path
 import numpy as np
 import breeds.extraction
 from breeds.config import FeatureConfig
-from breeds.extraction import Selection, extract
+from breeds.extraction import extract
+from breeds.selection import Selection
 
 class StandIn:
     name = "stand-in"
@@ -85,16 +87,35 @@ def test_extraction_of_ten_times_as_many_photos_needs_no_more_memory(tmp_path: P
 
 
 @pytest.mark.slow
+def test_damaged_photos_are_let_go_and_only_their_reasons_stay(tmp_path: Path) -> None:
+    """A hundred of 5 MB: an exception that is kept holds the frames that it came through, and their bytes."""
+    photos = tmp_path / "photos"
+    small_photos(photos, 1)
+    whole = io.BytesIO()
+    Image.new("RGB", (640, 480), "red").save(whole, "JPEG")
+    start, rest = whole.getvalue()[:2], whole.getvalue()[2:1500]
+    for number in range(100):
+        comment = b"\xff\xfe\xff\xff" + bytes([number]) * 65533
+        path = photos / "breed 0" / f"damaged{number:03d}.jpg"
+        path.write_bytes(start + 77 * comment + rest)  # 5 MB, cut off in its pixels
+    counts, peak = peak_of_extraction(photos, tmp_path / "made.h5")
+    assert counts == [101, 1, 1]
+    assert peak < 600 * 2**20, peak
+
+
+@pytest.mark.slow
 def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tmp_path: Path) -> None:
     """About 100 for what is known of it and 40 for where its feature is; a list of text needs 360 and 120."""
     path = make_store({f"breed {number}": 500 for number in range(10)}, width=1)
-    Store.open(path)  # what is imported and cached once is no photo's
+    Store(path)  # what is imported and cached once is no photo's
     tracemalloc.start()
     try:
-        store = Store.open(path)
+        store = Store(path)
+        for name in COLUMNS:  # they are read when they are asked for
+            getattr(store.table, name)
         table, peak = tracemalloc.get_traced_memory()
-        index = FeatureIndex(store.config)
-        index.add_file(path, store.table.key, store.features_sha256)
+        lookup = FeatureLookup(path, store.config, store)
+        lookup.keys()
         both, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -37,7 +37,7 @@ FLOORS = (
     ("photos",),
     (
         "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
-        "machine", "quiet",
+        "machine", "quiet", "selection", "web",
     ),
 )  # fmt: skip
 APART = (
@@ -49,13 +49,14 @@ EXPORTS = {"breeds.exporting", "breeds.export", "breeds.cli.export"}
 MOST_MODULES, MOST_LINES, MOST_LINES_OF_ONE, MOST_PARAMETERS = 110, 21_500, 400, 8
 #: Public functions and constructors, whose options are keywords.
 MANY_OPTIONS = {
+    "breeds.prediction.Predictor.__init__",
     "breeds.sklearn.BottleneckFeatures.__init__",
     "breeds.sklearn.BreedsClassifier.__init__",
 }
 
 #: Modules that may open connections: what they fetch is asked for by name, and they send nothing but, to
 #: object storage, the key that is set up for it; to a cluster, what it is to compute.
-NETWORK = {"breeds.photos.web", "breeds.photos.cloud", "breeds.backbones.ray"}
+NETWORK = {"breeds.photos.web", "breeds.photos.storage", "breeds.web", "breeds.backbones.ray"}
 REACHES = {
     "urllib", "http", "requests", "httpx", "httpcore", "ftplib", "smtplib", "telnetlib", "aiohttp",
     "websockets", "fsspec", "s3fs", "ray",

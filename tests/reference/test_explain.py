@@ -32,7 +32,7 @@ from breeds.features import Store
 from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbours
-from breeds.photos import FilePhoto, Photo, decode, key_of, read
+from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
 from breeds.training import train
 
@@ -57,7 +57,7 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     copy_some(SHARED / "data/dogs10", folder / "dogs", breeds=4, each=3)
     with converted_in_this_process():
         extract_photos(folder / "dogs", folder / "dogs.h5", weights=str(SHARED_WEIGHTS))
-    return Store.open(folder / "dogs.h5")
+    return Store(folder / "dogs.h5")
 
 
 @needs_shared
@@ -92,7 +92,7 @@ def test_on_real_dogs_the_map_is_the_score_and_the_feature_is_the_stores(
 def test_in_bf16_the_map_is_still_the_score(dogs: Store) -> None:
     model = train(dogs, C=0.01)
     weights = get_weights(str(SHARED_WEIGHTS), XCEPTION)
-    photos = [decode(read(os.path.join(dogs.table.root, path)), 299) for path in dogs.table.path[:3]]
+    photos = [decode(photo_at(dogs.table.root, path).read(), 299) for path in dogs.table.path[:3]]
     try:
         engine = open_engine(replace(model.config, precision="bf16"), lambda: weights, maps=True)
     except BreedsError as error:
@@ -151,7 +151,7 @@ def drawn(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for photo in sorted(breed.iterdir())[:4]:
             shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
     extract_photos(folder / "photos", folder / "features/p.h5", size=96, resize="crop")
-    model = train(Store.open(folder / "features/p.h5"), C=0.01)
+    model = train(Store(folder / "features/p.h5"), C=0.01)
     model.unknown = None
     model.save(folder / "models/p.safetensors")
     return folder
@@ -179,7 +179,7 @@ def test_photos_are_explained_in_order_and_bad_ones_are_reasons(place: Path) -> 
     assert [isinstance(one, PhotoError) for one in found] == [False, True, False, True, False]
     assert all(isinstance(one, Explanation | PhotoError) for one in found)
     assert "changed while" in str(found[3])
-    features = Store.open(place / "features/p.h5").features_of([known[0][0], known[2][0]])
+    features = Store(place / "features/p.h5").features_of([known[0][0], known[2][0]])
     for one, wanted in zip((found[0], found[2], found[4]), (*features, features[0]), strict=True):
         assert isinstance(one, Explanation)
         assert np.array_equal(one.feature, wanted)
@@ -200,7 +200,7 @@ def test_the_nearest_are_scikit_learns(make_store, monkeypatch: pytest.MonkeyPat
     from sklearn.neighbors import NearestNeighbors
 
     monkeypatch.setattr("breeds.heads.neighbours._BLOCK", block)
-    store = Store.open(make_store({"a": 9, "b": 8, "c": 5}))
+    store = Store(make_store({"a": 9, "b": 8, "c": 5}))
     keys = set(store.table.key[3:])
     neighbours = Neighbours(store, keys)
     assert len(neighbours) == 19
@@ -310,7 +310,7 @@ def test_the_answers_are_the_same_and_every_photo_has_its_picture(place: Path) -
             assert (place / "photos" / row["nearest_1"]).is_file()
             assert row["label_1"] == Path(row["nearest_1"]).parent.name
             assert float(row["similarity_1"]) >= float(row["similarity_2"]) >= float(row["similarity_3"])
-    store = Store.open(place / "features/p.h5").table
+    store = Store(place / "features/p.h5").table
     seen = Model.load(place / "models/p.safetensors").seen_keys()
     trained = {path for key, path in zip(store.key, store.path, strict=True) if key in seen}
     assert {row["nearest_1"] for row in rows if not row["error"]} <= trained

@@ -52,7 +52,7 @@ def open_store(make_store: MakeStore) -> Callable[..., Store]:
     """A function that makes a store of narrow, noisy features and opens it."""
 
     def make(counts: dict[str, int] = THREE, width: int = 16, noise: float = 0.5, **more: Any) -> Store:
-        return Store.open(make_store(counts, width=width, noise=noise, **more))
+        return Store(make_store(counts, width=width, noise=noise, **more))
 
     return make
 
@@ -76,7 +76,7 @@ def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) ->
     """Write another store with some rows of one, in any order and number, and other columns."""
     table = dataclasses.replace(store.table.take(rows), **changed)
     write_store(path, table, store.config, store.features(np.array(rows)), "made up")
-    return Store.open(path)
+    return Store(path)
 
 
 # --- training --------------------------------------------------------------------------------

@@ -6,20 +6,17 @@ Only a few rows are in memory at a time.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from breeds.errors import BreedsError, GoneError, PhotoError
-from breeds.photos.labels import SPLITS, plain_label
 from breeds.photos.limits import size_fault
-from breeds.photos.tars import KEPT_BYTES, File, Found
+from breeds.photos.names import plain_label, plain_split
+from breeds.photos.storage import SourceFile
 from breeds.started import need
 
 if TYPE_CHECKING:
@@ -36,36 +33,17 @@ _CONTENTS = {"thrift_string_size_limit": 64 * 2**20, "thrift_container_size_limi
 _BUFFER = 2**20
 
 
-@dataclass(slots=True)
-class ParquetPhoto:
-    """A photo in a Parquet file; `size` in bytes."""
+class ParquetRow(NamedTuple):
+    """A row: its photo's bytes, or the reason why there are none, and what it says of them."""
 
-    name: str
-    parquet: File
-    row: int
-    size: int
-    label: str = ""
-    split: str = ""
-    group: str = ""
-
-    def read(self) -> bytes:
-        """Return the photo's bytes.
-
-        Raises
-        ------
-        GoneError
-            If there are none any more.
-        BreedsError
-            If the file cannot be read.
-        """
-        data = _reader(self.parquet).row(self.row)
-        if isinstance(data, str):
-            raise GoneError(data)
-        return data
+    data: bytes
+    reason: str
+    label: str
+    split: str
 
 
-def found_in(parquet: File) -> Iterator[Found]:
-    """Yield the photo of every row with its key and label, in order, or why there is none.
+def rows_of(parquet: SourceFile) -> Iterator[ParquetRow]:
+    """Yield every row, in order.
 
     Raises
     ------
@@ -73,26 +51,36 @@ def found_in(parquet: File) -> Iterator[Found]:
         If it is no Parquet file, lacks the column of photos, or cannot be read.
     """
     opened = _Opened(parquet)
-    number = 0
     for group in range(opened.groups):
         for batch in opened.batches(group, labels=True):
             images, labels, splits = (batch.get(name) for name in (IMAGE, LABEL, SPLIT))
             for place in range(batch["rows"]):
-                photo = Found(row_name(number))
-                data = opened.photo(images, place)
+                data, label, split = opened.photo(images, place), "", ""
                 try:
-                    photo.label = plain_label(opened.label(labels, place))
-                    photo.split = _split(splits[place].as_py() if splits is not None else None)
+                    label = plain_label(opened.label(labels, place))
+                    split = plain_split(splits[place].as_py() if splits is not None else None)
                 except PhotoError as error:
-                    photo.error = f"its label cannot be used: {error}"
+                    data = data if isinstance(data, str) else f"its label cannot be used: {error}"
                 if isinstance(data, str):
-                    photo.error = data
-                elif not photo.error:
-                    photo.key, photo.size = hashlib.sha256(data).hexdigest(), len(data)
-                    photo.photo = ParquetPhoto(photo.path, parquet, number, len(data))
-                    photo.data = data if len(data) <= KEPT_BYTES else None
-                yield photo
-                number += 1
+                    yield ParquetRow(b"", data, label, split)
+                else:
+                    yield ParquetRow(data, "", label, split)
+
+
+def read_row(parquet: SourceFile, row: int) -> bytes:
+    """Return the bytes of a row's photo; quick where several threads ask for rows in about their order.
+
+    Raises
+    ------
+    GoneError
+        If there are none any more.
+    BreedsError
+        If the file cannot be read.
+    """
+    data = _reader(parquet).row(row)
+    if isinstance(data, str):
+        raise GoneError(data)
+    return data
 
 
 def row_name(number: int) -> str:
@@ -105,44 +93,10 @@ def row_number(name: str) -> int:
     return int(name) if len(name) == 9 and name.isascii() and name.isdigit() else -1
 
 
-def _split(value: Any) -> str:
-    if value in (None, ""):
-        return ""
-    if value not in SPLITS:
-        raise PhotoError(f"its split is none of {', '.join(sorted(set(SPLITS.values())))}")
-    return SPLITS[value]
-
-
-class _Raw(io.RawIOBase):
-    """A file of ours as Python's, for Arrow to read."""
-
-    def __init__(self, file: File) -> None:
-        self._file, self._at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._file.size)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = self._file.size - self._at
-        data = self._file.read_at(self._at, left if size < 0 else min(size, left))
-        self._at += len(data)
-        return data
-
-
 class _Opened:
     """A Parquet file, open; `groups` of rows."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: SourceFile) -> None:
         need("pyarrow")
         import pyarrow as pa
         from pyarrow.parquet import ParquetFile
@@ -152,7 +106,7 @@ class _Opened:
         self._faults = (pa.ArrowException, OSError, ValueError)  # also when Python ends, and modules are gone
         try:
             self._parquet: ParquetFile = ParquetFile(
-                _Raw(file), pre_buffer=False, buffer_size=_BUFFER, memory_map=False, **_CONTENTS
+                file.opened(), pre_buffer=False, buffer_size=_BUFFER, memory_map=False, **_CONTENTS
             )
             self._schema: pa.Schema = self._parquet.schema_arrow
         except self._faults as error:
@@ -248,7 +202,7 @@ class _Opened:
 class _Reader:
     """Rows by their numbers, quickly where several threads ask for them in about their order."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: SourceFile) -> None:
         self._turn = threading.Lock()
         self._opened = _Opened(file)
         self._group = -1
@@ -282,5 +236,5 @@ class _Reader:
 
 
 @lru_cache(maxsize=4)
-def _reader(file: File) -> _Reader:
+def _reader(file: SourceFile) -> _Reader:
     return _Reader(file)

@@ -1,11 +1,15 @@
-"""Photos in object storage, and whatever else fsspec reaches: the only module that imports it.
+"""Files that are read by parts, on this machine or by an address: the only module that imports fsspec.
 
 What is asked for is what a person has named on the command line, or in a call; a store's own word leads
-nowhere (`breeds.photos.inside` keeps what was named). What fails in passing is tried again a few times.
+nowhere (`breeds.photos.sources` keeps what was named). What fails in passing is tried again a few times:
+not all of fsspec's file systems do that themselves, and none of them for an answer that was cut off.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,8 +17,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from breeds.errors import BreedsError, GoneError
+from breeds.files import open_regular
 from breeds.photos.limits import size_fault
-from breeds.places import shown
+from breeds.selection import is_address, shown
 from breeds.started import missing
 
 T = TypeVar("T")
@@ -27,11 +32,12 @@ _S3 = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}
 # Names that a listing's entries have for when an object was written.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+_NO_KEY = {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError"}
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
-    """A file by its address; `size` in bytes and `mtime_ns` are those of when it was listed.
+class SourceFile:
+    """A file by its path or its address; `size` in bytes and `mtime_ns` are those of when it was listed.
 
     The address may hold a password, and is not shown.
     """
@@ -40,10 +46,30 @@ class Remote:
     size: int
     mtime_ns: int = 0
 
+    @staticmethod
+    def here(path: str) -> SourceFile:
+        """Look at a file on this machine.
+
+        Raises
+        ------
+        BreedsError
+            If it cannot be looked at, or is no regular file.
+        """
+        try:
+            with open_regular(path, sys.maxsize) as file:
+                status = os.fstat(file.fileno())
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+        return SourceFile(path, status.st_size, status.st_mtime_ns)
+
     @property
     def name(self) -> str:
-        """The address as it may be shown."""
-        return shown(self.address)
+        """The path, or the address as it may be shown."""
+        return shown(self.address) if is_address(self.address) else self.address
+
+    def opened(self) -> io.RawIOBase:
+        """Return it as one of Python's files, which is read as it is asked, without any bytes ahead."""
+        return _Raw(self)
 
     def read_at(self, at: int, size: int) -> bytes:
         """Return `size` bytes from byte `at` on, fewer only at the end.
@@ -56,18 +82,24 @@ class Remote:
         size = min(size, self.size - at)
         if size <= 0:
             return b""
+        if is_address(self.address):
+            return _tried(self.address, lambda: self._part(at, size))
+        try:
+            with open_regular(self.address, sys.maxsize) as file:
+                file.seek(at)
+                return file.read(size)
+        except (OSError, ValueError) as error:
+            raise _unreadable(self.address, error) from None
 
-        def ask() -> bytes:
-            system, path = _opened(self.address)
-            data: bytes = system.cat_file(path, start=at, end=at + size)
-            if len(data) != size:
-                raise EOFError(f"{len(data)} of {size} bytes came")
-            return data
-
-        return _tried(self.address, ask)
+    def _part(self, at: int, size: int) -> bytes:
+        system, path = _opened(self.address)
+        data: bytes = system.cat_file(path, start=at, end=at + size)
+        if len(data) != size:
+            raise EOFError(f"{len(data)} of {size} bytes came")
+        return data
 
     def read_whole(self) -> bytes:
-        """Return all of a photo's bytes.
+        """Return all bytes of a photo that is a file of its own at an address.
 
         Raises
         ------
@@ -95,26 +127,37 @@ class Remote:
             raise GoneError("no such file") from None
 
 
-@dataclass(slots=True)
-class ObjectPhoto:
-    """A photo that is a file of its own on another machine."""
+class _Raw(io.RawIOBase):
+    """A file that is read by parts, as Python's."""
 
-    name: str
-    file: Remote
-    label: str = ""
-    split: str = ""
-    group: str = ""
+    def __init__(self, file: SourceFile) -> None:
+        self._file, self._at = file, 0
 
-    def read(self) -> bytes:
-        """Return the photo's bytes, as `Remote.read_whole` does."""
-        return self.file.read_whole()
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._file.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read_at(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 class _MissingError(BreedsError):
     """Nothing is there."""
 
 
-def found(address: str) -> Remote | None:
+def find(address: str) -> SourceFile | None:
     """Return a file by its address, or None if nothing is there, or no file.
 
     Raises
@@ -123,10 +166,10 @@ def found(address: str) -> Remote | None:
         If it cannot be looked up.
     """
 
-    def ask() -> Remote | None:
+    def ask() -> SourceFile | None:
         system, path = _opened(address)
         entry = system.info(path)
-        return _remote(address, entry) if entry["type"] == "file" else None
+        return _file(address, entry) if entry["type"] == "file" else None
 
     try:
         return _tried(address, ask)
@@ -134,7 +177,7 @@ def found(address: str) -> Remote | None:
         return None
 
 
-def listed(address: str) -> list[tuple[str, Remote]]:
+def list_folder(address: str) -> list[tuple[str, SourceFile]]:
     """Return the files in a folder by its address, with their names, in order.
 
     Raises
@@ -143,11 +186,11 @@ def listed(address: str) -> list[tuple[str, Remote]]:
         If it cannot be listed.
     """
     base = address.rstrip("/") + "/"
-    entries = ((name, entry) for name, entry in _listed(base, "") if entry["type"] == "file")
-    return [(name, _remote(base + name, entry)) for name, entry in entries]
+    entries = ((name, entry) for name, entry in _entries(base) if entry["type"] == "file")
+    return [(name, _file(base + name, entry)) for name, entry in entries]
 
 
-def walk(address: str) -> Iterator[tuple[str, Remote]]:
+def walk(address: str) -> Iterator[tuple[str, SourceFile]]:
     """Yield every file below an address, folder by folder: its name from there, and the file.
 
     Memory holds one folder's entries at a time, about 1 kB each.
@@ -158,28 +201,26 @@ def walk(address: str) -> Iterator[tuple[str, Remote]]:
         If nothing is there, or it cannot be listed.
     """
     base = address.rstrip("/") + "/"
-    waiting, seen = [""], 0
+    waiting, is_empty = [""], True
     while waiting:
         inside = waiting.pop()
         folders = []
-        for name, entry in _listed(base, inside):
+        for name, entry in _entries(base + inside):
             if not name:
-                yield ".", _remote(base, entry)  # passed over, and counted
+                yield ".", _file(base, entry)  # passed over, and counted
             elif entry["type"] == "directory":
                 folders.append(f"{inside}{name}/")
             else:
-                seen += 1
-                yield inside + name, _remote(f"{base}{inside}{name}", entry)
+                is_empty = False
+                yield inside + name, _file(f"{base}{inside}{name}", entry)
         waiting += sorted(folders, reverse=True)
-    if not seen:
-        raise BreedsError(
-            f"Nothing is at {shown(address)}; look at its name, and at what you may read there."
-        )
+    if is_empty:
+        raise BreedsError(_nothing_at(address))
 
 
-def _listed(base: str, inside: str) -> list[tuple[str, dict[str, Any]]]:
+def _entries(address: str) -> list[tuple[str, dict[str, Any]]]:
     def ask() -> list[tuple[str, dict[str, Any]]]:
-        system, path = _opened(base + inside)
+        system, path = _opened(address)
         folder = path.rstrip("/") + "/"
         entries = system.ls(folder.rstrip("/"), detail=True, refresh=True)
         names = ((_after(str(entry["name"]), folder), entry) for entry in entries)
@@ -187,7 +228,7 @@ def _listed(base: str, inside: str) -> list[tuple[str, dict[str, Any]]]:
         kept = ((name, entry) for name, entry in names if name or entry["type"] == "directory")
         return sorted(kept, key=lambda pair: pair[0])
 
-    return _tried(base + inside, ask)
+    return _tried(address, ask)
 
 
 def _after(name: str, folder: str) -> str:
@@ -201,19 +242,20 @@ def _after(name: str, folder: str) -> str:
     return "" if "/" in name or name in (".", "..") else name
 
 
-def _remote(address: str, entry: dict[str, Any]) -> Remote:
+def _file(address: str, entry: dict[str, Any]) -> SourceFile:
     when = next((entry[name] for name in _TIMES if isinstance(entry.get(name), datetime)), None)
-    return Remote(address, int(entry.get("size") or 0), int(when.timestamp()) * 10**9 if when else 0)
+    return SourceFile(address, int(entry.get("size") or 0), int(when.timestamp()) * 10**9 if when else 0)
 
 
 def _opened(address: str) -> tuple[Any, str]:
     """Return what reaches an address, kept by fsspec for the next time, and the path there."""
+    scheme = address.partition("://")[0].lower()
+    options: dict[str, Any] = {"config_kwargs": _S3} if scheme in ("s3", "s3a") else {}
     try:
         import fsspec
 
-        system: tuple[Any, str] = fsspec.url_to_fs(address, **_options(address))
+        system: tuple[Any, str] = fsspec.url_to_fs(address, use_listings_cache=False, **options)
     except ImportError as error:
-        scheme = address.partition("://")[0].lower()
         package = "fsspec" if error.name == "fsspec" else _PACKAGES.get(scheme)
         if package is not None:
             raise BreedsError(missing(package)) from None
@@ -227,12 +269,6 @@ def _opened(address: str) -> tuple[Any, str]:
             f"{shown(address)}: nothing here reaches such addresses; try s3:// or gs://."
         ) from None
     return system
-
-
-def _options(address: str) -> dict[str, Any]:
-    if address.partition("://")[0].lower() in ("s3", "s3a"):
-        return {"config_kwargs": _S3, "use_listings_cache": False}
-    return {"use_listings_cache": False}
 
 
 def _tried(address: str, ask: Callable[[], T]) -> T:
@@ -260,19 +296,10 @@ def _tried(address: str, ask: Callable[[], T]) -> T:
 
 
 def _refuse_for_good(address: str, error: Exception) -> None:
-    name = shown(address)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    text = str(error)
+    name, text = shown(address), str(error)
     if isinstance(error, FileNotFoundError) or "NoSuchBucket" in text:
-        raise _MissingError(
-            f"Nothing is at {name}; look at its name, and at what you may read there."
-        ) from None
-    if kinds & {
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "ProfileNotFound",
-        "DefaultCredentialsError",
-    }:
+        raise _MissingError(_nothing_at(address)) from None
+    if _NO_KEY & {kind.__name__ for kind in type(error).__mro__}:
         raise BreedsError(
             f"There is no key to read {name} with; set one up as its storage asks, such as by AWS_PROFILE."
         ) from None
@@ -282,3 +309,12 @@ def _refuse_for_good(address: str, error: Exception) -> None:
         ) from None
     if isinstance(error, MemoryError | NotImplementedError | IsADirectoryError):
         raise BreedsError(f"{name} cannot be read ({type(error).__name__}).") from None
+
+
+def _nothing_at(address: str) -> str:
+    return f"Nothing is at {shown(address)}; look at its name, and at what you may read there."
+
+
+def _unreadable(path: str, error: Exception) -> BreedsError:
+    reason = getattr(error, "strerror", None) or error
+    return BreedsError(f"{path} cannot be read: {reason}; nothing is lost: mend that and run again.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.features import FeatureIndex, Store
+from breeds.features import FeatureLookup
 from breeds.features.cache import CACHE_BYTES, FeatureCache
+from breeds.features.columns import Keys
 from breeds.heads.explain import Explanation, check_explainable, explanation_of
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbour, TrainingPhotos
@@ -45,7 +46,7 @@ class Answer:
 
     `unknown` is set for a photo that seems to be of none of the classes. `key` is the photo's, "" if it
     could not be read; `evidence`, if it was asked for, says what the answer rests on, or why not. `path` is
-    what was asked for: an address on the web too, and then `file` is where the photo is for now, or "".
+    what was asked for: an address on the web too, and `photo` is what was read for it.
     """
 
     path: str
@@ -54,7 +55,7 @@ class Answer:
     unknown: bool = False
     key: str = ""
     evidence: Evidence | PhotoError | None = None
-    file: str = ""
+    photo: Photo | None = None
 
 
 class Predictor:
@@ -198,11 +199,8 @@ class Predictor:
             if i in errors:
                 yield Answer(photo.name, None, errors[i])
             else:
-                key, file = keyed[i][0], getattr(photo, "file", "")
-                yield Answer(
-                    photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key),
-                    file if isinstance(file, str) and file != photo.name else "",
-                )  # fmt: skip
+                key = keyed[i][0]
+                yield Answer(photo.name, total[i], "", bool(unknown[i]), key, evidence.get(key), photo)
 
     def _features(
         self, photos: Sequence[KeyAndPhoto], view: str, known: Mapping[str, Feature]
@@ -342,40 +340,25 @@ class TrainingFeatures:
 
     def __init__(self, path: str) -> None:
         self._path = str(path)
-        self._store: Store | None = None
-        self._index: FeatureIndex | None = None
+        self._looked = False
+        self._lookup: FeatureLookup | None = None
 
     def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, Feature]:
         """Return what the store has; one that is damaged, or was replaced meanwhile, is done without."""
-        if self._index is None:
-            self._index = self._open(config)
-        cached = [key for key in keys if key in self._index]
-        if not cached or self._store is None:
+        if not self._looked and self._path:
+            with suppress(BreedsError):  # it is not there any more, or of another config
+                self._lookup = FeatureLookup(Path(self._path), config)
+        self._looked = True
+        if self._lookup is None:
             return {}
+        wanted = list(keys)
         try:
-            return dict(zip(cached, self._index.read(cached), strict=True))
-        except BreedsError:
-            pass
-        try:
-            if damage := self._store.damage():
-                mention(f"{self._path} is damaged ({damage}): its photos are computed again")
-        except BreedsError:  # not there any more, or another
-            pass
-        self._index = FeatureIndex(config)
+            there = [wanted[row] for row in np.flatnonzero(~self._lookup.lacks(Keys.of(wanted)))]
+            return dict(zip(there, self._lookup.read(there), strict=True)) if there else {}
+        except BreedsError as error:
+            mention(f"{self._path} is not read any more, its photos are computed again: {error}")
+        self._lookup = None
         return {}
-
-    def _open(self, config: FeatureConfig) -> FeatureIndex:
-        index = FeatureIndex(config)
-        if not self._path:
-            return index
-        try:
-            store = Store.open(Path(self._path))
-        except BreedsError:
-            return index
-        if store.config.digest == config.digest:
-            self._store = store
-            store.count_in(index)
-        return index
 
     def add(self, config: FeatureConfig, key: str, feature: Feature) -> None:
         """Keep nothing: the store is left as it is."""
