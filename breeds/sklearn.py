@@ -31,12 +31,11 @@ from breeds.backbones.pipeline import Feature, Pipeline
 from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
 from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
 from breeds.features.lookup import find_network
-from breeds.features.network import Network
 from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax

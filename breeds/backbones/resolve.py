@@ -16,9 +16,8 @@ from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import is_onnx, open_onnx
 from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import DECODE_RULE, FeatureConfig
+from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
-from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
 from breeds.text import mention

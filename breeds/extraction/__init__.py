@@ -15,7 +15,7 @@ import numpy as np
 
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import open_engine, resolve
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.extraction.calibration import calibrated
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
@@ -31,7 +31,6 @@ from breeds.features import (
 )
 from breeds.features.columns import first_of_each
 from breeds.features.journal import clear
-from breeds.features.network import Network
 from breeds.files import check_writable, hold
 from breeds.photos import find_photos
 from breeds.selection import Selection

@@ -33,10 +33,10 @@ from breeds.backbones import convert
 from breeds.backbones.registry import BACKBONES, XCEPTION
 from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store
-from breeds.features.network import Network, save_network
+from breeds.features.network import save_network
 from breeds.heads.explain import Explanation, explain
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, photo_at
