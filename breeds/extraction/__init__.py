@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from breeds.backbones import Engine
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import open_engine, resolve
 from breeds.config import FeatureConfig, Network
@@ -72,7 +73,7 @@ def extract(
     trust_mtime: bool = False,
     plain: Path | None = None,
     cluster: RayPipeline | None = None,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
