@@ -72,15 +72,12 @@ def timed(work: Callable[[], object]) -> None:
 
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
-    import breeds.extraction
     from breeds.config import FeatureConfig
     from breeds.extraction import extract
     from breeds.selection import Selection
 
-    breeds.extraction.open_engine = lambda *_, **__: StandIn()
-    photos = Path(folder)
-    config = FeatureConfig(weights="random", size=71)
-    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), config))
+    photos, config = Path(folder), FeatureConfig(weights="random", size=71)
+    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), config, engine=StandIn()))
 
 
 def run_open(path: str) -> None:

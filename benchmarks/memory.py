@@ -78,17 +78,13 @@ def write_photos(folder: Path, photos: int, seed: int = 0) -> None:
 
 def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
-    import breeds.extraction
     from breeds.config import FeatureConfig
     from breeds.extraction import extract
     from breeds.selection import Selection
 
-    breeds.extraction.open_engine = lambda *_, **__: StandIn()
-    folder = Path(photos)
+    folder, config = Path(photos), FeatureConfig(weights="random", size=71)
     for _ in range(2):
-        extract(
-            Selection(folder), folder.parent / f"{folder.name}.h5", FeatureConfig(weights="random", size=71)
-        )
+        extract(Selection(folder), folder.parent / f"{folder.name}.h5", config, engine=StandIn())
     report()
 
 

@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store
 from breeds.heads.model import Model
@@ -218,6 +220,24 @@ def check_several(photos: Any) -> None:
     single = isinstance(photos, str | bytes | os.PathLike) or not isinstance(photos, Iterable)
     if single or hasattr(photos, "getbands"):
         raise BreedsError(f"Give photos in a list, also a single one: [photo], not {type(photos).__name__}.")
+
+
+def listed(X: Any) -> list[Any]:
+    """Return photos, as they come to a transformer, one by one.
+
+    Raises
+    ------
+    BreedsError
+        If it is a single photo, or a table of more than one column.
+    """
+    check_several(X)
+    if hasattr(X, "to_numpy"):  # of pandas, polars and their like
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2 and (X.shape[1] == 1 or X.dtype == object):
+        if X.shape[1] != 1:
+            raise BreedsError(f"X has {X.shape[1]} columns; give the one with the photos.")
+        X = X[:, 0]
+    return list(X)
 
 
 def _opened(store: Store | PathLike) -> Store:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from breeds.backbones.weights import Weights
+from breeds.config import MOST_BYTES
 from breeds.errors import BreedsError
-from breeds.features.network import MOST_BYTES
 from breeds.files import UnfitError, open_regular, read_regular
 from breeds.started import need
 

@@ -30,9 +30,8 @@ from breeds.backbones.convert import fp32_network
 from breeds.backbones.pipeline import Feature, P, Pipeline
 from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError, PhotoError
-from breeds.features.network import Network
 from breeds.machine import run_ahead
 from breeds.started import begin, need
 

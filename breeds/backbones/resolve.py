@@ -16,15 +16,14 @@ from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import is_onnx, open_onnx
 from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import DECODE_RULE, FeatureConfig
+from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
-from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
 from breeds.text import mention
 
 
-def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig, Weights]:
+def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[FeatureConfig, Weights]:
     """Return a config with nothing left open but the network of int8, and the weights.
 
     Parameters
@@ -32,7 +31,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
     config
         As a user gives it, or as a store keeps it with `weights` said anew.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        As in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------
@@ -52,7 +51,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
     return replace(config, weights=weights.name, weights_sha256=weights.sha256), weights
 
 
-def check_precision(precision: str, engine: str) -> None:
+def check_precision(precision: str, engine: str | Engine) -> None:
     """Refuse a precision that the engine, unless it is ``auto``, does not have.
 
     Raises
@@ -60,6 +59,8 @@ def check_precision(precision: str, engine: str) -> None:
     BreedsError
         If it is one.
     """
+    if not isinstance(engine, str):
+        return
     able = [name for name, entry in ENGINES.items() if precision in entry.precisions]
     if not able or engine not in ("auto", *able):
         needs = f"needs {ENGINES[able[0]].title} (--engine {able[0]})" if able else "is known to no engine"
@@ -67,7 +68,7 @@ def check_precision(precision: str, engine: str) -> None:
         raise BreedsError(f"--precision {precision} {needs}{has}.")
 
 
-def _resolve_onnx(config: FeatureConfig, engine: str) -> tuple[FeatureConfig, Weights]:
+def _resolve_onnx(config: FeatureConfig, engine: str | Engine) -> tuple[FeatureConfig, Weights]:
     if engine == "keras":
         raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
     if config.weights != "imagenet":
@@ -185,7 +186,7 @@ def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:
 def open_engine(
     config: FeatureConfig,
     weights: Callable[[], Weights],
-    engine: str = "auto",
+    engine: str | Engine = "auto",
     network: Callable[[], Network | None] = lambda: None,
     single: bool = False,
     maps: bool = False,
@@ -200,7 +201,7 @@ def open_engine(
     weights
         Finds the weights; called only if they are needed.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        One of `breeds.backbones.registry.ENGINE_CHOICES`, or an engine that is open already.
     network
         Finds the quantised network of an int8 config, if there is one.
     single
@@ -216,6 +217,8 @@ def open_engine(
         If the weights do not fit the backbone (the text names the layer), or the engine cannot
         do the config's precision, or maps of a network that has none were asked for.
     """
+    if not isinstance(engine, str):
+        return engine
     brought = config.preprocessing is not None
     able = [
         name
@@ -262,7 +265,7 @@ def open_network(
     model: HasNetworks,
     part: tuple[FeatureConfig, str],
     spec: str | None,
-    engine: str,
+    engine: str | Engine,
     single: bool = False,
     maps: bool = False,
 ) -> Engine:

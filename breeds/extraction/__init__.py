@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from breeds.backbones import Engine
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import open_engine, resolve
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.extraction.calibration import calibrated
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
@@ -31,7 +32,6 @@ from breeds.features import (
 )
 from breeds.features.columns import first_of_each
 from breeds.features.journal import clear
-from breeds.features.network import Network
 from breeds.files import check_writable, hold
 from breeds.photos import find_photos
 from breeds.selection import Selection
@@ -73,7 +73,7 @@ def extract(
     trust_mtime: bool = False,
     plain: Path | None = None,
     cluster: RayPipeline | None = None,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 

@@ -9,16 +9,12 @@ the gradient, which is exact for the photo as a whole and a first approximation 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
-from breeds.backbones.resolve import check_computable, open_network, weights_of
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError
 from breeds.heads.model import Array, Model
 
 EXACT, GRADIENT = "exact", "gradient"
@@ -100,45 +96,19 @@ def linear_head(
     return weights, bias
 
 
-def check_explainable(model: Model, weights: str | None = None) -> None:
+def check_explainable(model: Model) -> None:
     """Make sure, before any work, that the model's answers can be explained.
 
     Raises
     ------
     BreedsError
-        If they rest on several networks, or on one that cannot be computed.
+        If they rest on several networks.
     """
     if len(model.parts) > 1:
         raise BreedsError(
             "Where the network looked cannot be shown for a model on several stores, as several networks "
             "looked; train one on a single store for that."
         )
-    check_computable(model.config)
-    if weights is not None:
-        weights_of(model.parts[0], weights)
-
-
-def open_maps(model: Model, weights: str | None = None, engine: str = "auto", workers: int = 2) -> Pipeline:
-    """Return what computes the maps of a model's network; the engine is opened for the first photo.
-
-    Raises
-    ------
-    BreedsError
-        As `check_explainable` does.
-    """
-    check_explainable(model, weights)
-    return Pipeline(partial(open_network, model, model.parts[0], weights, engine, maps=True), workers)
-
-
-def explain_with(
-    pipeline: Pipeline, model: Model, photos: Iterable[KeyAndPhoto]
-) -> Iterator[Explanation | PhotoError]:
-    """Explain every photo as `explain` does, by what `open_maps` returned."""
-    for _, found in pipeline.maps(photos, model.config):
-        if isinstance(found, PhotoError):
-            yield found
-            continue
-        yield explanation_of(model, *found)
 
 
 def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation:
@@ -146,33 +116,3 @@ def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation
     kind = EXACT if len(model.layers) == 1 else GRADIENT
     probabilities = model.probabilities(feature[None])[0]
     return Explanation(feature, probabilities, class_evidence(model, unpooled), kind)
-
-
-def explain(
-    model: Model,
-    photos: Iterable[KeyAndPhoto],
-    weights: str | None = None,
-    engine: str = "auto",
-    workers: int = 2,
-) -> Iterator[Explanation | PhotoError]:
-    """Say of every photo which parts of it speak for which class, or why not; in order, one at a time.
-
-    Parameters
-    ----------
-    photos
-        Key of each, and the photo.
-    weights
-        ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
-    engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
-    workers
-        Threads that read and decode.
-
-    Raises
-    ------
-    BreedsError
-        If the model rests on several stores, its network normalises after the average, or its weights
-        are not there.
-    """
-    with open_maps(model, weights, engine, workers) as pipeline:
-        yield from explain_with(pipeline, model, photos)

@@ -584,8 +584,7 @@ def test_a_record_that_lies_about_its_corrections_is_refused(noisy: Store, tmp_p
 @pytest.mark.slow
 def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "features" / "dogs.h5"
-    how = {"weights": "imagenet", "backbone": str(brought.network(tmp_path / "small.onnx"))}
-    how |= {"mean": [0.5] * 3, "std": [0.5] * 3}  # as it says nothing of itself
+    how = {"weights": "imagenet", "backbone": str(brought.described(tmp_path / "small.onnx"))}
     extract_photos(photos, store, **how)
     table = Store(store).table
     second = sorted(path.name for path in photos.iterdir())[1]

@@ -467,9 +467,8 @@ def test_fewer_classes_and_back_compute_nothing(photos: Path, store: Path, engin
 
 
 @pytest.fixture
-def two_places(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def two_places(drawn_photos: Path, tmp_path: Path) -> list[Path]:
     """Two folders called ``train``, of different photos, whose store is the same by default."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     breeds_of = sorted(drawn_photos.iterdir())
     for place, some in (("a", breeds_of[:2]), ("b", breeds_of[2:4])):
         for breed in some:
@@ -484,15 +483,15 @@ def test_another_folders_photos_are_another_data_set(
 ) -> None:
     one, other = two_places
     store = tmp_path / "features" / "train.h5"
-    extract_photos(one, store, view=view)
+    extract_photos(one, store, view=view, engine=StandIn())
     before = snapshot(store.parent)
     with pytest.raises(BreedsError, match=r"another data set.*name another --store") as refused:
-        extract_photos(other, store, view=view)
+        extract_photos(other, store, view=view, engine=StandIn())
     assert f"{store} holds the photos of {one}, and 0 of the 12 photos in {other}" in str(refused.value)
     assert snapshot(store.parent) == before
     shutil.copyfile(first_photo(one), other / "one.jpg")  # one photo in common makes no data set one
     with pytest.raises(BreedsError, match="and 1 of the 13 photos"):
-        extract_photos(other, store, view=view)
+        extract_photos(other, store, view=view, engine=StandIn())
 
 
 @pytest.mark.slow
@@ -500,7 +499,7 @@ def test_another_folder_of_the_same_name_is_refused_by_the_script(
     two_places: list[Path], tmp_path: Path
 ) -> None:
     one, other = two_places
-    extract_photos(one, tmp_path / "features" / "train.h5")
+    extract_photos(one, tmp_path / "features" / "train.h5", engine=StandIn())
     result = run_script("extract_features.py", other, *RANDOM, cwd=tmp_path)
     assert_refused(result, "features/train.h5", str(one), str(other), "name another --store")
 
@@ -510,10 +509,10 @@ def test_a_folder_that_has_gone_and_another_in_its_stead_are_two_data_sets(
 ) -> None:
     """As when a disk is not there just now."""
     one, other = two_places
-    extract_photos(one, tmp_path / "train.h5")
+    extract_photos(one, tmp_path / "train.h5", engine=StandIn())
     one.rename(tmp_path / "away")
     with pytest.raises(BreedsError, match="another data set"):
-        extract_photos(other, tmp_path / "train.h5")
+        extract_photos(other, tmp_path / "train.h5", engine=StandIn())
 
 
 @pytest.mark.parametrize("how", ["moved", "copied", "linked", "part", "grown"])
@@ -522,7 +521,7 @@ def test_a_moved_copied_or_linked_folder_is_the_same_data_set(
 ) -> None:
     one, more = two_places
     store, there = tmp_path / "train.h5", tmp_path / "there"
-    extract_photos(one, store)
+    extract_photos(one, store, engine=StandIn())
     before = by_key(store)
     if how == "moved":
         one.rename(there)
@@ -535,7 +534,7 @@ def test_a_moved_copied_or_linked_folder_is_the_same_data_set(
     if how == "grown":
         for breed in more.iterdir():
             shutil.copytree(breed, there / breed.name)
-    summary = extract_photos(there, store)
+    summary = extract_photos(there, store, engine=StandIn())
     assert (summary.photos, summary.new) == {"part": (6, 0), "grown": (24, 12)}.get(how, (12, 0))
     assert Store(store).table.root == str(there)
     after = by_key(store)
@@ -636,27 +635,25 @@ def test_a_second_run_never_loads_tensorflow(photos: Path, store: Path) -> None:
     assert "loaded" in script().stderr  # so the poison works
 
 
-def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
+def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path) -> None:
     folder = photos.rename(tmp_path / "\udcff")
-    extract_photos(folder, tmp_path / "s.h5")
+    extract_photos(folder, tmp_path / "s.h5", engine=StandIn())
     assert Store(tmp_path / "s.h5").table.root == str(folder)
 
 
 def test_an_extraction_that_another_overtakes_mixes_nothing_up(
-    photos: Path, tmp_path: Path, monkeypatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one run still hashes, another finishes, with one photo less."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     store = tmp_path / "s.h5"
-    extract_photos(photos, store)
+    extract_photos(photos, store, engine=StandIn())
     right = dict(zip(Store(store).table.key, Store(store).features(), strict=True))
     identify = breeds.extraction.make_table
 
     def slowly(*arguments):
         table = identify(*arguments)
         monkeypatch.setattr("breeds.extraction.make_table", identify)
-        extract_photos(tmp_path / "fewer", store)
+        extract_photos(tmp_path / "fewer", store, engine=StandIn())
         return table
 
     shutil.copytree(photos, tmp_path / "fewer")
@@ -667,7 +664,7 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )
-    extract_photos(photos, store)
+    extract_photos(photos, store, engine=StandIn())
     found = Store(store)
     for key, feature in zip(found.table.key, found.features(), strict=True):
         assert np.array_equal(feature, right[key])

@@ -57,18 +57,15 @@ def furnished(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("furnished")
     copy_some(drawn_photos, folder / "photos")
     store = folder / "features" / "s.h5"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
-        extract_photos(folder / "photos", store)
+    extract_photos(folder / "photos", store, engine=StandIn())
     (folder / "models").mkdir()
     train(Store(store), C=0.1).save(folder / "models" / "s.safetensors")
     return folder
 
 
 @pytest.fixture
-def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(furnished: Path, tmp_path: Path) -> Path:
     """A copy of that folder, to do with as a test likes."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
     model = Model.load(tmp_path / "models" / "s.safetensors")
     model.record["store"] = str(tmp_path / "features" / "s.h5")
@@ -427,7 +424,7 @@ def test_a_damaged_store_is_named_and_never_laundered(
     else:
         min((home / "photos").rglob("*.jpg")).unlink()
     with pytest.raises(BreedsError, match=r"s\.h5 is damaged .*; put back a copy"):
-        extract_photos(home / "photos", store)
+        extract_photos(home / "photos", store, engine=StandIn())
     assert store.read_bytes() == before
     assert list(verify(store)) == [f"{store}: the features do not match their checksum"]
 

@@ -30,7 +30,6 @@ EXTRACT = r"""
 import json, re, resource, sys
 from pathlib import Path
 import numpy as np
-import breeds.extraction
 from breeds.config import FeatureConfig
 from breeds.extraction import extract
 from breeds.selection import Selection
@@ -41,8 +40,8 @@ class StandIn:
         for photo in pixels:
             yield np.float32(photo[0].reshape(-1)[:200]).repeat(10)
 
-breeds.extraction.open_engine = lambda *_, **__: StandIn()
-summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), FeatureConfig(weights="random", size=96))
+config = FeatureConfig(weights="random", size=96)
+summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), config, engine=StandIn())
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.platform == "linux":
     peak = 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])

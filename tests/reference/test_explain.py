@@ -29,11 +29,12 @@ from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
-from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
+from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, linear_head
 from breeds.heads.model import Model
 from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
+from breeds.report.gallery import explain
 from breeds.training import train
 
 # Few photos of a class are few for scikit-learn's solver, and enough here.

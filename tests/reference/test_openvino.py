@@ -33,14 +33,15 @@ from breeds.backbones import convert
 from breeds.backbones.registry import BACKBONES, XCEPTION
 from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store
-from breeds.features.network import Network, save_network
-from breeds.heads.explain import Explanation, explain
+from breeds.features.network import save_network
+from breeds.heads.explain import Explanation
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, photo_at
 from breeds.prediction import predict
+from breeds.report.gallery import explain
 
 # The warning is Keras's own, on saving.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
