@@ -18,7 +18,7 @@ from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights, check_unchanged
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.quiet import quiet
+from breeds.machine import quiet
 
 with quiet():
     import keras

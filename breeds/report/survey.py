@@ -17,7 +17,7 @@ from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.machine import run_ahead
 from breeds.metrics import FEW
 from breeds.photos import Listing, Photo, key_of, look
-from breeds.progress import progress
+from breeds.text import progress
 
 #: A JPEG need not be decoded in full to know that it can be: this is small, and thus fast.
 _LONGEST = 32

@@ -36,8 +36,8 @@ FLOORS = (
     ("features", "backbones"),
     ("photos",),
     (
-        "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
-        "machine", "quiet", "selection", "plainhdf5", "web",
+        "config", "split", "metrics", "files", "outputs", "text", "started", "errors",
+        "machine", "selection", "plainhdf5", "web",
     ),
 )  # fmt: skip
 APART = (
