@@ -1,4 +1,4 @@
-"""This machine: cores, memory, threads that work ahead, a process of its own for a function, and quiet."""
+"""Cores, memory, threads that work ahead, a process of its own for a function, and quiet around libraries."""
 
 from __future__ import annotations
 
