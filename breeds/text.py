@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -130,20 +130,11 @@ def as_here(value: Any) -> Any:
 
     In another locale names of files, and what comes of them, are other texts.
     """
-    return _each_text(value, os.fsdecode)
-
-
-def as_everywhere(value: Any) -> Any:
-    """Return what is to be kept as JSON with its texts the same in every locale."""
-    return _each_text(value, lambda data: data.decode("utf-8", "surrogateescape"))
-
-
-def _each_text(value: Any, decode: Callable[[bytes], str]) -> Any:
     if isinstance(value, str):
-        return decode(as_bytes(value))
+        return os.fsdecode(as_bytes(value))
     if isinstance(value, dict):
-        return {_each_text(name, decode): _each_text(inner, decode) for name, inner in value.items()}
-    return [_each_text(inner, decode) for inner in value] if isinstance(value, list | tuple) else value
+        return {as_here(name): as_here(inner) for name, inner in value.items()}
+    return [as_here(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def printable(text: str) -> str:
