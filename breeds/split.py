@@ -32,7 +32,7 @@ def draw_parts(
     Parameters
     ----------
     keys, labels
-        One per photo, labels as they came with the photos: those that people correct later must move no photo.
+        One per photo, labels as they came with it: those that people correct later must move no photo.
         The same key more than once lands in one part.
     seed
         Another seed gives another split.
