@@ -69,11 +69,14 @@ def check_precision(precision: str, engine: str | Engine) -> None:
 
 
 def _resolve_onnx(config: FeatureConfig, engine: str | Engine) -> tuple[FeatureConfig, Weights]:
-    if engine == "keras":
-        raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
+    able = next(name for name, entry in ENGINES.items() if entry.runs_onnx)
+    if isinstance(engine, str) and engine != "auto" and not ENGINES[engine].runs_onnx:
+        raise BreedsError(
+            f"--engine {engine}: an ONNX network is run by {ENGINES[able].title}; leave it out."
+        )
     if config.weights != "imagenet":
         raise BreedsError(f"--weights {config.weights}: an ONNX network has its weights in it; leave it out.")
-    check_precision(config.precision, "openvino")
+    check_precision(config.precision, able if engine == "auto" else engine)
     weights, size, resize, preprocessing = resolve_onnx(config.backbone, config.size, config.resize)
     config = replace(
         config, backbone=ONNX, weights=weights.name, weights_sha256=weights.sha256, size=size, resize=resize,
