@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
+from breeds.backbones import LARGEST_SIZE
 from breeds.backbones.onnx_file import Described, describe, find_file, open_onnx, shape_text
-from breeds.backbones.registry import LARGEST_SIZE
 from breeds.backbones.weights import Weights
 from breeds.config import LAYOUTS, POOLS, Preprocessing
 from breeds.errors import BreedsError

@@ -10,11 +10,10 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Protocol
 
-from breeds.backbones import Engine, EngineUnavailableError
+from breeds.backbones import BACKBONES, ENGINES, LARGEST_SIZE, ONNX, Engine, EngineUnavailableError
 from breeds.backbones.convert import converted_width
 from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import is_onnx, open_onnx
-from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
@@ -204,7 +203,7 @@ def open_engine(
     weights
         Finds the weights; called only if they are needed.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`, or an engine that is open already.
+        One of `breeds.backbones.ENGINE_CHOICES`, or an engine that is open already.
     network
         Finds the quantised network of an int8 config, if there is one.
     single

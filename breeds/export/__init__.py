@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breeds import __version__
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.files import check_writable
