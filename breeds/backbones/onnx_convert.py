@@ -80,11 +80,8 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
     source = output.get_node().input_value(0)
     shape = source.get_partial_shape()
     if shape.is_dynamic:
-        name = preprocessing.output[:60]
-        what = f"has no fixed shape ({shape}) of {name} where the photo has one"
+        what = f"has no fixed shape ({shape}) of {preprocessing.output[:60]} where the photo has one"
         raise refused(path, f"{what}; export it with one")
-            path, f"has no fixed shape ({shape}) of {name} where the photo has one; export it with one"
-        )
     places = [2, 3] if preprocessing.layout == "nchw" else [1, 2]
     axes: dict[tuple[str, int], list[int]] = {
         ("none", 2): [], ("cls", 3): [], ("avg", 3): [1], ("avg", 4): places
