@@ -237,47 +237,36 @@ def _heads(seed: int, heads: Sequence[str]) -> dict[str, Head]:
     from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
     from sklearn.svm import LinearSVC
 
-    def scikit(make: Callable[[], Any]) -> Head:
+    def scikit(make: Callable[[NDArray[np.intp]], Any]) -> Head:
         def head(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
-            return np.asarray(make().fit(inside, targets).predict_proba(outside), dtype=np.float64)
+            return np.asarray(make(targets).fit(inside, targets).predict_proba(outside), dtype=np.float64)
 
         return head
 
-    def neighbours(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
-        count = min(10, len(targets))
-        return scikit(lambda: KNeighborsClassifier(count, weights="distance", metric="cosine"))(
-            inside, targets, outside
-        )
+    def neighbours(targets: NDArray[np.intp]) -> Any:
+        return KNeighborsClassifier(min(10, len(targets)), weights="distance", metric="cosine")
 
-    def machine(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
+    def machine(targets: NDArray[np.intp]) -> Any:
         parts = min(3, int(np.bincount(targets).min()))
-        return scikit(lambda: CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed % 2**32), cv=parts))(
-            inside, targets, outside
-        )
+        return CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed % 2**32), cv=parts)
 
+    ours = {name: partial(_trained_head, settings=TrainingSettings(name, seed=seed)) for name in heads}
     return {
-        **{
-            KINDS[name].title: partial(_trained_head, settings=TrainingSettings(name, seed=seed))
-            for name in heads
-        },
-        "nearest class mean": scikit(NearestCentroid),
-        "10 nearest neighbours": neighbours,
-        "linear SVM": machine,
+        **{KINDS[name].title: head for name, head in ours.items()},
+        "nearest class mean": scikit(lambda _: NearestCentroid()),
+        "10 nearest neighbours": scikit(neighbours),
+        "linear SVM": scikit(machine),
     }
-
-
-def _pseudo_folds(targets: NDArray[np.intp], folds: int, seed: int) -> NDArray[np.intp]:
-    names = [f"{i:064x}" for i in range(len(targets))]
-    return fold_of(names, [str(target) for target in targets], folds, seed)
 
 
 def _trained_head(
     inside: Floats, targets: NDArray[np.intp], outside: Floats, settings: TrainingSettings
 ) -> NDArray[np.float64]:
     """Choose C, if it is not given, and temperature inside, as `train_head.py` does."""
-    folds = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), settings.seed)
-    data = TrainingData(inside, targets, folds, _pseudo_folds(targets, 8, settings.seed) == 0)
-    fitted = settings.kind.train(data, settings)
+    names = [f"{i:064x}" for i in range(len(targets))], list(map(str, targets))
+    folds = max(2, min(5, int(np.bincount(targets).min())))
+    inner, eighths = (fold_of(*names, number, settings.seed) for number in (folds, 8))
+    fitted = settings.kind.train(TrainingData(inside, targets, inner, eighths == 0), settings)
     return softmax(apply_layers((outside - fitted.mean) / fitted.scale, fitted.layers) / fitted.temperature)
 
 
