@@ -18,7 +18,8 @@ from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
 from breeds.app.uploads import MOST_FILES, Form, RefusedError
 from breeds.errors import BreedsError
-from breeds.photos.again import is_there
+from breeds.photos import FilePhoto, photo_at
+from breeds.photos.photo import RejectedPhoto
 from breeds.review import Refused, Taught
 from breeds.text import certainty
 
@@ -225,7 +226,9 @@ def _note(site: Site, number: int | None) -> str:
 
 def _is_missing(site: Site, key: str) -> bool:
     found = site.state.now.photo(key)
-    return found is None or not is_there(found[1])
+    photo = photo_at("", found[1]) if found else RejectedPhoto(key, "unknown")
+    gone = isinstance(photo, FilePhoto) and not os.path.isfile(photo.path)
+    return gone or isinstance(photo, RejectedPhoto)
 
 
 def _looked_address(site: Site, key: str, name: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.machine import Ahead, run_ahead
@@ -134,7 +134,7 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
             ahead = cluster.run_ahead
         for (photo, _), found in ahead(identify, map(with_stamp, photos)):
             if isinstance(found, PhotoError):
-                rows.rejected.append(RejectedPhoto(photo.name, str(found), photo.label))
+                rows.rejected.append(RejectedPhoto(photo.name, str(found), label=photo.label))
             else:
                 key, stamp = found
                 rows.add(photo, key or old.key[old.path.find(photo.name)], stamp)
@@ -142,14 +142,14 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
 
 def identify(item: tuple[ListedPhoto, Stamp | None]) -> tuple[str, Stamp] | PhotoError:
     """Return a photo's key, size and time; no key if size and time are those that came with it."""
-    photo, known = item
-    try:
-        if isinstance(photo, RejectedPhoto):
-            raise PhotoError(photo.reason)
-        stamp = photo.stamp()
-        return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
-    except PhotoError as error:
-        return PhotoError(str(error))
+    return attempt(_identified, *item)
+
+
+def _identified(photo: ListedPhoto, known: Stamp | None) -> tuple[str, Stamp]:
+    if isinstance(photo, RejectedPhoto):
+        raise PhotoError(photo.reason)
+    stamp = photo.stamp()
+    return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
 
 
 def _refuse_conflicts(table: Table) -> None:

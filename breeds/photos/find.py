@@ -14,10 +14,9 @@ from breeds.errors import BreedsError
 from breeds.photos import parquet, storage, tars
 from breeds.photos.again import remember
 from breeds.photos.folders import Layout, Listing, list_folder
-from breeds.photos.names import PACKED, is_container, is_parquet, is_photo
 from breeds.photos.photo import ListedPhoto, ObjectPhoto, ParquetPhoto, RejectedPhoto
 from breeds.photos.storage import SourceFile
-from breeds.selection import Selection, is_address, shown
+from breeds.selection import PACKED, Selection, is_address, is_container, is_parquet, is_photo, shown
 
 #: How many files a pattern may name.
 MOST_FILES = 100_000
@@ -73,10 +72,10 @@ def photos_in(file: SourceFile) -> Iterator[ListedPhoto | None]:
     for number, (data, reason, label, split) in enumerate(parquet.rows_of(file)):
         name = parquet.row_name(number)
         if reason:
-            yield RejectedPhoto(name, reason, label, split)
+            yield RejectedPhoto(name, reason, label=label, split=split)
         else:
             kept = data if len(data) <= tars.KEPT_BYTES else None
-            yield ParquetPhoto(name, file, number, len(data), label, split, data=kept)
+            yield ParquetPhoto(name, file, number, len(data), kept, label=label, split=split)
 
 
 def _of_files(root: str, files: dict[str, SourceFile], ignored: int = 0) -> Listing:
@@ -267,6 +266,6 @@ def _of_folder(address: str) -> Listing:
     layout = Layout.of(list(photos))
     placed = (layout.photo(name) for name in photos)
     listed: list[ListedPhoto] = [
-        ObjectPhoto(one.name, photos[one.name], one.label, one.split) for one in placed
+        ObjectPhoto(one.name, photos[one.name], label=one.label, split=one.split) for one in placed
     ]
     return Listing(root, listed, others + len(files))

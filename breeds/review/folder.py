@@ -17,7 +17,7 @@ from breeds.features import Store
 from breeds.features.corrections import Corrections, corrections_path
 from breeds.labels import means_unknown, unfit
 from breeds.photos import FilePhoto, Layout, key_of, walk_photos
-from breeds.photos.names import EXTENSIONS
+from breeds.selection import EXTENSIONS
 from breeds.text import as_bytes
 
 # Bytes of a stem and of a class's folder: names of 255 bytes can be written, with our own additions.

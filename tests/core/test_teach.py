@@ -27,10 +27,9 @@ from breeds.features.corrections import Correction, Corrections, add, correction
 from breeds.files import hold
 from breeds.outputs import view_store
 from breeds.photos import find_photos, key_of
-from breeds.photos.names import EXTENSIONS
 from breeds.review import Taught, teach, train_again
 from breeds.review.folder import check_label, photo_name
-from breeds.selection import Selection
+from breeds.selection import EXTENSIONS, Selection
 from breeds.training import train
 
 DOGS = tuple[Path, Path, list[tuple[str, bytes]]]
