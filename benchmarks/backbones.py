@@ -44,8 +44,7 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
 
     The second says something on a busy machine too.
     """
-    from breeds.backbones.choose import open_engine
-    from breeds.backbones.resolve import found_weights
+    from breeds.backbones.resolve import found_weights, open_engine
     from breeds.features import Store
     from breeds.photos import decode, photo_at
 

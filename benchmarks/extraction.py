@@ -125,7 +125,7 @@ def config_of(photos: str, weights: str, precision: str, size: str):
 
 def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
     """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
     from breeds.photos import decode, photo_at
 
     config, network, found = config_of(photos, weights, precision, size)
@@ -153,7 +153,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
 
 def run_limit(precision: str) -> None:
     """Multiply matrices of the middle flow's shape through OpenVINO, and convert to photos a second."""
-    from breeds.backbones.loading import import_openvino
+    from breeds.backbones import import_openvino
 
     ov = import_openvino()
     from openvino import opset8 as ops

@@ -21,17 +21,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from breeds.api import check_several, listed
 from breeds.backbones import Engine
-from breeds.backbones.choose import open_engine
 from breeds.backbones.pipeline import Feature, Pipeline
 from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
-from breeds.backbones.resolve import resolve
+from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
 from breeds.features.lookup import find_network
-from breeds.features.network import Network
 from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax

@@ -161,7 +161,7 @@ def random_config() -> FeatureConfig:
 @pytest.fixture(scope="session")
 def random_engine(random_config: FeatureConfig):
     """The real Keras engine with random weights, for 96 pixels, opened once for the whole session."""
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
     from breeds.backbones.weights import get_weights
 
     small = replace(random_config, size=96)
@@ -174,7 +174,7 @@ def random_engine(random_config: FeatureConfig):
 @pytest.fixture(scope="session")
 def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
     """A few real photos, the config of the genuine weights, and what the Keras engine gives for them."""
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
     from breeds.backbones.weights import get_weights
     from breeds.photos import decode
 

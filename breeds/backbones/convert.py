@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from breeds.backbones.loading import import_openvino
+from breeds.backbones import import_openvino
 from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig, Preprocessing
+from breeds.config import FeatureConfig, Network, Preprocessing, digest_of
 from breeds.errors import BreedsError, PhotoError
-from breeds.features.network import Network, digest_of
 from breeds.files import cache_folder
 from breeds.machine import run_alone
 from breeds.photos import decode, key_of, photo_at

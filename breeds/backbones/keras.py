@@ -44,7 +44,7 @@ class KerasEngine:
     maps
         Give maps too, as a second output of the same network.
     others
-        What other engines take (`breeds.backbones.choose.open_engine`), which means nothing here.
+        What other engines take (`breeds.backbones.resolve.open_engine`), which means nothing here.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
-from breeds.backbones.onnx_file import Described, content_of, describe, find_file, named, shape_text
+from breeds.backbones.onnx_file import Described, describe, find_file, open_onnx, shape_text
 from breeds.backbones.registry import LARGEST_SIZE
 from breeds.backbones.weights import Weights
 from breeds.config import LAYOUTS, POOLS, Preprocessing
@@ -66,7 +66,7 @@ def resolve_onnx(spec: str, size: int, resize: str) -> tuple[Weights, int, str, 
     path = find_file(spec)
     file = _json_of(spec, path)
     said = read_config(file) if os.path.lexists(file) else None
-    model, sha256 = content_of(path)
+    model, weights = open_onnx(spec)
     network = _Network(path, file, said, describe(model, path))
     layout = network.layout()
     size = network.size(layout, size)
@@ -74,7 +74,7 @@ def resolve_onnx(spec: str, size: int, resize: str) -> tuple[Weights, int, str, 
     if not fits(resize, size):
         raise BreedsError(f"--resize {resize}: it is {RULES}, with N from {size} up.")
     mean, std = network.scaling()
-    return named(spec, path, sha256), size, resize, Preprocessing(layout, mean, std, *network.output())
+    return weights, size, resize, Preprocessing(layout, mean, std, *network.output())
 
 
 def _json_of(spec: str, path: Path) -> Path:

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from breeds.backbones.loading import import_openvino
+from breeds.backbones import import_openvino
 from breeds.backbones.onnx_file import content_of, describe
 from breeds.config import Preprocessing
 from breeds.errors import BreedsError
@@ -42,7 +42,6 @@ def bring(target: Path, path: Path, sha256: str, size: int, preprocessing: Prepr
     if found != sha256:
         raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
     taken = describe(model, path).name
-    _look(model, path)
     data = model.SerializeToString()
     del model
     ov = import_openvino()
@@ -71,25 +70,6 @@ def _bound() -> None:
     for what, most in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CPU, _SECONDS)):
         with suppress(OSError, ValueError):
             resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
-
-
-def _look(model: Any, path: Path) -> None:
-    """Refuse what is plainly too large before OpenVINO reads it, as that computes some constants at once.
-
-    Shapes are followed without any numbers. What cannot be seen so meets the bounds of the process.
-    """
-    from onnx import helper, shape_inference
-
-    try:
-        values = shape_inference.infer_shapes(model, data_prop=True).graph.value_info
-    except Exception:  # of a network that is odd OpenVINO says more
-        return
-    for value in values:
-        kind = value.type.tensor_type
-        dims = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
-        each = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if kind.elem_type else 0
-        if each * prod(dims) > MOST_TENSOR:
-            raise _too_large(path)
 
 
 def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> Any:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from breeds.backbones.weights import Weights
+from breeds.config import MOST_BYTES
 from breeds.errors import BreedsError
-from breeds.features.network import MOST_BYTES
 from breeds.files import UnfitError, open_regular, read_regular
 from breeds.started import need
 
@@ -67,8 +67,8 @@ def find_file(spec: str) -> Path:
     return found
 
 
-def find_onnx(spec: str) -> Weights:
-    """Return the weights of an ONNX file: they are known by the file's content.
+def open_onnx(spec: str) -> tuple[Any, Weights]:
+    """Read an ONNX network and return it with its weights, which are known by the file's content.
 
     Raises
     ------
@@ -76,13 +76,10 @@ def find_onnx(spec: str) -> Weights:
         If the file is not there, or cannot be read.
     """
     path = find_file(spec)
-    return named(spec, path, content_of(path)[1])
-
-
-def named(spec: str, path: Path, sha256: str) -> Weights:
-    """Return the weights of an ONNX file of known content; a folder's name says more than its file's."""
+    # A folder's name says more than its file's.
     name = os.path.basename(os.path.realpath(spec)) if os.path.isdir(spec) else path.name
-    return Weights(f"file:{name}", sha256, path)
+    model, sha256 = content_of(path)
+    return model, Weights(f"file:{name}", sha256, path)
 
 
 def content_of(path: Path) -> tuple[Any, str]:
@@ -184,16 +181,16 @@ def _beside(path: Path, name: str) -> bytes:
 
 def _tensors(graph: Any, path: Path) -> Iterator[Any]:
     """Yield every tensor of a graph: its numbers, and those that stand in its operators."""
-    if graph.sparse_initializer:
-        raise _sparse(path)
+    sparse = bool(graph.sparse_initializer)
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise _sparse(path)
+            sparse |= attribute.HasField("sparse_tensor") or bool(attribute.sparse_tensors)
+    if sparse:
+        raise _refused(path, "has sparse numbers, which Breeds does not read; export it with dense ones")
 
 
 def describe(model: Any, path: Path) -> Described:
@@ -265,10 +262,6 @@ def shape_text(dims: tuple[int | None, ...]) -> str:
 
 def _shown(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
-
-
-def _sparse(path: Path) -> BreedsError:
-    return _refused(path, "has sparse numbers, which Breeds does not read; export it with dense ones")
 
 
 def _refused(path: Path, why: str) -> BreedsError:

@@ -1,25 +1,26 @@
-"""From what a user says of a network to a whole config and its weights, and from a model's config to both."""
+"""From what a user says of a network to a whole config, its weights, and the engine that computes it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from itertools import pairwise
 from typing import Protocol
 
-from breeds.backbones import Engine
-from breeds.backbones.choose import check_precision, open_engine
+from breeds.backbones import Engine, EngineUnavailableError
 from breeds.backbones.convert import converted_width
 from breeds.backbones.onnx_config import resolve_onnx
-from breeds.backbones.onnx_file import find_onnx, is_onnx
-from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, ONNX
+from breeds.backbones.onnx_file import is_onnx, open_onnx
+from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import DECODE_RULE, FeatureConfig
+from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
-from breeds.features.network import Network
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
+from breeds.text import mention
 
 
 def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[FeatureConfig, Weights]:
@@ -30,7 +31,7 @@ def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[Featu
     config
         As a user gives it, or as a store keeps it with `weights` said anew.
     engine
-        As in `breeds.backbones.choose.open_engine`.
+        As in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[Featu
         If the weights cannot be had, the backbone does not take this size, or the engine this precision.
     """
     if config.preprocessing is not None:
-        weights = find_onnx(config.weights)
+        weights = open_onnx(config.weights)[1]
     elif _is_onnx(config):
         return _resolve_onnx(config, engine)
     else:
@@ -48,6 +49,23 @@ def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[Featu
         weights = get_weights(config.weights, backbone)
         config = replace(config, size=size, resize=resize, width=backbone.width)
     return replace(config, weights=weights.name, weights_sha256=weights.sha256), weights
+
+
+def check_precision(precision: str, engine: str | Engine) -> None:
+    """Refuse a precision that the engine, unless it is ``auto``, does not have.
+
+    Raises
+    ------
+    BreedsError
+        If it is one.
+    """
+    if not isinstance(engine, str):
+        return
+    able = [name for name, entry in ENGINES.items() if precision in entry.precisions]
+    if not able or engine not in ("auto", *able):
+        needs = f"needs {ENGINES[able[0]].title} (--engine {able[0]})" if able else "is known to no engine"
+        has = "" if engine == "auto" else f"; --engine {engine} has {', '.join(ENGINES[engine].precisions)}"
+        raise BreedsError(f"--precision {precision} {needs}{has}.")
 
 
 def _resolve_onnx(config: FeatureConfig, engine: str | Engine) -> tuple[FeatureConfig, Weights]:
@@ -129,7 +147,7 @@ def found_weights(config: FeatureConfig, spec: str) -> Weights:
     BreedsError
         If they are not there.
     """
-    return find_onnx(spec) if config.preprocessing else get_weights(spec, BACKBONES[config.backbone])
+    return open_onnx(spec)[1] if config.preprocessing else get_weights(spec, BACKBONES[config.backbone])
 
 
 def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:
@@ -165,6 +183,75 @@ def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:
     return found
 
 
+def open_engine(
+    config: FeatureConfig,
+    weights: Callable[[], Weights],
+    engine: str | Engine = "auto",
+    network: Callable[[], Network | None] = lambda: None,
+    single: bool = False,
+    maps: bool = False,
+    threads: int | None = None,
+) -> Engine:
+    """Load the backbone of `config`, ready to run.
+
+    Parameters
+    ----------
+    config
+        What to compute; its precision decides the engine where only one can do it.
+    weights
+        Finds the weights; called only if they are needed.
+    engine
+        One of `breeds.backbones.registry.ENGINE_CHOICES`, or an engine that is open already.
+    network
+        Finds the quantised network of an int8 config, if there is one.
+    single
+        Prefer the quickest first answer to the most answers a second.
+    maps
+        Open it for `Engine.stream_maps` too.
+    threads
+        How many OpenVINO computes in; None for as many as there are cores.
+
+    Raises
+    ------
+    BreedsError
+        If the weights do not fit the backbone (the text names the layer), or the engine cannot
+        do the config's precision, or maps of a network that has none were asked for.
+    """
+    if not isinstance(engine, str):
+        return engine
+    brought = config.preprocessing is not None
+    able = [
+        name
+        for name, entry in ENGINES.items()
+        if config.precision in entry.precisions and (entry.runs_onnx or not brought)
+    ]
+    if not able:
+        raise BreedsError(f"This version of Breeds does not know the precision {config.precision}.")
+    if engine not in ("auto", *able):
+        what = "an ONNX network" if brought else config.precision
+        raise BreedsError(f"{what} needs the {able[0]} engine; use --engine {able[0]}.")
+    candidates = able if engine == "auto" else [engine]
+    for name, following in pairwise([*candidates, ""]):
+        module, _, implementation = ENGINES[name].implementation.partition(":")
+        opener = getattr(import_module(module), implementation)
+        try:
+            opened: Engine = opener(
+                config, weights, network=network, single=single, maps=maps, threads=threads
+            )
+            return opened
+        except EngineUnavailableError as error:
+            if not following:
+                instead = "another network" if brought else "--engine keras, with --precision fp32"
+                raise BreedsError(f"{error}; use {instead}.") from None
+            _say(f"{error}; using the slower {ENGINES[following].title} engine")
+    raise AssertionError("an engine was opened, or an error raised")
+
+
+@cache
+def _say(text: str) -> None:
+    mention(text)
+
+
 class HasNetworks(Protocol):
     """A model, as far as it brings quantised networks, by their digest."""
 
@@ -191,7 +278,7 @@ def open_network(
     part, spec
         As in `weights_of`.
     engine, single, maps
-        As in `breeds.backbones.choose.open_engine`.
+        As in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------

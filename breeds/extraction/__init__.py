@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from breeds.backbones import Engine
-from breeds.backbones.choose import open_engine
 from breeds.backbones.pipeline import Pipeline
-from breeds.backbones.resolve import resolve
-from breeds.config import FeatureConfig
+from breeds.backbones.resolve import open_engine, resolve
+from breeds.config import FeatureConfig, Network
 from breeds.extraction.calibration import calibrated
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
@@ -33,7 +32,6 @@ from breeds.features import (
 )
 from breeds.features.columns import first_of_each
 from breeds.features.journal import clear
-from breeds.features.network import Network
 from breeds.files import check_writable, hold
 from breeds.photos import find_photos
 from breeds.selection import Selection
@@ -98,7 +96,7 @@ def extract(
     cluster
         Where photos are read and computed instead of here; journal and store are written here all the same.
     engine
-        What computes, as in `breeds.backbones.choose.open_engine`.
+        What computes, as in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------

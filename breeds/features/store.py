@@ -17,14 +17,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import hdf5
 from breeds.features.columns import Keys, Names, Rows, Texts
 from breeds.features.corrections import Corrections, corrections_path
 from breeds.features.datasets import checked, gather, read_column, read_keys
 from breeds.features.journal import journal_folder, list_shards, read_shard
-from breeds.features.network import Network, is_whole, list_networks
+from breeds.features.network import is_whole, list_networks
 from breeds.features.table import COLUMNS, Table, Unread
 from breeds.text import as_here
 

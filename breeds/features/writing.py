@@ -11,7 +11,7 @@ from pathlib import Path
 
 import h5py
 
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.features import hdf5
 from breeds.features.columns import Keys
 from breeds.features.datasets import (
@@ -24,7 +24,6 @@ from breeds.features.datasets import (
     write_column,
     write_features,
 )
-from breeds.features.network import Network
 from breeds.features.store import FORMAT, Store, identity
 from breeds.features.table import Table
 from breeds.files import write_aside

@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store, check_config
-from breeds.features.network import Network, read_safetensors
+from breeds.features.network import read_safetensors
 from breeds.files import write_aside
 from breeds.heads.kinds import KINDS, check_record
 from breeds.heads.unknown import Detector

@@ -25,7 +25,7 @@ from PIL import Image
 from threadpoolctl import threadpool_info
 
 import breeds
-from breeds.backbones import loading
+from breeds.backbones import import_openvino
 from breeds.photos import decode, key_of, photo_of
 
 
@@ -364,14 +364,14 @@ def test_what_happens_by_the_way_is_in_the_log(place: Path, said: pytest.LogCapt
 @pytest.mark.slow
 def test_loading_openvino_leaves_no_module_blocked() -> None:
     code = (
-        "import sys; from breeds.backbones.loading import import_openvino; import_openvino()\n"
+        "import sys; from breeds.backbones import import_openvino; import_openvino()\n"
         "assert [name for name, module in sys.modules.items() if module is None] == []\n"
         "assert not hasattr(sys.modules['openvino.tools.ovc'].telemetry, 'backend')\n"
         "assert 'openvino_telemetry' not in sys.modules"
     )
     done = run_python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert loading.import_openvino() is sys.modules["openvino"]
+    assert import_openvino() is sys.modules["openvino"]
 
 
 @pytest.mark.slow

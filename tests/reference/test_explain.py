@@ -23,8 +23,8 @@ from conftest import (
 )
 from PIL import Image, ImageFilter
 
-from breeds.backbones.choose import open_engine
 from breeds.backbones.registry import XCEPTION
+from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import brought
 import h5py
 import numpy as np
 import openvino
@@ -27,16 +28,15 @@ from conftest import (
     tensorflow,
 )
 from stores import as_journal
-from taken import take_network
 
 from breeds.backbones import convert
-from breeds.backbones.choose import open_engine
 from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store
-from breeds.features.network import Network, save_network
+from breeds.features.network import save_network
 from breeds.heads.explain import Explanation
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, photo_at
@@ -246,7 +246,7 @@ def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
 LESSER = """
 import sys
 import numpy as np
-from breeds.backbones.choose import open_engine
+from breeds.backbones.resolve import open_engine
 from breeds.heads.model import Model
 
 model = Model.load(sys.argv[1])
@@ -391,7 +391,7 @@ def test_where_openvino_loads_and_then_fails_keras_does_the_work(small, monkeypa
     def broken(*_: object) -> None:
         raise RuntimeError("no executor for this instruction set")
 
-    monkeypatch.setattr("breeds.backbones.openvino._compile", broken)
+    monkeypatch.setattr("openvino.Core.compile_model", broken)
     assert open_engine(small, random_weights).name == "keras"
     assert said.text.count("using the slower Keras engine") == 1
     with pytest.raises(BreedsError, match=r"no executor.*--engine keras"):
@@ -434,16 +434,14 @@ def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
     assert sorted(path.name for path in entry.iterdir()) == ["network.bin", "network.xml"]
 
 
-def test_a_cache_that_cannot_be_written_is_said_once(
-    small, pixels, session_cache, tmp_path, monkeypatch, said
-) -> None:
-    wanted = features(small, random_weights, pixels[:1])
+def test_a_cache_that_cannot_be_written_is_said_once(pixels, tmp_path, monkeypatch, said) -> None:
+    file = brought.described(tmp_path / "a.onnx", dims=("n", 3, 96, 96))
+    config, weights = resolve(FeatureConfig(str(file)))
+    wanted = features(config, lambda: weights, pixels[:1])
     (tmp_path / "file").touch()
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setenv("MADE", str(session_cache))
-    monkeypatch.setattr("breeds.backbones.convert._convert", take_network)
     for _ in range(2):
-        assert np.array_equal(features(small, random_weights, pixels[:1]), wanted)
+        assert np.array_equal(features(config, lambda: weights, pixels[:1]), wanted)
     assert said.text.count("cannot be written") == 1
 
 
