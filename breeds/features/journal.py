@@ -25,8 +25,8 @@ from breeds.errors import BreedsError
 from breeds.features import hdf5
 from breeds.features.columns import Keys
 from breeds.features.datasets import key_blocks, read_keys, write_column
+from breeds.features.network import list_networks
 from breeds.files import UnfitError, commit, open_regular, sync_folder, temporary_beside
-from breeds.network import list_networks
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine,
 SHARD_ROWS = 128

@@ -13,8 +13,8 @@ from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features.columns import Keys, Rows, by_value
 from breeds.features.journal import check_config, journal_folder, list_shards, open_shard, shard_features
+from breeds.features.network import load_network
 from breeds.features.store import Store
-from breeds.network import load_network
 
 Read = Callable[[Rows], NDArray[np.float32]]
 

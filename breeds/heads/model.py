@@ -22,11 +22,11 @@ from safetensors.numpy import save
 from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store, check_config
+from breeds.features.network import read_safetensors
 from breeds.files import write_aside
 from breeds.heads.kinds import KINDS, check_record
 from breeds.heads.unknown import Detector
 from breeds.labels import means_unknown
-from breeds.network import read_safetensors
 from breeds.outputs import MODEL, check_output
 from breeds.started import command
 from breeds.text import as_here

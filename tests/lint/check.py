@@ -37,7 +37,7 @@ FLOORS = (
     ("photos",),
     (
         "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
-        "machine", "network", "quiet", "selection", "plainhdf5", "web",
+        "machine", "quiet", "selection", "plainhdf5", "web",
     ),
 )  # fmt: skip
 APART = (
