@@ -35,9 +35,9 @@ from breeds.features.corrections import (
     undo,
 )
 from breeds.heads.crossval import compare_heads, compare_models, cross_validate
+from breeds.heads.explain import Neighbours
 from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbours
 from breeds.labels import unfit
 from breeds.metrics import wilson_interval
 from breeds.report.terminal import as_text, cross_validation_text
