@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
 from breeds.backbones.weights import get_weights
 from breeds.cli import common
 from breeds.errors import BreedsError
