@@ -15,8 +15,7 @@ from breeds.errors import BreedsError
 from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.logistic import fit_temperature, standardise
 from breeds.heads.model import apply_layers
-from breeds.machine import run_alone
-from breeds.quiet import quiet
+from breeds.machine import quiet, run_alone
 from breeds.started import commanded, need
 
 UNITS = 1024
