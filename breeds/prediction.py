@@ -21,9 +21,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import FeatureLookup
 from breeds.features.cache import CACHE_BYTES, FeatureCache
 from breeds.features.columns import Keys
-from breeds.heads.explain import Explanation, check_explainable, explanation_of
+from breeds.heads.explain import Explanation, Neighbour, TrainingPhotos, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbour, TrainingPhotos
 from breeds.machine import cores
 from breeds.photos import ORIGINAL, Photo
 from breeds.text import mention

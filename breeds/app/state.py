@@ -23,8 +23,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.heads.explain import NEAREST, Neighbour, TrainingPhotos
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
 from breeds.photos import photo_at
 from breeds.report.photos import LONGEST, Thumbnail, thumbnail
 from breeds.review import Again, Taught, teach, train_again

@@ -29,9 +29,8 @@ from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
-from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, linear_head
+from breeds.heads.explain import EXACT, GRADIENT, Explanation, Neighbours, class_evidence, linear_head
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
 from breeds.report.gallery import explain
@@ -200,7 +199,7 @@ def test_a_model_on_several_stores_is_refused_before_any_work() -> None:
 def test_the_nearest_are_scikit_learns(make_store, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     from sklearn.neighbors import NearestNeighbors
 
-    monkeypatch.setattr("breeds.heads.neighbours._BLOCK", block)
+    monkeypatch.setattr("breeds.heads.explain._BLOCK", block)
     store = Store(make_store({"a": 9, "b": 8, "c": 5}))
     keys = set(store.table.key[3:])
     neighbours = Neighbours(store, keys)
