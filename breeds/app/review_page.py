@@ -13,13 +13,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, has_unlabelled, mark_of
-from breeds.app.look_page import looked_address, why_unexplained
+from breeds.app.look_page import looked_address
+from breeds.app.service import why_unexplained
 from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
 from breeds.app.uploads import MOST_FILES, Form, RefusedError
-from breeds.errors import BreedsError
-from breeds.photos import FilePhoto, photo_at
-from breeds.photos.photo import RejectedPhoto
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.review import Refused, Taught
 from breeds.text import certainty
 
@@ -210,7 +209,7 @@ def _photo(site: Site, case: Case, seen: Seen) -> dict[str, Any]:
         "best": item.suggestion,
         "sure": certainty(item.probability),
         "is_test": item.part == "test",
-        "missing": _is_missing(site, item.key),
+        "missing": isinstance(attempt(site.state.now.read, item.key), PhotoError),
         "looked": _looked_address(site, item.key, item.suggestion),
         "nearest": case.nearest,
         "twin": item.twin,
@@ -222,13 +221,6 @@ def _photo(site: Site, case: Case, seen: Seen) -> dict[str, Any]:
 def _note(site: Site, number: int | None) -> str:
     found = site.noted(number)
     return found if isinstance(found, str) else ""
-
-
-def _is_missing(site: Site, key: str) -> bool:
-    found = site.state.now.photo(key)
-    photo = photo_at("", found[1]) if found else RejectedPhoto(key, "unknown")
-    gone = isinstance(photo, FilePhoto) and not os.path.isfile(photo.path)
-    return gone or isinstance(photo, RejectedPhoto)
 
 
 def _looked_address(site: Site, key: str, name: str) -> str:
