@@ -121,7 +121,7 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
     """Add every photo of a listing to the rows, which takes the listing's photos away."""
 
     def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
-        row = old.path.find(photo.name)
+        row = old.path.find(photo.name) if len(old) else -1
         return photo, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
     are_files = isinstance(listing.photos, list)
