@@ -64,7 +64,8 @@ def write_report(
         If it cannot be written, or the store is damaged.
     """
     report = Report(numbers, tested, Once(lambda: Labels.of(tested.store, found)))
-    gallery, album = report.gallery, Album(tested.store.table, path)
+    gallery, table = report.gallery, tested.store.table
+    album = Album(table.root, table.path, table.key, path)
     labels = report.labels()
     album.fetch([*map(gallery.row, gallery.shown), *labels.rows, *report.mistakes.rows])
     looked = look_again(report.mistakes, album)
