@@ -41,7 +41,7 @@ def store_with_photos(
 ) -> Path:
     """A store of made-up features whose photos lie in `folder`, named by their class's number."""
     if width != XCEPTION.width:  # no network that Breeds knows gives so few
-        config = replace(config, backbone="made up")
+        config = replace(config, backbone="made up", width=width)
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(classes), width)) * spread
     root, store = folder / "photos", folder / "features" / "made.h5"

@@ -31,9 +31,8 @@ from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network, Preprocessing, digest_of
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
-from breeds.machine import run_alone
+from breeds.machine import quiet, run_alone
 from breeds.photos import decode, key_of, photo_at
-from breeds.quiet import quiet
 from breeds.started import need
 from breeds.text import mention
 

@@ -17,7 +17,7 @@ from breeds.backbones import BACKBONES, FeatureAndMap, unmapped
 from breeds.backbones.weights import Weights, check_unchanged
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.quiet import quiet
+from breeds.machine import quiet
 
 with quiet():
     import keras

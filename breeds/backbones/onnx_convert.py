@@ -12,7 +12,7 @@ from breeds.backbones import import_openvino
 from breeds.backbones.onnx_file import content_of, describe, refused
 from breeds.config import Preprocessing
 from breeds.errors import BreedsError
-from breeds.quiet import quiet
+from breeds.machine import quiet
 
 #: Bounds of a network, in bytes: of numbers that do not depend on the photo, and of any one tensor.
 MOST_CONSTANT, MOST_TENSOR = 2**30, 2**30

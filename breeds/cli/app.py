@@ -77,7 +77,6 @@ def main() -> int:
     warm = service.start()
 
     def prepare() -> None:
-        state.warm_up()
         wait([warm])
         site.review.batches["check"].get(())  # later trainings are fast then, too
 

@@ -23,8 +23,8 @@ from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
-from breeds.progress import progress
 from breeds.selection import is_address
+from breeds.text import progress
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
@@ -121,7 +121,7 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
     """Add every photo of a listing to the rows, which takes the listing's photos away."""
 
     def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
-        row = old.path.find(photo.name)
+        row = old.path.find(photo.name) if len(old) else -1
         return photo, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
     are_files = isinstance(listing.photos, list)

@@ -236,7 +236,7 @@ def _write(folder: Folder, target: str, name: str, data: bytes) -> Written:
     """Write a photo under a name that nothing has, but for one that is there already, new to the store."""
     key, plain = key_of(data), photo_name(name)
     if key in folder.fresh_keys:
-        return Written(name, key, folder.fresh_keys[key].path)
+        return Written(name, key, folder.fresh_keys[key].name)
     stem, extension = os.path.splitext(plain)
     _make_folder(folder.root, target)
     for candidate in (plain, f"{stem}-{key[:8]}{extension}", f"{stem}-{key}{extension}"):
