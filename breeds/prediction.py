@@ -69,7 +69,7 @@ class Predictor:
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with, where they are.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        One of `breeds.backbones.ENGINE_CHOICES`.
     workers
         Threads that read and decode; None for as many as there are cores.
     views

@@ -22,10 +22,10 @@ from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.model import Model, apply_layers, pack_keys, softmax
 from breeds.heads.scikit import limited
 from breeds.heads.unknown import JUDGED_ON, fit_detector
-from breeds.labels import means_unknown
 from breeds.machine import memory_of_machine
 from breeds.metrics import FEW, log_loss
 from breeds.split import check_parts, draw_parts, fold_of
+from breeds.text import means_unknown
 
 FOLDS = 5
 #: Without photos for validation, one of so many folds of the training photos stands in.

@@ -15,7 +15,7 @@ from breeds.extraction.table import PhotoOf
 from breeds.features import FeatureLookup, Table, Writer
 from breeds.features.columns import Keys, Rows
 from breeds.photos.photo import Photo
-from breeds.progress import progress
+from breeds.text import progress
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline

@@ -23,8 +23,8 @@ from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
-from breeds.progress import progress
 from breeds.selection import is_address
+from breeds.text import progress
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline

@@ -30,8 +30,7 @@ from breeds.features.columns import Keys, Names, locate
 from breeds.features.journal import journal_folder
 from breeds.features.table import Table
 from breeds.files import hold, read_regular, sync_folder, write_aside
-from breeds.labels import unfit
-from breeds.text import is_formula, visible
+from breeds.text import is_formula, unfit, visible
 
 COLUMNS = ("key", "label", "was", "when", "note")
 #: How many bytes such a file may have: some hundred thousand corrections.

@@ -16,8 +16,7 @@ from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.logistic import standardise
 from breeds.heads.model import apply_layers
 from breeds.heads.temperature import fit_temperature
-from breeds.machine import run_alone
-from breeds.quiet import quiet
+from breeds.machine import quiet, run_alone
 from breeds.started import commanded, need
 
 UNITS = 1024

@@ -27,10 +27,9 @@ from breeds.files import write_aside
 from breeds.heads.kinds import KINDS
 from breeds.heads.record import check_record
 from breeds.heads.unknown import Detector
-from breeds.labels import means_unknown
 from breeds.outputs import MODEL, check_output
 from breeds.started import command
-from breeds.text import as_here
+from breeds.text import as_here, means_unknown
 
 _FORMAT = "breeds model 1"
 _DETECTOR = ("means", "directions", "weights", "typical")

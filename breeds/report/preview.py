@@ -24,11 +24,11 @@ from breeds.outputs import PAGE, check_output
 from breeds.photos import Listing, Photo, find_photos, photo_at
 from breeds.photos.decode import ORIGINAL, decode, key_of, look, parse_views
 from breeds.photos.resize import parse_resize
-from breeds.progress import progress
 from breeds.report import charts
 from breeds.report.photos import Album, Cut, Thumbnail, cut, each, shown
 from breeds.report.render import write_page
 from breeds.selection import Selection
+from breeds.text import progress
 
 #: What views are shown as an example where none is asked for.
 EXAMPLE_VIEWS = "flip,crops:3"

@@ -15,10 +15,9 @@ from pathlib import Path
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.corrections import Corrections, corrections_path
-from breeds.labels import means_unknown, unfit
 from breeds.photos import FilePhoto, Layout, key_of, walk_photos
 from breeds.selection import EXTENSIONS
-from breeds.text import as_bytes
+from breeds.text import as_bytes, means_unknown, unfit
 
 # Bytes of a stem and of a class's folder: names of 255 bytes can be written, with our own additions.
 _LONGEST_STEM, _LONGEST_LABEL = 100, 200

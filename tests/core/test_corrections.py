@@ -38,11 +38,10 @@ from breeds.heads.crossval import compare_heads, compare_models, cross_validate
 from breeds.heads.explain import Neighbours
 from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import Model
-from breeds.labels import unfit
 from breeds.metrics import wilson_interval
 from breeds.report.terminal import as_lines, cross_validation_text
 from breeds.split import fold_of
-from breeds.text import is_formula
+from breeds.text import is_formula, unfit
 from breeds.training import labelled, train
 
 ONE, TWO, LAST = ("1" * 64, "2" * 64, "3" * 64)

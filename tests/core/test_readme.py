@@ -15,7 +15,7 @@ from PIL import Image
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS: list[str] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 #: Their examples are of photos: tests/core/test_library.py runs them.
-ON_PHOTOS = ("breeds.sklearn", "breeds.api", "breeds.training", "breeds.heads.model")
+ON_PHOTOS = ("breeds.sklearn", "breeds.api", "breeds.training", "breeds.heads.model", "breeds.features.store")
 
 
 def test_examples_in_docstrings_are_true() -> None:

@@ -23,7 +23,7 @@ from conftest import (
 )
 from PIL import Image, ImageFilter
 
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
 from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
