@@ -18,8 +18,8 @@ from breeds import metrics  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.crossval import compare_heads  # noqa: E402
+from breeds.heads.logistic import fit_temperature  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
-from breeds.heads.temperature import fit_temperature  # noqa: E402
 from breeds.machine import cores  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
 

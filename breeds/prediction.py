@@ -87,6 +87,14 @@ class Predictor:
     ------
     BreedsError
         If the model cannot be computed, or explained, or the weights are not there or not the model's.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> with breeds.Predictor(breeds.load("models/photos.safetensors")) as predictor:
+    ...     table = breeds.predict(predictor, [b"no photo"])
+    >>> table.error[0][:26]
+    'not a photo of a known for'
     """
 
     def __init__(

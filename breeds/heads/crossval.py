@@ -230,18 +230,14 @@ def _heads(seed: int, heads: Sequence[str]) -> dict[str, Head]:
     }
 
 
-def _pseudo_folds(targets: NDArray[np.intp], folds: int, seed: int) -> NDArray[np.intp]:
-    names = [f"{i:064x}" for i in range(len(targets))]
-    return fold_of(names, [str(target) for target in targets], folds, seed)
-
-
 def _trained_head(
     inside: Floats, targets: NDArray[np.intp], outside: Floats, settings: TrainingSettings
 ) -> NDArray[np.float64]:
     """Choose C, if it is not given, and temperature inside, as `train_head.py` does."""
-    folds = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), settings.seed)
-    data = TrainingData(inside, targets, folds, _pseudo_folds(targets, 8, settings.seed) == 0)
-    fitted = settings.kind.train(data, settings)
+    names = [f"{i:064x}" for i in range(len(targets))], list(map(str, targets))
+    folds = max(2, min(5, int(np.bincount(targets).min())))
+    inner, eighths = (fold_of(*names, number, settings.seed) for number in (folds, 8))
+    fitted = settings.kind.train(TrainingData(inside, targets, inner, eighths == 0), settings)
     return softmax(apply_layers((outside - fitted.mean) / fitted.scale, fitted.layers) / fitted.temperature)
 
 

@@ -1,4 +1,4 @@
-"""What an answer rests on: where the network looked, and the training photos most like the photo.
+"""What explains an answer: where the network looked, and the training photos most like it.
 
 A feature is the mean over a map of cells, and the head after the standardisation is a sum of products.
 So a class's score is the mean, over the cells, of the same sum of products taken cell by cell, plus the
@@ -22,6 +22,10 @@ from breeds.heads.model import Array, Model
 from breeds.text import mention
 
 EXACT, GRADIENT = "exact", "gradient"
+#: Rows of the store that are looked at together: 8 MB of Xception's features.
+BLOCK = 1024
+#: How many are looked for.
+NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,6 @@ def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation
     return Explanation(feature, probabilities, class_evidence(model, unpooled), kind)
 
 
-#: Rows of the store that are looked at together: 8 MB of Xception's features.
-_BLOCK = 1024
-#: How many are looked for.
-NEAREST = 3
-
-
 @dataclass(frozen=True)
 class Neighbour:
     """A photo of a store, and how alike it is: 1 for the same features, 0 for no likeness."""
@@ -146,9 +144,11 @@ class Neighbours:
     Parameters
     ----------
     store
-        Whose photos; memory holds a block of their features at a time.
+        Whose photos.
     keys
         Keys of those that count, such as the training photos (`Model.seen_keys`); None for all.
+    block
+        How many features are in memory at a time.
 
     Raises
     ------
@@ -156,8 +156,8 @@ class Neighbours:
         If the store is damaged.
     """
 
-    def __init__(self, store: Store, keys: set[str] | None = None) -> None:
-        self._store = store
+    def __init__(self, store: Store, keys: set[str] | None = None, block: int = BLOCK) -> None:
+        self._store, self._block = store, block
         rows = store.corrected.labelled_rows()
         self._rows = np.array(
             [row for row in rows if keys is None or store.table.key[row] in keys], dtype=np.intp
@@ -168,7 +168,7 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def nearest(self, features: Array, k: int = NEAREST) -> list[list[Neighbour]]:
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
         """Return, for each feature, float32 (n, width), its `k` nearest photos, the most alike first.
 
         Features are compared by their cosine around the mean of the store's photos, as all features
@@ -187,12 +187,12 @@ class Neighbours:
             best, at = np.take_along_axis(alike, first, axis=1), np.take_along_axis(place, first, axis=1)
         return [list(map(self._neighbour, rows, row)) for rows, row in zip(at, best, strict=True)]
 
-    def _blocks(self) -> Iterator[tuple[int, Array]]:
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the features of the photos that count, block by block, with the place of the first."""
-        for start in range(0, len(self._rows), _BLOCK):
-            yield start, self._store.features(self._rows[start : start + _BLOCK])
+        for start in range(0, len(self._rows), self._block):
+            yield start, self._store.features(self._rows[start : start + self._block])
 
-    def _unit(self, features: Array) -> Array:
+    def _unit(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         centred = features - self._centre
         length = np.linalg.norm(centred, axis=1, keepdims=True)
         return np.asarray(centred / np.maximum(length, 1e-12), dtype=np.float32)
@@ -225,7 +225,7 @@ class TrainingPhotos:
         except BreedsError as error:
             self._do_without(str(error))
 
-    def nearest(self, features: Array, k: int = NEAREST) -> list[list[Neighbour]]:
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
         """Return, for each feature, float32 (n, width), the `k` training photos most like it, or none."""
         if self._neighbours is not None:
             try:

@@ -16,9 +16,8 @@ from breeds.errors import BreedsError
 from breeds.evaluation import Tested
 from breeds.features import Store
 from breeds.features.corrections import corrections_path
-from breeds.heads.kinds import KINDS
+from breeds.heads.kinds import KEPT, KINDS
 from breeds.heads.label_issues import Doubt, NearDuplicate, find_doubts, find_near_duplicates
-from breeds.heads.record import KEPT
 from breeds.metrics import FEW
 from breeds.report.charts import draw_charts
 from breeds.report.gallery import Gallery, Looked, Mistakes, look_again

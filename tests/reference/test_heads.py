@@ -36,8 +36,8 @@ from breeds.evaluation import evaluate, write_json
 from breeds.export.joblib import as_pipeline
 from breeds.features import Store, write_store
 from breeds.heads import logistic
+from breeds.heads.logistic import fit_temperature
 from breeds.heads.model import Model, softmax
-from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
 from breeds.report.terminal import as_lines
 from breeds.split import fold_of
