@@ -21,9 +21,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import FeatureLookup
 from breeds.features.cache import CACHE_BYTES, FeatureCache
 from breeds.features.columns import Keys
-from breeds.heads.explain import Explanation, check_explainable, explanation_of
+from breeds.heads.explain import Explanation, Neighbour, TrainingPhotos, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbour, TrainingPhotos
 from breeds.machine import cores
 from breeds.photos import ORIGINAL, Photo
 from breeds.text import mention
@@ -88,6 +87,14 @@ class Predictor:
     ------
     BreedsError
         If the model cannot be computed, or explained, or the weights are not there or not the model's.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> with breeds.Predictor(breeds.load("models/photos.safetensors")) as predictor:
+    ...     table = breeds.predict(predictor, [b"no photo"])
+    >>> table.error[0][:26]
+    'not a photo of a known for'
     """
 
     def __init__(

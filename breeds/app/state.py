@@ -22,8 +22,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.heads.explain import NEAREST, Neighbour, TrainingPhotos
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
 from breeds.photos import key_of, photo_at
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say

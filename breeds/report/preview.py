@@ -21,9 +21,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
-from breeds.photos import Listing, Photo, find_photos, photo_at
+from breeds.photos import Listing, Photo, find_photos, parse_resize, photo_at
 from breeds.photos.decode import ORIGINAL, decode, key_of, look, parse_views
-from breeds.photos.resize import parse_resize
 from breeds.report import charts
 from breeds.report.photos import Album, Cut, Thumbnail, cut, each, shown
 from breeds.report.render import write_page
@@ -46,8 +45,7 @@ MOST_TILES, MOST_GROUPS, MOST_MEMBERS, MOST_BAD = 24, 30, 6, 200
 MOST_SIZES, MOST_VIEWS = 8, 8
 #: The examples are those less wide for their height than which are these shares of the photos.
 EXAMPLES = (0.02, 0.5, 0.98)
-#: Longest side of the examples' pictures, in pixels.
-LARGE = 320
+LARGE = 320  # pixels, the longest side of their pictures
 
 
 def preview(
@@ -92,7 +90,7 @@ def preview(
     listing = find_photos(selection)
     seen = see(listing, workers)
     found = find(seen, size)
-    good, album = seen.good, Album(seen, page, seen.bad)
+    good, album = seen.good, Album(seen.root, seen.path, seen.key, page, seen.bad)
     chosen, extremes = _chosen(seen, found), _extremes(seen)
     odd, small = cut(found.odd.tolist(), MOST_TILES), cut(found.small.tolist(), MOST_TILES)
     conflicts, copies = cut(found.conflicts, MOST_GROUPS), cut(found.copies, MOST_GROUPS)

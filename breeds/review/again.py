@@ -14,9 +14,8 @@ from breeds import metrics
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
 from breeds.heads.crossval import compare_answers
-from breeds.heads.kinds import TrainingSettings
+from breeds.heads.kinds import KEPT, TrainingSettings
 from breeds.heads.model import Model, check_stores
-from breeds.heads.record import KEPT
 from breeds.outputs import view_store
 from breeds.report.modelcard import write_card
 from breeds.text import mention, visible
@@ -31,9 +30,9 @@ class Score:
     """
 
     accuracy: float
-    accuracy_interval: tuple[float, float]
+    accuracy_interval: list[float]
     log_loss: float
-    log_loss_interval: tuple[float, float] | None
+    log_loss_interval: list[float] | None
 
 
 @dataclass(frozen=True)
