@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 def at_hand(weights: str | None, onnx: list[str]) -> dict[str, list[str]]:
     """Return the options of ``extract_features.py`` for every network whose weights are on this machine."""
-    from breeds.backbones.registry import BACKBONES
+    from breeds.backbones import BACKBONES
     from breeds.backbones.weights import find_weights
 
     found = {}

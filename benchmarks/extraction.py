@@ -105,7 +105,7 @@ def steady(stamps: list[float]) -> float:
 
 def config_of(photos: str, weights: str, precision: str, size: str):
     """Return the config that extraction would use, what finds its int8 network, and the weights."""
-    from breeds.backbones.registry import XCEPTION
+    from breeds.backbones import XCEPTION
     from breeds.backbones.weights import find_weights
     from breeds.config import FeatureConfig
     from breeds.extraction.calibration import calibrated

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from breeds.errors import BreedsError
     from breeds.features.store import Store
     from breeds.heads.model import Model
+    from breeds.prediction import Predictor
     from breeds.sklearn import BottleneckFeatures, BreedsClassifier
     from breeds.training import train
 
@@ -20,6 +21,7 @@ __all__ = [
     "BreedsClassifier",
     "BreedsError",
     "Model",
+    "Predictor",
     "Store",
     "evaluate",
     "extract",
@@ -32,6 +34,7 @@ _HOMES = {
     "BreedsClassifier": "breeds.sklearn",
     "BreedsError": "breeds.errors",
     "Model": "breeds.heads.model",
+    "Predictor": "breeds.prediction",
     "Store": "breeds.features.store",
     "train": "breeds.training",
 } | dict.fromkeys(("evaluate", "extract", "load", "predict"), "breeds.api")

@@ -18,6 +18,7 @@ from breeds.machine import cores
 from breeds.photos import Photo, parse_views, photo_of
 from breeds.photos.inputs import photos_in
 from breeds.photos.photo import RejectedPhoto
+from breeds.prediction import Predictor
 from breeds.prediction import predict as answer_photos
 from breeds.report.answers import as_table
 from breeds.selection import Selection, as_source
@@ -133,7 +134,7 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
 
 
 def predict(
-    model: Model | PathLike,
+    model: Model | PathLike | Predictor,
     photos: Iterable[Any],
     *,
     top_k: int = 1,
@@ -146,12 +147,13 @@ def predict(
 ) -> pd.DataFrame:
     """Answer for every photo: the values of ``predict.py --format json``, a row each, in the order given.
 
-    Each call opens the network anew, which takes longer than a photo: ask for many photos at once.
+    Each call opens the network anew, which takes longer than a photo: ask for many photos at once, or with a
+    `Predictor`, which keeps it open.
 
     Parameters
     ----------
     model
-        The model, or its file.
+        The model, its file, or a `Predictor`.
     photos
         Paths, the bytes of photos' files, Pillow images or arrays, uint8 (height, width[, bands]), mixed
         as they come. An image is turned upright by its EXIF and seen as its file would be. A file is
@@ -198,11 +200,19 @@ def predict(
     check_several(photos)
     if not isinstance(top_k, int) or top_k < 1:
         raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
-    opened = _loaded(model)
-    answers = answer_photos(
-        opened, chain.from_iterable(map(_asked, photos)), weights, None if cache is None else Path(cache),
-        workers=workers, engine=engine, views=parse_views(views) if views else (),
-    )  # fmt: skip
+    asked = chain.from_iterable(map(_asked, photos))
+    if isinstance(model, Predictor):
+        if views or engine != "auto" or (weights, workers, cache) != (None, None, None):
+            raise BreedsError(
+                "views, engine, weights, workers and cache are the Predictor's: name them there."
+            )
+        opened, answers = model.model, model.answers(asked)
+    else:
+        opened = _loaded(model)
+        answers = answer_photos(
+            opened, asked, weights, None if cache is None else Path(cache),
+            workers=workers, engine=engine, views=parse_views(views) if views else (),
+        )  # fmt: skip
     named = (answer if unknown else replace(answer, unknown=False) for answer in answers)
     return as_table(named, opened.classes, top_k)
 

@@ -101,7 +101,7 @@ class FeatureConfig:
     Attributes
     ----------
     backbone
-        A name in `breeds.backbones.registry.BACKBONES`; of an ONNX network the path of its file or folder,
+        A name in `breeds.backbones.BACKBONES`; of an ONNX network the path of its file or folder,
         and ``onnx`` once that is resolved.
     weights
         ``imagenet``, ``random`` or a file's path; once resolved, the honest name of the weights.
@@ -113,7 +113,7 @@ class FeatureConfig:
         How a photo becomes a square, a rule of `breeds.photos.resize`; "" is ``stretch``, or as an ONNX
         network's JSON says.
     precision
-        One of `breeds.backbones.registry.PRECISIONS`.
+        One of `breeds.backbones.PRECISIONS`.
     calibration
         The digest of int8's `Network`.
     view

@@ -21,9 +21,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import FeatureLookup
 from breeds.features.cache import CACHE_BYTES, FeatureCache
 from breeds.features.columns import Keys
-from breeds.heads.explain import Explanation, check_explainable, explanation_of
+from breeds.heads.explain import Explanation, Neighbour, TrainingPhotos, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbour, TrainingPhotos
 from breeds.machine import cores
 from breeds.photos import ORIGINAL, Photo
 from breeds.text import mention
@@ -70,7 +69,7 @@ class Predictor:
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with, where they are.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        One of `breeds.backbones.ENGINE_CHOICES`.
     workers
         Threads that read and decode; None for as many as there are cores.
     views
@@ -88,6 +87,14 @@ class Predictor:
     ------
     BreedsError
         If the model cannot be computed, or explained, or the weights are not there or not the model's.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> with breeds.Predictor(breeds.load("models/photos.safetensors")) as predictor:
+    ...     table = breeds.predict(predictor, [b"no photo"])
+    >>> table.error[0][:26]
+    'not a photo of a known for'
     """
 
     def __init__(

@@ -20,9 +20,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from breeds.api import check_several, listed
-from breeds.backbones import Engine
+from breeds.backbones import ENGINE_CHOICES, PRECISIONS, Engine
 from breeds.backbones.pipeline import Feature, Pipeline
-from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
 from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network

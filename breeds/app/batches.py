@@ -14,7 +14,7 @@ import numpy as np
 from breeds.app.state import AppState, Snapshot
 from breeds.errors import BreedsError
 from breeds.features.corrections import Added, Correction
-from breeds.heads.neighbours import NEAREST, Neighbour
+from breeds.heads.explain import NEAREST, Neighbour
 from breeds.review import Item, label_next, queue
 from breeds.review.folder import spelling
 from breeds.text import certainty, printable, say, visible

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -121,8 +121,9 @@ async def train(request: Request) -> Response:
     site = site_of(request)
     async with site.change(request) as form:
         where = _BATCHES.get(form.text("back")) or _BATCHES["check"]
-        if form.text("trainings") != str(site.state.trained):  # a second click, or a reload
-            return _to(where, trained=site.state.trained)
+        number = site.state.trainings[-1].number if site.state.trainings else 0
+        if form.text("trainings") != str(number):  # a second click, or a reload
+            return _to(where, trained=number)
         try:
             found = await run_in_threadpool(site.state.train_again, bool(form.text("search")))
         except BreedsError as error:
@@ -193,29 +194,22 @@ def _page(
 
 def _photo(site: Site, case: Case, seen: Seen) -> dict[str, Any]:
     """Return what the template needs of a photo."""
-    item = case.item
-    return {
-        "key": item.key,
-        "path": item.path,
-        "mark": seen.mark,
-        "label": seen.label,
-        "label_mark": mark_of(seen.label) if seen.label else "",
-        "said": seen.said,
-        "came": seen.came,
-        "kind": item.kind,
-        "reason": item.reason,
-        "suggestion": item.suggestion if item.suggestion != seen.label else "",
-        "suggestion_mark": mark_of(item.suggestion),
-        "best": item.suggestion,
-        "sure": certainty(item.probability),
-        "is_test": item.part == "test",
-        "missing": isinstance(attempt(site.state.now.read, item.key), PhotoError),
-        "looked": _looked_address(site, item.key, item.suggestion),
-        "nearest": case.nearest,
-        "twin": item.twin,
-        "twin_path": item.twin_path,
-        "twin_label": item.twin_label,
-    }
+    item, label = case.item, seen.label
+    return (
+        asdict(item)
+        | asdict(seen)
+        | {
+            "label_mark": mark_of(label) if label else "",
+            "suggestion": item.suggestion if item.suggestion != label else "",
+            "suggestion_mark": mark_of(item.suggestion),
+            "best": item.suggestion,
+            "sure": certainty(item.probability),
+            "is_test": item.part == "test",
+            "missing": isinstance(attempt(site.state.now.read, item.key), PhotoError),
+            "looked": _looked_address(site, item.key, item.suggestion),
+            "nearest": case.nearest,
+        }
+    )
 
 
 def _note(site: Site, number: int | None) -> str:

@@ -72,7 +72,7 @@ class InferenceService:
     model
         The first model.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        One of `breeds.backbones.ENGINE_CHOICES`.
     workers
         Threads that read and decode.
     most_waiting

@@ -207,15 +207,13 @@ class Site:
             upload.fill(data)
 
         with self.uploads.room(self.uploads.most_bytes if urls else 0):
-            tasks = [asyncio.ensure_future(fetch(upload)) for upload in uploads]
             try:
-                await asyncio.gather(*tasks)
+                async with asyncio.TaskGroup() as group:
+                    for upload in uploads:
+                        group.create_task(fetch(upload))
                 yield uploads
             finally:
                 stop.set()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
                 for upload in uploads:
                     upload.close()
 

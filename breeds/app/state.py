@@ -22,8 +22,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.heads.explain import NEAREST, Neighbour, TrainingPhotos
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
 from breeds.photos import key_of, photo_at
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
@@ -316,11 +316,6 @@ class AppState:
         return store
 
     @property
-    def trained(self) -> int:
-        """How many trainings there were here."""
-        return self.trainings[-1].number if self.trainings else 0
-
-    @property
     def changes(self) -> int | None:
         """How many labels the model was not trained with; None if that is not known."""
         now, base = self.now, self._base
@@ -347,7 +342,7 @@ class AppState:
             return self._trained(search)
 
     def _trained(self, search: bool = False) -> Trained:
-        number = self.trained + 1
+        number = self.trainings[-1].number + 1 if self.trainings else 1
         try:
             store = self._need_store()
             again = train_again(self.model_path, store, store.corrections, search)

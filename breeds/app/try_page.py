@@ -13,8 +13,7 @@ from breeds.app.service import Answered
 from breeds.app.site import Site, site_of, while_here
 from breeds.app.uploads import Form, RefusedError, Upload
 from breeds.errors import PhotoError
-from breeds.heads.explain import EXACT
-from breeds.heads.neighbours import Neighbour
+from breeds.heads.explain import EXACT, Neighbour
 from breeds.photos import picture
 from breeds.prediction import Evidence
 from breeds.report.explanations import overlay

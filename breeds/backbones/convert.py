@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from breeds.backbones import import_openvino
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES, import_openvino
 from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network, Preprocessing, digest_of
 from breeds.errors import BreedsError, PhotoError

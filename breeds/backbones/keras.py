@@ -13,8 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones import FeatureAndMap, unmapped
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES, FeatureAndMap, unmapped
 from breeds.backbones.weights import Weights, check_unchanged
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError

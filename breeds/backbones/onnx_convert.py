@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from breeds.backbones import import_openvino
-from breeds.backbones.onnx_file import content_of, describe
+from breeds.backbones.onnx_file import content_of, describe, refused
 from breeds.config import Preprocessing
 from breeds.errors import BreedsError
 from breeds.machine import quiet
@@ -80,10 +80,8 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
     source = output.get_node().input_value(0)
     shape = source.get_partial_shape()
     if shape.is_dynamic:
-        raise BreedsError(
-            f"The output {preprocessing.output[:60]} of the network {path} has no fixed shape ({shape}) "
-            f"where the photo has one; export it with one."
-        )
+        what = f"has no fixed shape ({shape}) of {preprocessing.output[:60]} where the photo has one"
+        raise refused(path, f"{what}; export it with one")
     places = [2, 3] if preprocessing.layout == "nchw" else [1, 2]
     axes: dict[tuple[str, int], list[int]] = {
         ("none", 2): [], ("cls", 3): [], ("avg", 3): [1], ("avg", 4): places
@@ -96,7 +94,7 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
         )
     if source.get_element_type() != ov.Type.f32:
         if not source.get_element_type().is_real():
-            raise BreedsError(f"The network {path} gives no floating-point numbers, so they are no features.")
+            raise refused(path, "gives no floating-point numbers, so they are no features")
         source = ops.convert(source, "f32").output(0)
     if along:
         source = ops.reduce_mean(source, along, False).output(0)
@@ -104,7 +102,7 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
         source = ops.gather(source, ops.constant(0), ops.constant(1)).output(0)
     width = source.get_shape()[1]
     if not 1 <= width <= 2**16:
-        raise BreedsError(f"The network {path} gives {width} numbers a photo, which is no feature.")
+        raise refused(path, f"gives {width} numbers a photo, which is no feature")
     return ov.Model([ops.result(source)], network.get_parameters(), "brought")
 
 
@@ -161,7 +159,5 @@ def _measure(network: Any, path: Path) -> None:
 
 
 def _too_large(path: Path) -> BreedsError:
-    return BreedsError(
-        f"The network {path} wants more than {MOST_TENSOR / 2**30:.0f} GiB for the numbers of one step, or "
-        f"for its constants; export a smaller one."
-    )
+    most = f"{MOST_TENSOR / 2**30:.0f} GiB"
+    return refused(path, f"wants more than {most} for the numbers of one step, or for its constants")

@@ -10,11 +10,10 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Protocol
 
-from breeds.backbones import Engine, EngineUnavailableError
+from breeds.backbones import BACKBONES, ENGINES, LARGEST_SIZE, ONNX, Engine, EngineUnavailableError
 from breeds.backbones.convert import converted_width
 from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import is_onnx, open_onnx
-from breeds.backbones.registry import BACKBONES, ENGINES, LARGEST_SIZE, ONNX
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
@@ -69,11 +68,14 @@ def check_precision(precision: str, engine: str | Engine) -> None:
 
 
 def _resolve_onnx(config: FeatureConfig, engine: str | Engine) -> tuple[FeatureConfig, Weights]:
-    if engine == "keras":
-        raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
+    able = next(name for name, entry in ENGINES.items() if entry.runs_onnx)
+    if isinstance(engine, str) and engine != "auto" and not ENGINES[engine].runs_onnx:
+        raise BreedsError(
+            f"--engine {engine}: an ONNX network is run by {ENGINES[able].title}; leave it out."
+        )
     if config.weights != "imagenet":
         raise BreedsError(f"--weights {config.weights}: an ONNX network has its weights in it; leave it out.")
-    check_precision(config.precision, "openvino")
+    check_precision(config.precision, able if engine == "auto" else engine)
     weights, size, resize, preprocessing = resolve_onnx(config.backbone, config.size, config.resize)
     config = replace(
         config, backbone=ONNX, weights=weights.name, weights_sha256=weights.sha256, size=size, resize=resize,
@@ -201,7 +203,7 @@ def open_engine(
     weights
         Finds the weights; called only if they are needed.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`, or an engine that is open already.
+        One of `breeds.backbones.ENGINE_CHOICES`, or an engine that is open already.
     network
         Finds the quantised network of an int8 config, if there is one.
     single

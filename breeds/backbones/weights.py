@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from breeds.backbones.registry import Backbone
+from breeds.backbones import Backbone
 from breeds.backbones.weightfile import MOST_BYTES, content_digest, identify, read_arrays, write_arrays
 from breeds.errors import BreedsError
 from breeds.files import cache_folder, write_aside

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breeds.backbones.registry import BACKBONES, ENGINE_CHOICES, PRECISIONS
+from breeds.backbones import BACKBONES, ENGINE_CHOICES, PRECISIONS
 from breeds.cli import common
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breeds.cli import common
+from breeds.export import FORMATS
 from breeds.heads.kinds import HEADS, KINDS, TrainingSettings, taking
 from breeds.outputs import view_stores
 from breeds.started import command
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
     common.add_no_corrections(result)
-    add("--export", choices=("onnx", "openvino", "keras", "joblib"), nargs="+", metavar="FORMAT",
+    add("--export", choices=tuple(FORMATS), nargs="+", metavar="FORMAT",
         help=f"also write the whole classifier beside the model, for other programs, as {command('export')} "
         "does: one or more of onnx, openvino, keras, joblib (default: no)")  # fmt: skip
     return result

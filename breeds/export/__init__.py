@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breeds import __version__
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.files import check_writable
+from breeds.heads.kinds import LINEAR
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
 from breeds.started import need
 
@@ -68,8 +69,8 @@ class Format:
         What has to be installed.
     precisions
         Of the features, that a file can hold the network of; none where it holds the head alone.
-    heads
-        The kinds of heads that it can hold; none are all.
+    heads, backbones
+        The kinds of heads, and the networks, that it can hold; none are all.
     beside
         The end of a second file's name, which belongs to the first.
     """
@@ -81,6 +82,7 @@ class Format:
     packages: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32",)
     heads: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
     beside: str = ""
 
     def files(self, path: Path) -> list[Path]:
@@ -93,9 +95,11 @@ FORMATS = {
     "openvino": Format(
         ".xml", OPENVINO, "breeds.export.openvino", "OpenVINO", precisions=("fp32", "int8"), beside=".bin"
     ),
-    "keras": Format(".keras", KERAS, "breeds.export.keras", "Keras", ("tensorflow", "keras")),
+    "keras": Format(
+        ".keras", KERAS, "breeds.export.keras", "Keras", ("tensorflow", "keras"), backbones=tuple(BACKBONES)
+    ),
     "joblib": Format(
-        ".joblib", PIPELINE, "breeds.export.joblib", "scikit-learn", precisions=(), heads=("logistic",)
+        ".joblib", PIPELINE, "breeds.export.joblib", "scikit-learn", precisions=(), heads=LINEAR
     ),
 }
 
@@ -185,9 +189,9 @@ def _check_fits(form: str, configs: list[FeatureConfig], head: str) -> None:
                 f"Features of the precision {config.precision} are rounded while they are computed, which no "
                 f"file can ask for; extract with --precision fp32 to export as {form}."
             )
-        if form == "keras" and config.backbone not in BACKBONES:
+        if entry.backbones and config.backbone not in entry.backbones:
             name = "An ONNX network" if config.preprocessing else config.backbone
-            raise BreedsError(f"{name} is no network of Keras; export it as onnx or openvino.")
+            raise BreedsError(f"{name} is no network of {entry.runner}; export it as onnx or openvino.")
     if len({(config.size, config.resize, config.decode_rule) for config in configs}) > 1:
         shapes = " and ".join(f"{config.size}×{config.size} {config.resize}" for config in configs)
         raise BreedsError(

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from breeds.errors import BreedsError
 from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
-from breeds.heads.logistic import standardise
+from breeds.heads.logistic import fit_temperature, standardise
 from breeds.heads.model import apply_layers
-from breeds.heads.temperature import fit_temperature
 from breeds.machine import quiet, run_alone
 from breeds.started import commanded, need
 

@@ -24,8 +24,7 @@ from breeds.errors import BreedsError
 from breeds.features import Store, check_config
 from breeds.features.network import read_safetensors
 from breeds.files import write_aside
-from breeds.heads.kinds import KINDS
-from breeds.heads.record import check_record
+from breeds.heads.kinds import KINDS, check_record
 from breeds.heads.unknown import Detector
 from breeds.outputs import MODEL, check_output
 from breeds.started import command

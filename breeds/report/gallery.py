@@ -16,9 +16,8 @@ from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
 from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
 from breeds.evaluation import Tested
-from breeds.heads.explain import EXACT, Explanation, check_explainable, explanation_of
+from breeds.heads.explain import EXACT, Explanation, Neighbour, Neighbours, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbour, Neighbours
 from breeds.heads.scikit import alone
 from breeds.photos import photo_at
 from breeds.report.explanations import overlay

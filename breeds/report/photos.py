@@ -126,7 +126,7 @@ def thumbnail(
         if not key or key_of(data) == key:
             return Thumbnail.of(picture(data, longest, stop))
         reason = "changed since its features were computed"
-    except BreedsError as error:
+    except (BreedsError, PhotoError) as error:
         reason = str(error)  # the error itself would keep the photo's bytes
     return PhotoError(reason)
 
@@ -178,37 +178,29 @@ class Photos(Protocol):
         """
 
 
-class Rows(Protocol):
-    """Photos in rows, such as a store's table: where they are, and the keys of their bytes."""
-
-    @property
-    def root(self) -> str:
-        """The folder that paths start from."""
-
-    @property
-    def path(self) -> Sequence[str]:
-        """Path of each."""
-
-    @property
-    def key(self) -> Sequence[str]:
-        """Key of each, "" for whatever bytes are there."""
-
-
 class Album:
     """The photos that a page from disk shows, each opened once.
 
     Parameters
     ----------
-    rows
-        Whose photos; their files must still have the bytes that their keys say.
+    root, path, key
+        The folder that paths start from, and path and key of each row; its file must still have the bytes
+        that its key says, whatever they are if that is "".
     page
         Where the page will lie; links start from there.
     bad
         Rows that are known to have no picture, each with the reason.
     """
 
-    def __init__(self, rows: Rows, page: Path, bad: Mapping[int, str] | None = None) -> None:
-        self._rows, self._bad = rows, bad or {}
+    def __init__(
+        self,
+        root: str,
+        path: Sequence[str],
+        key: Sequence[str],
+        page: Path,
+        bad: Mapping[int, str] | None = None,
+    ) -> None:
+        self._root, self._path, self._key, self._bad = root, path, key, bad or {}
         self._page = page.absolute()
         self._thumbnails: dict[int, Thumbnail | PhotoError] = {}
 
@@ -220,13 +212,11 @@ class Album:
 
     def pictures(self, rows: Iterable[int], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
         """Yield pictures of photos, in their order, that are not kept."""
-        return thumbnails(
-            ((self._rows.key[row], photo_at(self._rows.root, self._rows.path[row])) for row in rows), longest
-        )
+        return thumbnails(((self._key[row], photo_at(self._root, self._path[row])) for row in rows), longest)
 
     def file(self, row: int) -> str:
         """Return where a photo's file should be."""
-        return os.path.join(self._rows.root, self._rows.path[row])
+        return os.path.join(self._root, self._path[row])
 
     def thumbnail(self, row: int) -> Thumbnail | PhotoError:
         """Return the thumbnail of a photo that was fetched, or why there is none."""
@@ -238,8 +228,8 @@ class Album:
         if isinstance(found, Thumbnail) and longest:
             found = found.smaller(longest)
         return {
-            "key": self._rows.key[row],
-            "name": self._rows.path[row],
+            "key": self._key[row],
+            "name": self._path[row],
             "href": link(self.file(row), self._page),
             "alt": alt,
             **shown(found),

@@ -46,8 +46,7 @@ MOST_TILES, MOST_GROUPS, MOST_MEMBERS, MOST_BAD = 24, 30, 6, 200
 MOST_SIZES, MOST_VIEWS = 8, 8
 #: The examples are those less wide for their height than which are these shares of the photos.
 EXAMPLES = (0.02, 0.5, 0.98)
-#: Longest side of the examples' pictures, in pixels.
-LARGE = 320
+LARGE = 320  # pixels, the longest side of their pictures
 
 
 def preview(
@@ -92,7 +91,7 @@ def preview(
     listing = find_photos(selection)
     seen = see(listing, workers)
     found = find(seen, size)
-    good, album = seen.good, Album(seen, page, seen.bad)
+    good, album = seen.good, Album(seen.root, seen.path, seen.key, page, seen.bad)
     chosen, extremes = _chosen(seen, found), _extremes(seen)
     odd, small = cut(found.odd.tolist(), MOST_TILES), cut(found.small.tolist(), MOST_TILES)
     conflicts, copies = cut(found.conflicts, MOST_GROUPS), cut(found.copies, MOST_GROUPS)

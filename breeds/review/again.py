@@ -14,9 +14,8 @@ from breeds import metrics
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
 from breeds.heads.crossval import compare_answers
-from breeds.heads.kinds import TrainingSettings
+from breeds.heads.kinds import KEPT, TrainingSettings
 from breeds.heads.model import Model, check_stores
-from breeds.heads.record import KEPT
 from breeds.outputs import view_store
 from breeds.report.modelcard import write_card
 from breeds.text import mention, visible

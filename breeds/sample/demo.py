@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
 from breeds.backbones.weights import get_weights
 from breeds.cli import common
 from breeds.errors import BreedsError

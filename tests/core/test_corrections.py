@@ -35,11 +35,11 @@ from breeds.features.corrections import (
     undo,
 )
 from breeds.heads.crossval import compare_heads, compare_models, cross_validate
+from breeds.heads.explain import Neighbours
 from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbours
 from breeds.metrics import wilson_interval
-from breeds.report.terminal import as_text, cross_validation_text
+from breeds.report.terminal import as_lines, cross_validation_text
 from breeds.split import fold_of
 from breeds.text import is_formula, unfit
 from breeds.training import labelled, train
@@ -374,7 +374,7 @@ def test_evaluation_gives_both_numbers_and_the_first_is_of_labels_as_they_came(n
     assert (found["corrected"]["relabelled"], found["corrected"]["left_out"]) == (6, 1)
     assert found["corrected"]["accuracy"] != found["accuracy"]
     assert found["corrections"]["applied"] == 7
-    text = as_text(found)
+    text = "\n".join(as_lines(found))
     assert text.index("as they came") < text.index("corrected  accuracy") < text.index("may flatter")
 
 
@@ -383,7 +383,7 @@ def test_corrections_of_training_photos_alone_leave_one_number(noisy: Store) -> 
     found = evaluate(store, train(store, C=0.01))
     assert found["corrected"] is None
     assert found["corrections"]["applied"] == 4
-    assert "as they came" not in as_text(found)
+    assert "as they came" not in "\n".join(as_lines(found))
 
 
 def test_a_photo_left_out_of_training_is_never_tested_on(noisy: Store) -> None:
@@ -449,7 +449,7 @@ def test_a_class_that_is_merged_into_another_counts_as_corrected(noisy: Store) -
     gone = sum(noisy.table.label[row] == "beagle" for row in rows_of(noisy, "test"))
     assert found["corrected"]["n_gone"] == gone
     assert found["corrected"]["n_test"] == found["n_test"] + gone == len(rows_of(noisy, "test"))
-    assert f"{gone} came with a label that is no class now" in as_text(found)
+    assert f"{gone} came with a label that is no class now" in "\n".join(as_lines(found))
     assert cross_validate(store, model, 3, 1)["corrected"]["photos"] == 90
     every = corrected(noisy, {row: f"{label}s" for row, label in enumerate(noisy.table.label)})
     with pytest.raises(BreedsError, match="knows them only as corrected"):

@@ -16,7 +16,7 @@ from breeds.features import Store
 from breeds.heads.crossval import compare_models, cross_validate
 from breeds.heads.model import Model
 from breeds.metrics import wilson_interval
-from breeds.report.terminal import as_text, cross_validation_text
+from breeds.report.terminal import as_lines, cross_validation_text
 from breeds.training import train
 
 FOUR = {"a": 16, "b": 16, "c": 16, "d": 16}
@@ -31,7 +31,7 @@ def test_all_right_is_not_said_to_be_certain(make_store: MakeStore) -> None:
     assert report["top3"] == 1
     assert report["top3_interval"] == pytest.approx(wilson_interval(12, 12))
     assert report["top3_interval"][0] == pytest.approx(0.7575, abs=1e-4)
-    text = as_text(report)
+    text = "\n".join(as_lines(report))
     assert "100.0%  (95 % interval 75.8% to 100.0%)" in text
     assert not re.search(r"(100\.0%|1\.000) to (100\.0%|1\.000)", text)
 
@@ -55,7 +55,7 @@ def test_every_share_in_the_report_has_wilsons_interval(make_store: MakeStore) -
     ]
     for share, interval, total in shares:
         assert interval == pytest.approx(wilson_interval(round(share * total), total))
-    text = as_text(report)
+    text = "\n".join(as_lines(report))
     for share, (low, high), _ in shares:
         assert re.search(rf"{share:.1%}.*\(95 % interval {low:.1%} to {high:.1%}\)", text)
 
@@ -101,13 +101,13 @@ def test_where_nothing_is_kept_nothing_is_said_of_the_kept(make_store: MakeStore
     report = evaluate(store, model)
     assert report["unknown"]["kept"] == 0
     assert report["unknown"]["accuracy_of_kept"] is None
-    assert "keeps 0.0%" in as_text(report)
-    assert "accuracy of the kept" not in as_text(report)
+    assert "keeps 0.0%" in "\n".join(as_lines(report))
+    assert "accuracy of the kept" not in "\n".join(as_lines(report))
 
 
 def test_top_three_of_three_classes_is_no_news(make_store: MakeStore) -> None:
     store = Store(make_store({"a": 16, "b": 16, "c": 16}))
-    assert "top 3" not in as_text(evaluate(store, train(store, C=0.01)))
+    assert "top 3" not in "\n".join(as_lines(evaluate(store, train(store, C=0.01))))
 
 
 def parts_said(training: str, evaluation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

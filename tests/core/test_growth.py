@@ -50,10 +50,11 @@ def test_planted_wrong_labels_are_found(make_store) -> None:
     store = Store(path)
     wrong = [3, 50, 100]
     labels = [("abc"[("abc".index(x) + 1) % 3] if i in wrong else x) for i, x in enumerate(store.table.label)]
-    table = Table(**{**vars(store.table), "label": labels})
+    whole = {name: getattr(store.table, name) for name in vars(store.table)}  # read before it is replaced
+    table = Table(**{**whole, "label": labels})
     write_store(path, table, store.config, store.features(), "made up")
     doubts = find_doubts(Store(path))
-    assert {doubt.path for doubt in doubts} == {store.table.path[i] for i in wrong}
+    assert {doubt.path for doubt in doubts} == {table.path[i] for i in wrong}
     assert all(doubt.suggestion == doubt.path[0] for doubt in doubts)
     assert find_near_duplicates(Store(path)) == []
 

@@ -244,6 +244,17 @@ def test_a_models_copy_answers_too(place: Path) -> None:
     assert breeds.predict(pickle.loads(pickle.dumps(model)), [photo]).equals(first)
 
 
+def test_a_predictor_answers_call_after_call_with_its_own_options(place: Path) -> None:
+    photo = next(place.glob("photos/*/*.jpg")).read_bytes() + b"?"
+    model = breeds.load("models/photos.safetensors")
+    expected = breeds.predict(model, [photo], views="flip")
+    with breeds.Predictor(model, views=["flip"]) as predictor:
+        for _ in range(2):
+            assert breeds.predict(predictor, [photo]).equals(expected)
+        with pytest.raises(breeds.BreedsError, match="the Predictor's"):
+            breeds.predict(predictor, [photo], views="flip")
+
+
 def test_many_threads_may_ask_one_model(place: Path) -> None:
     photos = [path.read_bytes() + b"?" for path in sorted(place.glob("photos/*/*.jpg"))[:8]]
     model = breeds.load("models/photos.safetensors")

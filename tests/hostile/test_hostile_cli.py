@@ -24,7 +24,7 @@ import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script, starts_tensorflow
 from PIL import Image
 
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError

@@ -504,6 +504,7 @@ def config(**changes: Any) -> dict[str, Any]:
         (config(size={"height": "32", "width": "32"}), "size is no number of pixels"),
         (config(resample=9), "resample is none of Pillow's"),
         (config(image_mean=...), "do_normalize is true and there is no image_mean"),
+        (config(image_mean=..., do_normalize=...), 'neither "image_mean" and "image_std" nor'),
         (config(image_mean=[0.5, 0.5]), "image_mean is not of three colours"),
         (config(image_std=[0.5, 0.5, 0]), "have to be more than 0"),
         (config(image_std=[0.5, 0.5, "x"]), "image_std is no number"),

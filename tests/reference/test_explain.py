@@ -23,15 +23,14 @@ from conftest import (
 )
 from PIL import Image, ImageFilter
 
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
 from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
-from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, linear_head
+from breeds.heads.explain import EXACT, GRADIENT, Explanation, Neighbours, class_evidence, linear_head
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
 from breeds.report.gallery import explain
@@ -197,13 +196,12 @@ def test_a_model_on_several_stores_is_refused_before_any_work() -> None:
 
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
-def test_the_nearest_are_scikit_learns(make_store, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_the_nearest_are_scikit_learns(make_store, block: int) -> None:
     from sklearn.neighbors import NearestNeighbors
 
-    monkeypatch.setattr("breeds.heads.neighbours._BLOCK", block)
     store = Store(make_store({"a": 9, "b": 8, "c": 5}))
     keys = set(store.table.key[3:])
-    neighbours = Neighbours(store, keys)
+    neighbours = Neighbours(store, keys, block)
     assert len(neighbours) == 19
     among = store.features()[3:]
     queries = np.vstack([store.features()[:5], among[:1]])

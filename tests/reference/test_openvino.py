@@ -29,8 +29,7 @@ from conftest import (
 )
 from stores import as_journal
 
-from breeds.backbones import convert
-from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones import BACKBONES, XCEPTION, convert
 from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import FeatureConfig, Network

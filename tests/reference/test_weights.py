@@ -21,9 +21,8 @@ import numpy as np
 import pytest
 from conftest import SHARED_WEIGHTS, needs_shared, tensorflow
 
-from breeds.backbones import weightfile
+from breeds.backbones import BACKBONES, XCEPTION, Backbone, weightfile
 from breeds.backbones import weights as package
-from breeds.backbones.registry import BACKBONES, XCEPTION, Backbone
 from breeds.backbones.weightfile import content_digest, identify, read_arrays, write_arrays
 from breeds.backbones.weights import find_weights, get_weights
 from breeds.errors import BreedsError
