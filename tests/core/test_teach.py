@@ -455,7 +455,8 @@ def test_killed_at_every_step_a_photo_is_whole_or_not_there(dogs: DOGS, tmp_path
     saved = tmp_path / "saved"
     shutil.copytree(path.parent, saved)
     parent = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)], env={**os.environ, **ONE_THREAD},
+        [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/core")],
+        env={**os.environ, **ONE_THREAD},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     seen = set()
