@@ -9,18 +9,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from breeds.backbones import Engine
 from breeds.backbones.resolve import check_computable, found_weights
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.extraction import extract
 from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
-from breeds.features.corrections import PATIENCE, Corrections
+from breeds.features.corrections import PATIENCE
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.outputs import view_stores
-from breeds.photos import FilePhoto, key_of, picture
+from breeds.photos import key_of, picture
 from breeds.photos.limits import size_fault
 from breeds.review.folder import Folder, photo_name
 from breeds.selection import Selection
@@ -197,13 +195,9 @@ def _sorted_out(
     first: dict[str, str] = {}
     for name, data in photos:
         key = key_of(data)
-        reason = (
-            _undecodable(data)
-            or _already(folder.store, key)
-            or _elsewhere(folder.fresh_keys.get(key), label)
-            or _corrected(folder.corrections, key, label)
-            or (f"it is the same photo as {visible(first[key])}" if key in first else "")
-        )
+        reason = _why_not(label, key, data, folder)
+        if not reason and key in first:
+            reason = f"it is the same photo as {visible(first[key])}"
         if reason:
             refused.append(Refused(name, reason))
         else:
@@ -212,35 +206,25 @@ def _sorted_out(
     return taken, refused
 
 
-def _undecodable(data: bytes) -> str:
+def _why_not(label: str, key: str, data: bytes, folder: Folder) -> str:
+    """Say why a photo cannot be taught, "" if it can."""
     if fault := size_fault(len(data)):
         return fault
-    try:
-        picture(data, _LOOK)
-    except PhotoError as error:
-        return str(error)
+    found = attempt(picture, data, _LOOK)
+    if isinstance(found, PhotoError):
+        return str(found)
+    table = folder.store.table
+    row = int(table.key.rows_of(Keys.of([key]))[0])
+    if row >= 0:
+        came = table.label[row] or "without a label"
+        return f"it is in the store already: {visible(table.path[row])} ({visible(came)})"
+    fresh = folder.fresh_keys.get(key)
+    if fresh is not None and fresh.label != label:
+        return f"it is in the folder already: {visible(fresh.name)}"
+    said = folder.corrections.labels.get(key, label)
+    if said != label:
+        return f"a correction calls it {visible(said)}" if said else "a correction leaves it out"
     return ""
-
-
-def _already(store: Store, key: str) -> str:
-    rows = np.flatnonzero(store.table.key.packed == Keys.of([key]).packed[0])
-    if not len(rows):
-        return ""
-    label = store.table.label[rows[0]] or "without a label"
-    return f"it is in the store already: {visible(store.table.path[rows[0]])} ({visible(label)})"
-
-
-def _elsewhere(photo: FilePhoto | None, label: str) -> str:
-    if photo is None or photo.label == label:
-        return ""
-    return f"it is in the folder already: {visible(photo.name)}"
-
-
-def _corrected(corrections: Corrections, key: str, label: str) -> str:
-    said = corrections.labels.get(key, label)
-    if said == label:
-        return ""
-    return f"a correction calls it {visible(said)}" if said else "a correction leaves it out"
 
 
 def _write(folder: Folder, target: str, name: str, data: bytes) -> Written:

@@ -456,8 +456,7 @@ def test_killed_at_every_step_a_photo_is_whole_or_not_there(dogs: DOGS, tmp_path
     shutil.copytree(path.parent, saved)
     parent = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/core")],
-        env={**os.environ, **ONE_THREAD},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **ONE_THREAD}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     seen = set()
     for step in itertools.count(1):
