@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from breeds.backbones import Engine
 from breeds.backbones.resolve import check_computable, found_weights
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.extraction import extract
@@ -74,7 +76,9 @@ class Taught:
         return len(self.written) + len(self.refused)
 
 
-def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taught:
+def teach(
+    store: Store, label: str, photos: Sequence[tuple[str, bytes]], engine: str | Engine = "auto"
+) -> Taught:
     """Write photos into the folder of a class, as new files, and extract them.
 
     A file gets its name when it is whole, and no file that is there is replaced. If extraction fails, or the
@@ -90,6 +94,8 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
         A class of the store, or a new one.
     photos
         What each is called by whoever gives it, and its bytes.
+    engine
+        What computes, as in `breeds.extraction.extract`.
 
     Raises
     ------
@@ -112,7 +118,8 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
         written: list[Written] = []
         reasons: dict[str, str] = {}
         if taken:
-            reasons = _written_and_extracted(folder, label, target, taken, written)
+            extract_again = partial(_extracted, folder, label, engine)
+            reasons = _written_and_extracted(folder, target, taken, written, extract_again)
     refused += [
         Refused(photo.name, reasons[photo.path], photo.path) for photo in written if photo.path in reasons
     ]
@@ -122,7 +129,11 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
 
 
 def _written_and_extracted(
-    folder: Folder, label: str, target: str, photos: Sequence[tuple[str, bytes]], written: list[Written]
+    folder: Folder,
+    target: str,
+    photos: Sequence[tuple[str, bytes]],
+    written: list[Written],
+    extract_again: Callable[[], dict[str, str]],
 ) -> dict[str, str]:
     """Write photos, noting each in `written`, and extract; return why photos could not be used, by path."""
     full = Path(folder.root, target)
@@ -131,7 +142,7 @@ def _written_and_extracted(
         remove_leftovers(full)  # of a teaching that was killed; it may have written all that is to be written
         for name, data in photos:
             written.append(_write(folder, target, name, data))
-        return _extracted(folder, label)
+        return extract_again()
     except (BreedsError, OSError, RuntimeError, MemoryError) as error:
         if not was_there:
             with suppress(OSError):
@@ -261,17 +272,17 @@ def _put(path: Path, data: bytes) -> bool:
     return True
 
 
-def _extracted(folder: Folder, label: str) -> dict[str, str]:
+def _extracted(folder: Folder, label: str, engine: str | Engine) -> dict[str, str]:
     """Bring the stores up to date; return the reasons of photos that could not be used, by path."""
     classes = None if folder.selected is None else sorted({*folder.selected, label})
     selection = Selection(Path(folder.root), classes=classes)
     reasons: dict[str, str] = {}
     for part in (folder.store, *folder.store.also):
         config = replace(part.config, weights=_weights(part))
-        summaries = [extract(selection, part.path, config)]
+        summaries = [extract(selection, part.path, config, engine=engine)]
         for path in view_stores(part.path):
             of_view = replace(config, view=Store(path).config.view)
-            summaries.append(extract(selection, path, of_view, plain=part.path))
+            summaries.append(extract(selection, path, of_view, plain=part.path, engine=engine))
         for summary in summaries:
             reasons |= summary.quarantined
     return reasons
