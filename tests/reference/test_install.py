@@ -20,7 +20,6 @@ import pytest
 from conftest import ROOT, assert_refused, copy_some, starts_tensorflow
 
 import breeds
-from breeds import started
 from breeds.cli import COMMANDS
 
 # One after the other with those that do start it, so that what is installed is installed once.
