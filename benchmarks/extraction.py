@@ -136,8 +136,8 @@ def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> 
 def run_predict(photos: str, weights: str, precision: str) -> None:
     """Answer for the folder as ``predict.py`` does without a cache, with a clock at every answer."""
     from breeds.heads.model import Model
+    from breeds.photos.inputs import list_inputs
     from breeds.prediction import _CHUNK, predict
-    from breeds.prediction.inputs import list_inputs
 
     config, network, _ = config_of(photos, weights, precision, "299")
     rng = np.random.default_rng(0)

@@ -14,9 +14,9 @@ from breeds.heads.model import Model
 from breeds.library.store import Store
 from breeds.machine import cores
 from breeds.photos import Photo, parse_views, photo_of
+from breeds.photos.inputs import photos_in
 from breeds.photos.photo import RejectedPhoto
 from breeds.prediction import predict as answer_photos
-from breeds.prediction.inputs import photos_in
 from breeds.report.answers import as_table
 from breeds.selection import Selection, as_source
 

@@ -41,16 +41,12 @@ R = TypeVar("R")
 
 #: What decides what a photo's pixels are; it has to be the same on all nodes.
 VERSIONS = f"Breeds {breeds.__version__} and Pillow {pillow}"
-#: How many items the first block has, and the largest.
-FIRST, MOST = 4, 32
-#: How long to wait for a connection, in seconds.
-CONNECT_SECONDS = 5
+#: How many items a block has at most; the first ones have fewer.
+MOST = 32
 # Files read at once in a task, as each is mostly waited for; and threads that decode for one that computes.
 _READERS, _DECODERS = 16, 4
 # Blocks under way for each that is computed: one that takes long holds up the order, and not the others.
 _AHEAD = 4
-# The memory that a Ray started here shares between its processes: the network, and features on their way.
-_SHARED_BYTES = 2**29
 _NOTHING_LOST = "nothing is lost: mend that and run the command again."
 
 
@@ -72,11 +68,6 @@ class RayPipeline:
         The folder here that the photos are in, which every node has to see; "" for photos elsewhere.
     photos, seconds
         How many photos each node has answered for, by its name, and how long that took.
-
-    Raises
-    ------
-    BreedsError
-        If Ray is not installed, the cluster is not there, or has no CPU.
     """
 
     name = "openvino"
@@ -165,7 +156,7 @@ class RayPipeline:
         def submit(block: Sequence[T]) -> Any:
             return task.remote(function, list(block), VERSIONS, self.root)
 
-        items, size = iter(items), min(FIRST, most)
+        items, size = iter(items), min(4, most)
         under_way: deque[tuple[list[T], Any]] = deque()
         is_over = False
         try:
@@ -227,7 +218,7 @@ class RayPipeline:
 def _join(ray: Any, address: str) -> None:
     how: dict[str, Any] = {}
     if address == "local":
-        how = {"include_dashboard": False, "object_store_memory": _SHARED_BYTES}
+        how = {"include_dashboard": False, "object_store_memory": 2**29}  # for the network and features
     elif address != "auto":
         _check_listening(address)
     before = signal.getsignal(signal.SIGTERM)  # Ray would leave without a word
@@ -257,7 +248,7 @@ def _check_listening(address: str) -> None:
             f"10.0.0.1:6379; run the command on a node of that cluster."
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise BreedsError(
             f"No Ray cluster answers at {address} ({getattr(error, 'strerror', None) or error}); look "

@@ -16,7 +16,7 @@ from breeds.started import command, need
 from breeds.text import say
 
 if TYPE_CHECKING:
-    from breeds.prediction.inputs import Fetch
+    from breeds.photos.inputs import Fetch
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,8 +72,8 @@ def main(fetch: Fetch | None = None) -> int:
     from breeds.heads.model import Model
     from breeds.outputs import ANSWERS, ANSWERS_PARQUET, check_apart, check_output
     from breeds.photos import parse_views
+    from breeds.photos.inputs import list_inputs
     from breeds.prediction import Predictor
-    from breeds.prediction.inputs import list_inputs
     from breeds.report.answers import check_parts, format_of, write_answers, write_parts
 
     if arguments.html:  # who asks for neither does not wait for what they load

@@ -29,8 +29,8 @@ from breeds.features import Store, Table, write_store
 from breeds.features.cache import FeatureCache
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, Photo, key_of
+from breeds.photos.inputs import list_inputs
 from breeds.prediction import Answer, predict
-from breeds.prediction.inputs import list_inputs
 from breeds.report.answers import GROUP_ROWS, write_answers
 from breeds.training import train
 

@@ -196,9 +196,9 @@ def test_predictions_are_those_of_the_folder_and_in_order(
     app_place: Path, forms: Path, bucket: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from breeds.heads.model import Model
-    from breeds.photos import key_of
-    from breeds.prediction import inputs, predict
-    from breeds.prediction.inputs import list_inputs
+    from breeds.photos import inputs, key_of
+    from breeds.photos.inputs import list_inputs
+    from breeds.prediction import predict
     from breeds.report import answers as parts
 
     model = Model.load(app_place / "models/photos.safetensors")

@@ -37,9 +37,9 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, picture
 from breeds.photos.addresses import LONGEST_URL, is_public, parse
+from breeds.photos.inputs import AHEAD, list_inputs
 from breeds.photos.web import Limits, fetch
 from breeds.prediction import predict
-from breeds.prediction.inputs import AHEAD, list_inputs
 
 # Twelve photos are few for scikit-learn's solver, and enough here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*[Ll]ine [Ss]earch")

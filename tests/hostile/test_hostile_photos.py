@@ -23,7 +23,7 @@ from PIL import Image
 
 from breeds.errors import PhotoError
 from breeds.photos import decode, limits, picture
-from breeds.prediction.inputs import list_inputs
+from breeds.photos.inputs import list_inputs
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

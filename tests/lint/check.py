@@ -49,6 +49,7 @@ EXPORTS = {"breeds.exporting", "breeds.export", "breeds.cli.export"}
 MOST_MODULES, MOST_LINES, MOST_LINES_OF_ONE, MOST_PARAMETERS = 110, 21_500, 400, 8
 #: Public functions and constructors, whose options are keywords.
 MANY_OPTIONS = {
+    "breeds.prediction.Predictor.__init__",
     "breeds.sklearn.BottleneckFeatures.__init__",
     "breeds.sklearn.BreedsClassifier.__init__",
 }
