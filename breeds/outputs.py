@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
@@ -13,6 +14,8 @@ from typing import NamedTuple
 from breeds.errors import BreedsError
 from breeds.files import check_writable
 
+#: What the name of a view's store ends in.
+VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
 # Bytes of a file, at its start and at its end, that are read to tell what it is.
 _START = 2**20
 
@@ -116,3 +119,14 @@ def replaceable(path: Path, kind: Kind) -> bool:
             if kind.end.search(file.read(_START)) is None:
                 return False
     return kind.start.match(start) is not None
+
+
+def view_store(store: Path, view: str) -> Path:
+    """Return the store beside `store` that holds another view of the same photos."""
+    return store.with_name(f"{store.stem}+{view}{store.suffix}")
+
+
+def view_stores(store: Path) -> list[Path]:
+    """Return the stores beside `store` that hold other views of the same photos."""
+    found = store.parent.glob(f"{glob.escape(store.stem)}+*{store.suffix}")
+    return sorted(path for path in found if VIEW_NAME.sub("", path.stem) == store.stem)

@@ -18,12 +18,12 @@ import httpx
 import numpy as np
 from conftest import ROOT
 
-from breeds.app.desk import Desk
-from breeds.app.guard import Secrets
-from breeds.app.server import guarded, listen, make_app, make_server, serve
-from breeds.app.site import Site
+from breeds.app.server import guarded, listen, make_app, make_server
+from breeds.app.service import MOST_WAITING, InferenceService
+from breeds.app.site import Secrets, Site
+from breeds.app.state import AppState
 from breeds.app.uploads import Uploads
-from breeds.app.workshop import Workshop
+from breeds.backbones.resolve import open_network
 
 MODEL, STORE = "models/photos.safetensors", "features/photos.h5"
 PATIENCE = 60
@@ -58,8 +58,8 @@ class Served:
             return all_of(connection)
 
     def left(self) -> list[str]:
-        """What lies in the application's temporary folder, but for its lock."""
-        return [path.name for path in self.temporary.glob("breeds-app-*/*") if path.name != "lock"]
+        """What lies in the folder for temporary files, but for what the application has said."""
+        return [path.name for path in self.temporary.iterdir() if path.name != "stderr"]
 
 
 def all_of(connection: socket.socket) -> bytes:
@@ -107,29 +107,33 @@ def serving(place: Path, temporary: Path, *arguments: object) -> Iterator[Served
 def serving_here(
     place: Path,
     temporary: Path,
-    desk: Callable[[Workshop], Desk] | None = None,
+    opener: Callable[..., object] = open_network,
     token: str = "",
     most_bytes: int = 10**8,
     fetch: Callable[[str, threading.Event], bytes] | None = None,
+    most_waiting: int = MOST_WAITING,
+    classes: list[str] | None = None,
 ) -> Iterator[Served]:
-    """The application in a thread of this process, where its parts can be reached."""
-    workshop = Workshop(place / MODEL)
-    uploads = Uploads(most_bytes, temporary)
-    made = desk(workshop) if desk else Desk(workshop.model)
-    site = Site(workshop, made, uploads, Secrets(token), fetch)
+    """The application in a thread of this process, where its parts can be reached.
+
+    `opener` opens a stand-in for a network; `classes` are others than the model's own.
+    """
+    state = AppState(place / MODEL)
+    state.now.model.classes = classes or state.now.model.classes
+    service = InferenceService(state.now.model, "auto", 2, most_waiting, opener)  # type: ignore[arg-type]
+    site = Site(state, service, Uploads(most_bytes), Secrets(token), fetch)
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
     server = make_server(guarded(make_app(site), "127.0.0.1", port))
-    thread = threading.Thread(target=lambda: asyncio.run(serve(server, listening)), daemon=True)
-    made.start()
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
+    service.start()
     thread.start()
     try:
         yield Served(f"http://127.0.0.1:{port}", place, temporary, site=site)
     finally:
-        made.close()
+        service.close()
         server.should_exit = server.force_exit = True
         thread.join(PATIENCE)
-        uploads.close()
 
 
 class Gate:
@@ -137,32 +141,27 @@ class Gate:
 
     name = "gate"
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int = 2048, photos: int = 0) -> None:
         self._width = width
-        self._let = threading.Semaphore(0)
+        self._let = threading.Semaphore(1 + photos)  # for warming up
         self.computed = 0
+
+    def open(self, *_: object) -> Gate:
+        """Be opened, as a network is."""
+        return self
 
     def let(self, photos: int) -> None:
         self._let.release(photos)
 
     def stream(self, pixels: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return (feature for feature, _ in self.stream_maps(pixels))
+
+    def stream_maps(self, pixels: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for _ in pixels:
             assert self._let.acquire(timeout=PATIENCE)
             self.computed += 1
-            yield np.zeros(self._width, dtype=np.float32)
-
-
-def gated(most_waiting: int = 1024) -> tuple[Gate, Callable[[Workshop], Desk]]:
-    """A gate, and what makes a desk of it."""
-    gate = Gate(2048)
-    gate.let(1)  # for warming up
-
-    def make(workshop: Workshop) -> Desk:
-        desk = Desk(workshop.model, workers=2, most_waiting=most_waiting)
-        desk._setup.network.opened = [gate]
-        return desk
-
-    return gate, make
+            map_ = np.zeros((2, 2, self._width), dtype=np.float32)
+            yield map_[0, 0], map_
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = (64, 48)) -> bytes:

@@ -10,9 +10,8 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, create_model
 
 from breeds import __version__
-from breeds.app.answers import answers
 from breeds.app.site import Site, site_of, while_here
-from breeds.app.uploads import MOST_FILES, Form, RefusedError, Upload
+from breeds.app.uploads import MOST_FILES, RefusedError, Upload
 from breeds.report.answers import COLUMNS, as_json, plain_json
 
 router = APIRouter(prefix="/api")
@@ -116,33 +115,28 @@ async def predict(request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 
     A photo that cannot be read, or fetched, is an error in its row. `top` says how many breeds to name.
     """
     site = site_of(request)
-    site.desk.check_room()  # before the photos are sent in vain
-    uploads: list[Upload] = []
-    try:
-        uploads = await _uploads(site, request)
-        return await while_here(request, _rows(site, uploads, top))
-    finally:
-        site.uploads.remove(uploads)
+    site.service.check_room()  # before the photos are sent in vain
+    if request.headers.get("content-type", "").lower().startswith("application/json"):
+        urls = await _urls(request)
+        return await while_here(request, _fetched(site, urls, top))
+    async with site.uploads.received(request) as form:
+        if not form.uploads:
+            raise RefusedError(400, "There is no photo in the field files.")
+        return await while_here(request, _rows(site, form.uploads, top))
+
+
+async def _fetched(site: Site, urls: list[str], top: int) -> Response:
+    async with site.fetched(urls) as uploads:
+        return await _rows(site, uploads, top)
 
 
 async def _rows(site: Site, uploads: list[Upload], top: int) -> Response:
-    found = await answers(site, uploads)
+    found = await site.service.answers(uploads)
     rows = [
         {"name": upload.name, **as_json(one.answer, one.model.classes, top)}
         for upload, one in zip(uploads, found, strict=True)
     ]
     return _json(rows)
-
-
-async def _uploads(site: Site, request: Request) -> list[Upload]:
-    """Return the photos of a request: sent as multipart, or to be fetched from the addresses in JSON."""
-    if not request.headers.get("content-type", "").lower().startswith("application/json"):
-        form: Form = await site.receive(request)
-        if not form.uploads:
-            raise RefusedError(400, "There is no photo in the field files.")
-        return form.uploads
-    urls = await _urls(request)
-    return await while_here(request, site.fetch_all(urls))
 
 
 async def _urls(request: Request) -> list[str]:
@@ -166,12 +160,12 @@ async def _urls(request: Request) -> list[str]:
 @router.get("/model", responses={200: {"model": About}}, response_class=Response)
 async def model(request: Request) -> Response:
     """Say which model answers."""
-    workshop = site_of(request).workshop
-    used = workshop.model
+    state = site_of(request).state
+    used = state.now.model
     photos = used.record.get("n_train")
     return _json(
         {
-            "name": workshop.name,
+            "name": state.name,
             "classes": used.classes,
             "head": used.kind,
             "config": str(used.config),
@@ -184,14 +178,14 @@ async def model(request: Request) -> Response:
 @router.get("/health", responses={200: {"model": Health}}, response_class=Response)
 async def health(request: Request) -> Response:
     """Say how the application is: `status` is ok, warming up, or failed, with the reason."""
-    desk = site_of(request).desk
-    status = "ok" if desk.warm else "failed" if desk.failure else "warming up"
+    service = site_of(request).service
+    status = "ok" if service.warm else "failed" if service.failure else "warming up"
     return _json(
         {
             "status": status,
-            "warm": desk.warm,
-            "waiting": desk.waiting,
-            "error": desk.failure or None,
+            "warm": service.warm,
+            "waiting": service.waiting,
+            "error": service.failure or None,
             "version": __version__,
         }
     )

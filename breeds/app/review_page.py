@@ -1,28 +1,32 @@
-"""The page Review: one photo at a time, what it may be, and why; a word on it, and training again."""
+"""The pages Review (one photo at a time: what it is, and training again) and Teach (photos into a class)."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from breeds.app.look import looked_address
-from breeds.app.review import SAYINGS, ElsewhereError, Seen, mark_of
-from breeds.app.rounds import Case, has_unlabelled
+from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, has_unlabelled, mark_of
+from breeds.app.look_page import looked_address, why_unexplained
 from breeds.app.site import Site, site_of
-from breeds.app.uploads import Form, RefusedError
+from breeds.app.state import Trained
+from breeds.app.uploads import MOST_FILES, Form, RefusedError
 from breeds.errors import BreedsError
-from breeds.heads.explain import check_explainable
 from breeds.photos.again import is_there
+from breeds.review import Refused, Taught
 from breeds.text import certainty
 
 router = APIRouter(include_in_schema=False)
-PAGE = ("Review", "/review")
-#: The addresses of the rounds, by name.
-_ROUNDS = {"check": "/review", "label": "/review/next"}
+#: In the navigation.
+PAGES = (("Review", "/review"), ("Teach", "/teach"))
+#: The addresses of the batches, by name.
+_BATCHES = {"check": "/review", "label": "/review/next"}
 # Seconds that the first page waits for what is worked out; later ones never wait.
 _PATIENCE = 2.0
 # How many of the things done are listed.
@@ -32,7 +36,7 @@ _DONE_SHOWN = 50
 @router.get("/review")
 def review(request: Request, said: int | None = None, trained: int | None = None, after: int = 0) -> Response:
     """Show the next of the labels to check."""
-    return _round(request, "check", said, trained, after)
+    return _next(request, "check", said, trained, after)
 
 
 @router.get("/review/next")
@@ -40,14 +44,14 @@ def label_next(
     request: Request, said: int | None = None, trained: int | None = None, after: int = 0
 ) -> Response:
     """Show the next of the photos to label."""
-    return _round(request, "label", said, trained, after)
+    return _next(request, "label", said, trained, after)
 
 
 @router.get("/review/{key}")
 def one(request: Request, key: str, said: int | None = None) -> Response:
-    """Show one photo of the store, whatever the rounds are."""
+    """Show one photo of the store, whatever the batches are."""
     site = site_of(request)
-    site.workshop.refresh()
+    site.state.refresh()
     case = site.review.case(key)
     if case is None:
         raise RefusedError(404, "The store does not know this photo, or not any more.")
@@ -58,8 +62,8 @@ def one(request: Request, key: str, said: int | None = None) -> Response:
 async def say(request: Request) -> Response:
     """Keep what somebody says of a photo, and show the next."""
     site = site_of(request)
-    form = await _form(site, request)
-    return await run_in_threadpool(_say, site, request, form)
+    async with site.change(request) as form:
+        return await run_in_threadpool(_say, site, request, form)
 
 
 def _say(site: Site, request: Request, form: Form) -> Response:
@@ -77,26 +81,26 @@ def _say(site: Site, request: Request, form: Form) -> Response:
     except ElsewhereError as error:
         return _to(f"/review/{key}", said=site.note(str(error)))
     except BreedsError as error:
-        case = review.case(key, back if back in _ROUNDS else "check")
+        case = review.case(key, back if back in _BATCHES else "check")
         if case is None:
             raise RefusedError(404, str(error)) from None
         return _page(site, request, back, case, status=409, problem=str(error), typed=form.text("label"))
-    if back not in _ROUNDS:
+    if back not in _BATCHES:
         return _to(f"/review/{key}", said=site.note("That was said already.") if done is None else None)
-    return _to(_ROUNDS[back])
+    return _to(_BATCHES[back])
 
 
 @router.post("/review/undo")
 async def undo(request: Request) -> Response:
     """Take back what was done last, and show that photo."""
     site = site_of(request)
-    form = await _form(site, request)
-    return await run_in_threadpool(_undo, site, form)
+    async with site.change(request) as form:
+        return await run_in_threadpool(_undo, site, form)
 
 
 def _undo(site: Site, form: Form) -> Response:
     number, back = form.text("done"), form.text("back")
-    where = _ROUNDS.get(back) or _ROUNDS["check"]
+    where = _BATCHES.get(back) or _BATCHES["check"]
     try:
         done = site.review.undo(int(number) if number.isascii() and number.isdecimal() else 0)
     except BreedsError as error:
@@ -104,9 +108,8 @@ def _undo(site: Site, form: Form) -> Response:
     if done is None:
         return _to(where, said=site.note("That was taken back already, or something else was done since."))
     # The photo that it was about: to see that it is as it was, and to say what is right.
-    state = site.workshop.state
-    found = site.review.rounds[back].get(site.review.skipped) if back in _ROUNDS else None
-    first = next(iter(site.review.open(found, state)), None) if found else None
+    found = site.review.batches[back].get(site.review.skipped) if back in _BATCHES else None
+    first = next(iter(found.open(site.state.now, site.review.skipped)), None) if found else None
     if first is None or first.item.key != done.key:
         where = f"/review/{done.key}"
     return _to(where, said=site.note("Taken back."))
@@ -116,21 +119,15 @@ def _undo(site: Site, form: Form) -> Response:
 async def train(request: Request) -> Response:
     """Train the model again, and show before and after."""
     site = site_of(request)
-    form = await _form(site, request)
-    where = _ROUNDS.get(form.text("back")) or _ROUNDS["check"]
-    if form.text("trainings") != str(site.workshop.trained):  # a second click, or a reload
-        return _to(where, trained=site.workshop.trained)
-    try:
-        found = await run_in_threadpool(site.workshop.train_again, bool(form.text("search")))
-    except BreedsError as error:
-        return _to(where, said=site.note(str(error)))
-    return _to(where, trained=found.number)
-
-
-async def _form(site: Site, request: Request) -> Form:
-    form = await site.receive_change(request)
-    site.uploads.remove(form.uploads)
-    return form
+    async with site.change(request) as form:
+        where = _BATCHES.get(form.text("back")) or _BATCHES["check"]
+        if form.text("trainings") != str(site.state.trained):  # a second click, or a reload
+            return _to(where, trained=site.state.trained)
+        try:
+            found = await run_in_threadpool(site.state.train_again, bool(form.text("search")))
+        except BreedsError as error:
+            return _to(where, said=site.note(str(error)))
+        return _to(where, trained=found.number)
 
 
 def _to(path: str, **query: int | None) -> Response:
@@ -139,16 +136,16 @@ def _to(path: str, **query: int | None) -> Response:
     return RedirectResponse(f"{path}?{asked}" if asked else path, 303)
 
 
-def _round(request: Request, name: str, said: int | None, trained: int | None, after: int) -> Response:
+def _next(request: Request, name: str, said: int | None, trained: int | None, after: int) -> Response:
     site = site_of(request)
-    state = site.workshop.refresh()
+    now = site.state.refresh()
     review = site.review
     note = _note(site, said)
-    if state.store is None:
+    if now.store is None:
         return _page(site, request, name, None, note=note)
-    found = review.rounds[name].get(review.skipped, _PATIENCE, after)
-    cases = [] if found is None else review.open(found, state)
-    if found is None or (not cases and not found.fits(state)):
+    found = review.batches[name].get(review.skipped, _PATIENCE, after)
+    cases = [] if found is None else found.open(now, review.skipped)
+    if found is None or (not cases and not found.fits(now)):
         return _page(site, request, name, None, note=note, working=True, trained=trained)
     return _page(
         site,
@@ -169,10 +166,9 @@ def _page(
     site: Site, request: Request, back: str, case: Case | None, status: int = 200, **values: Any
 ) -> Response:
     """Return the page about a photo, or about there being none."""
-    workshop, review = site.workshop, site.review
-    state = workshop.state
+    state, review = site.state, site.review
     number = values.pop("trained", None)
-    trained = next((one for one in workshop.trainings if one.number == number), None)
+    trained = next((one for one in state.trainings if one.number == number), None)
     shown = {
         "note": "", "problem": "", "typed": "", "working": False, "number": 0, "place": 0, "total": 0,
         "following": None,
@@ -183,15 +179,15 @@ def _page(
         status,
         **shown,
         back=back,
-        state=state,
-        problems=workshop.problems,
+        state=state.now,
+        problems=state.problems,
         photo=None if case is None else _photo(site, case, review.look(case.item.key)),
-        changes=workshop.changes,
+        changes=state.changes,
         trained=trained,
-        trainings=workshop.trainings,
+        trainings=state.trainings,
         done=review.done[: -_DONE_SHOWN - 1 : -1],
         counts=Counter(one.saying for one in review.done),
-        has_unlabelled=has_unlabelled(state),
+        has_unlabelled=has_unlabelled(state.now),
     )
 
 
@@ -228,16 +224,72 @@ def _note(site: Site, number: int | None) -> str:
 
 
 def _is_missing(site: Site, key: str) -> bool:
-    found = site.workshop.photo(key)
+    found = site.state.now.photo(key)
     return found is None or not is_there(found[1])
 
 
 def _looked_address(site: Site, key: str, name: str) -> str:
     """Return the address of the picture of where the network looked, "" if there is none."""
-    if site.desk.failure or name not in site.workshop.model.classes:
-        return ""
-    try:
-        check_explainable(site.workshop.model)
-    except BreedsError:
+    model = site.state.now.model
+    if site.service.failure or name not in model.classes or why_unexplained(model):
         return ""
     return looked_address(key, name)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What came of teaching: what was written and refused, and the training after it, if there was any."""
+
+    taught: Taught
+    trained: Trained | None
+    refused: list[Refused]
+    seconds: float
+
+
+@router.get("/teach")
+def teach(request: Request, said: int | None = None) -> Response:
+    """Show the form, and what came of teaching before."""
+    site = site_of(request)
+    site.state.refresh()
+    lesson = site.noted(said)
+    return _lesson_page(site, request, lesson=lesson if isinstance(lesson, Lesson) else None)
+
+
+@router.post("/teach")
+async def taught(request: Request) -> Response:
+    """Put the photos into the class, compute their features, and train again."""
+    site = site_of(request)
+    async with site.change(request) as form:
+        return await run_in_threadpool(_teach, site, request, form)
+
+
+def _teach(site: Site, request: Request, form: Form) -> Response:
+    typed, started = form.text("label"), time.perf_counter()
+    try:
+        label = site.review.named(typed, bool(form.text("new")))
+        photos = [(one.name, one.read()) for one in form.uploads if not one.error]
+        if not form.uploads:
+            raise BreedsError("There is no photo yet; choose some, or drop them on the page.")
+        result, trained = site.state.teach(label, photos)
+    except BreedsError as error:
+        return _lesson_page(site, request, 409, problem=str(error), typed=typed)
+    refused = [Refused(one.name, one.error) for one in form.uploads if one.error]
+    lesson = Lesson(result, trained, refused + result.refused, time.perf_counter() - started)
+    return RedirectResponse(f"/teach?said={site.note(lesson)}", 303)
+
+
+def _lesson_page(site: Site, request: Request, status: int = 200, **values: Any) -> Response:
+    now = site.state.now
+    shown = {"lesson": None, "problem": "", "typed": ""} | values
+    root = "" if now.store is None else now.store.table.root
+    return site.page(
+        request,
+        "teach.html",
+        status,
+        **shown,
+        state=now,
+        problems=site.state.problems,
+        root=root,
+        is_there=bool(root) and os.path.isdir(root),
+        most=MOST_FILES,
+    )

@@ -1,43 +1,64 @@
-"""The application put together, and served on one address."""
+"""The application put together, guarded, and served on one address.
+
+It serves its own pages on this machine and programs that people run here. It is not for other pages in the
+same browser: those can send requests to it, and by DNS rebinding make it look their own. So the name that it
+is called by is checked, where a request comes from, and its size, before anything else sees it; and every
+answer tells the browser what it must not do with it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import ipaddress
 import logging
 import os
+import re
 import socket
 import sys
-from socket import socket as Socket  # noqa: N812
-from typing import Any
+from collections.abc import Iterable
+from urllib.parse import parse_qsl, urlencode
 
+import h11
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, Response
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breeds import __version__
-from breeds.app import api, look_page, pictures, review_page, teach_page, try_page
-from breeds.app.connections import Connection
-from breeds.app.desk import BusyError
-from breeds.app.guard import WRONG, Guard
-from breeds.app.site import LeftError, Site
-from breeds.app.uploads import RefusedError
+from breeds.app import api, look_page, review_page, site, try_page
+from breeds.app.service import BusyError
+from breeds.app.site import LeftError, Secrets, Site, is_same
+from breeds.app.uploads import RefusedError, too_large
 from breeds.errors import BreedsError
 from breeds.report.answers import plain_json
 from breeds.text import say
 
-# How long the head of a request may be, in bytes.
-_LONGEST_HEAD = 32 * 2**10
+# How long the head of a request may be, in bytes; how many connections and requests there are at once.
+_LONGEST_HEAD, _MOST_CONNECTIONS = 32 * 2**10, 256
 # What the bytes around the photos may come to: heads of parts, and boundaries.
 _AROUND = 2**20
-_PAGES = (try_page, look_page, review_page, teach_page)
+_SAFE = ("GET", "HEAD")
+#: Kept by browsers, told with every answer.
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # without any, a form's request would not say that it is our own
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
 
 
-def make_app(site: Site) -> FastAPI:
+def make_app(parts: Site) -> FastAPI:
     """Return the application: its pages, the endpoint, and an answer for every error."""
     app = FastAPI(
         title="Breeds",
@@ -46,9 +67,9 @@ def make_app(site: Site) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.site = site
-    site.pages = [page.PAGE for page in _PAGES]
-    for module in (api, pictures, *_PAGES):
+    app.state.site, app.state.look = parts, look_page.Look(parts.state)
+    parts.pages = [try_page.PAGE, look_page.PAGE, *review_page.PAGES]
+    for module in (api, site, try_page, look_page, review_page):
         app.include_router(module.router)
     ours = (RefusedError, BusyError, BreedsError, LeftError)
     for kind in (*ours, ClientDisconnect, HTTPException, RequestValidationError, Exception):
@@ -58,9 +79,9 @@ def make_app(site: Site) -> FastAPI:
 
 def guarded(app: FastAPI, host: str, port: int) -> ASGIApp:
     """Return the application behind its guard, as it is served at a host and a port."""
-    site: Site = app.state.site
+    parts: Site = app.state.site
     names = () if host in ("127.0.0.1", "::1", "localhost") else (socket.gethostname(), socket.getfqdn())
-    return Guard(app, host, names, site.known, site.uploads.most_bytes + _AROUND, port)
+    return Guard(app, host, names, parts.known, parts.uploads.most_bytes + _AROUND, port)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -70,8 +91,8 @@ async def _problem(request: Request, error: Exception) -> Response:
         return Response(plain_json({"error": sentence}), status, headers, "application/json")
     if request.url.path == "/card":
         return PlainTextResponse(sentence.encode("utf-8", "replace"), status, headers)
-    site: Site = request.app.state.site
-    response = site.page(request, "problem.html", status, sentence=sentence)
+    parts: Site = request.app.state.site
+    response = parts.page(request, "problem.html", status, sentence=sentence)
     response.headers.update(headers)
     return response
 
@@ -97,10 +118,160 @@ def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
             named = ".".join(str(part) for part in where.get("loc", ())[1:])
             return 400, f"{named or 'The request'}: {where.get('msg', 'is not what it should be')}.", {}
         case _:
-            return 500, WRONG, {}
+            return 500, "Something went wrong here; the terminal says what.", {}
 
 
-def listen(host: str, port: int) -> Socket:
+class Guard:
+    """The ASGI application around the application.
+
+    Parameters
+    ----------
+    app
+        What serves the requests that pass.
+    host
+        The host that it was told to serve on.
+    names
+        Further names of this machine by which it may be called.
+    known
+        What requests have to bring.
+    most_bytes
+        How many bytes a body may have.
+    port
+        Where it serves: a browser sends the cookies of a host to every port of it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str, names: Iterable[str], known: Secrets, most_bytes: int, port: int = 0
+    ) -> None:
+        self._app = app
+        self._names = {"localhost", host.lower(), *(name.lower() for name in names)}
+        self._loopback = is_loopback(host)
+        self._known = known
+        self._most_bytes = most_bytes
+        self._cookie = f"breeds-{port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] != "http":
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._most_bytes:
+                raise RefusedError(413, too_large(self._most_bytes))
+            return message
+
+        async def strict(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            answer = self._checked(Request(scope))
+        except RefusedError as error:
+            answer = _refusal(scope["path"], error)
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        try:
+            await (answer or self._app)(inner, bounded, strict)
+        except h11.LocalProtocolError:  # of a body that is no HTTP: uvicorn has said so meanwhile
+            return
+        except Exception as error:  # a defect of ours; a page that says so was sent already
+            what = f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}"
+            say(f"error: {what}", file=sys.stderr)
+
+    def _checked(self, request: Request) -> Response | None:
+        """Return how a request is answered before anybody reads it, None if it may pass.
+
+        Raises
+        ------
+        RefusedError
+            If it may not.
+        """
+        self._check_host(request.headers.get("host", ""))
+        if self._known.access and (answer := self._let_in(request)):
+            return answer
+        if request.method not in _SAFE:
+            _check_origin(request)
+        if int(request.headers.get("content-length", 0)) > self._most_bytes:
+            raise RefusedError(413, too_large(self._most_bytes))
+        return None
+
+    def _check_host(self, host: str) -> None:
+        """Refuse what asks for another name: an attacker's, made to lead here."""
+        name = _name_of(host)
+        if name in self._names:
+            return
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            address = None
+        # Nobody but who is at an address can make a page there; other names can be made to lead to any.
+        if address is None or (self._loopback and not address.is_loopback):
+            raise RefusedError(421, "This application does not serve that name; use the address it printed.")
+
+    def _let_in(self, request: Request) -> Response | None:
+        """Refuse who does not bring the token; who brings it in the address is sent on with a cookie."""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and is_same(token.strip(), self._known.access):
+            return None
+        if is_same(request.cookies.get(self._cookie, ""), self._known.cookie):
+            return None
+        query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = next((value for name, value in query if name == "token"), "")
+        if request.method in _SAFE and is_same(given, self._known.access):
+            rest = urlencode([pair for pair in query if pair[0] != "token"])
+            path = "/" + request.scope["raw_path"].decode("ascii").lstrip("/\\")  # of this host alone
+            answer = Response(status_code=303, headers={"location": path + (f"?{rest}" if rest else "")})
+            answer.set_cookie(self._cookie, self._known.cookie, httponly=True, samesite="strict")
+            return answer
+        raise RefusedError(
+            401,
+            "This needs the token that the application was started with: open /?token=TOKEN once, or send "
+            "the header Authorization: Bearer TOKEN.",
+        )
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse what another page in the browser asks for; programs say nothing of an origin."""
+    headers = request.headers
+    origin = headers.get("origin")
+    own = origin is None or origin.partition("://")[2] == headers.get("host", "")
+    if not own or headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise RefusedError(403, "Another page asked for this; only pages of this application may.")
+
+
+def _refusal(path: str, error: RefusedError) -> Response:
+    if path.startswith("/api/"):
+        return JSONResponse({"error": error.sentence}, error.status)
+    return PlainTextResponse(f"{error.sentence}\n", error.status)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine reaches a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _name_of(host: str) -> str:
+    """Return the name or address in a Host header, without the port.
+
+    Examples
+    --------
+    >>> _name_of("Localhost:8000"), _name_of("[::1]:8000"), _name_of("::1")
+    ('localhost', '::1', '')
+    """
+    match = re.fullmatch(r"(?:\[([^\]]*)\]|([^:]*))(?::\d+)?", host)
+    return (match[1] or match[2] or "").lower().removesuffix(".") if match else ""
+
+
+def listen(host: str, port: int) -> socket.socket:
     """Take a port of an address.
 
     Raises
@@ -110,8 +281,13 @@ def listen(host: str, port: int) -> Socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
+        family, kind, _, _, address = found[0]
+        # Named by its protocol, asyncio lets no packet wait for the one before (Nagle): 40 ms an answer.
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address[:2])
+        listening.listen(128)
+        return listening
     except socket.gaierror:
         raise BreedsError(
             f"--host {host}: this machine has no such name or address; try 127.0.0.1."
@@ -125,33 +301,23 @@ def listen(host: str, port: int) -> Socket:
 
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
-    """Return what serves the application; it says nothing of its own."""
-    for library in ("uvicorn", "python_multipart"):
+    """Return what serves the application, within uvicorn's limits; it says nothing of its own."""
+    for library in ("uvicorn", "python_multipart", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)  # what strangers send is no news
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=1,
-        h11_max_incomplete_event_size=_LONGEST_HEAD,
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=1,
+            h11_max_incomplete_event_size=_LONGEST_HEAD,
+        )
     )
-    return uvicorn.Server(config)
-
-
-async def serve(server: uvicorn.Server, listening: Socket) -> None:
-    """Serve until the process ends, or ``server.should_exit`` is set."""
-    asyncio.get_running_loop().set_exception_handler(_tell)
-    await server._serve([listening])  # without its own way with signals
-
-
-def _tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    if not isinstance(error, OSError):  # a connection that broke is no news
-        say(f"error: {context.get('message')}: {error!r}", file=sys.stderr)

@@ -1,34 +1,35 @@
-"""What the pages share: the parts of the application, pages as answers, and work for one who may leave."""
+"""What the pages share: the parts of the application, pages as answers, photos and files by address."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
+import secrets
 import threading
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
 
-from fastapi import Request
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
-from breeds.app.desk import Desk
-from breeds.app.explained import Explained
-from breeds.app.guard import Secrets
-from breeds.app.look import Look
-from breeds.app.review import Review
+from breeds.app.batches import Review
+from breeds.app.service import InferenceService
+from breeds.app.state import AppState
 from breeds.app.uploads import Form, RefusedError, Upload, Uploads
-from breeds.app.workshop import Workshop
 from breeds.errors import PhotoError
+from breeds.report.photos import Thumbnail
 from breeds.report.render import asset, render, render_pieces
 
 T = TypeVar("T")
+router = APIRouter(include_in_schema=False)
 
 # How many photos of a request are fetched from the web at once.
 _FETCHED_AT_ONCE = 4
-
 #: Scripts and styles that are served, by the name that they are asked for.
 ASSETS = {
     "look.css": "text/css",
@@ -41,6 +42,45 @@ ASSETS = {
 }
 # How many sentences are kept for pages that somebody is led to.
 _NOTES = 200
+# What has a name made of its content never changes.
+_FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What only those know who may.
+
+    Attributes
+    ----------
+    access
+        What every request has to bring, "" if none needs to.
+    page
+        Drawn for this process, and in every page: what changes something has to bring it.
+    """
+
+    access: str = ""
+    page: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+    def check_page(self, token: str) -> None:
+        """Make sure that what changes something was asked for by a page of ours.
+
+        Raises
+        ------
+        RefusedError
+            If not.
+        """
+        if not is_same(token, self.page):
+            raise RefusedError(403, "This page is of an earlier start of the application; load it again.")
+
+    @property
+    def cookie(self) -> str:
+        """The value of the cookie that stands for `access`, which cannot be told from it."""
+        return hashlib.sha256(f"cookie {self.access}".encode()).hexdigest()
+
+
+def is_same(given: str, wanted: str) -> bool:
+    """Compare in a time that says nothing of how much is right."""
+    return bool(wanted) and hmac.compare_digest(given.encode(), wanted.encode())
 
 
 @dataclass
@@ -49,7 +89,7 @@ class Site:
 
     Attributes
     ----------
-    workshop, desk, uploads
+    state, service, uploads
         The model and its photos; the engine; the photos that come.
     known
         The tokens.
@@ -57,29 +97,24 @@ class Site:
         Fetches a photo from the web, and ends soon once the event is set; None if that is switched off.
     pages
         What the navigation names: title and address.
-    look, explained
-        The report on the model; where the network looked at its photos.
     review
         What people say of photos.
     """
 
-    workshop: Workshop
-    desk: Desk
+    state: AppState
+    service: InferenceService
     uploads: Uploads
     known: Secrets
     fetch: Callable[[str, threading.Event], bytes] | None = None
     pages: list[tuple[str, str]] = field(default_factory=list)
-    assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
-    look: Look = field(init=False)
-    explained: Explained = field(init=False)
     review: Review = field(init=False)
+    assets: dict[str, tuple[bytes, str]] = field(init=False)
     _notes: dict[int, Any] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        self.look, self.explained = Look(self.workshop), Explained(self.desk)
-        self.review = Review(self.workshop)
-        self.workshop.on_model = self.desk.use
+        self.review = Review(self.state)
+        self.state.on_model = self.service.use
         self.assets = {name: (asset(name), kind) for name, kind in ASSETS.items()}
 
     def address(self, name: str) -> str:
@@ -93,9 +128,8 @@ class Site:
 
     def stream(self, request: Request, template: str, **values: Any) -> StreamingResponse:
         """Return a page as `page` does, sent as it is made: what is slow keeps back only what follows it."""
-        pieces = render_pieces(
-            f"app/{template}", site=self, here=request.url.path, token=self.known.page, **values
-        )
+        values |= {"site": self, "here": request.url.path, "token": self.known.page}
+        pieces = render_pieces(f"app/{template}", **values)
         return StreamingResponse(
             (piece.encode("utf-8", "replace") for piece in pieces), media_type="text/html"
         )
@@ -104,74 +138,70 @@ class Site:
         """Keep something to be told on a page that somebody is led to, and return its number."""
         number = next(self._numbers)
         self._notes[number] = found
-        for old in [*self._notes][:-_NOTES]:
-            self._notes.pop(old, None)
+        self._notes.pop(number - _NOTES, None)
         return number
 
     def noted(self, number: int | None) -> Any:
         """Return what was kept under a number, None if it is not there."""
         return None if number is None else self._notes.get(number)
 
-    async def receive(self, request: Request) -> Form:
-        """Read what came with a request.
-
-        Raises
-        ------
-        RefusedError
-            If it is not what it should be, or too much.
-        """
-        return await self.uploads.receive(request.headers.get("content-type", ""), request.stream())
-
-    async def receive_change(self, request: Request) -> Form:
-        """Read the form of a page of ours that changes something.
+    @asynccontextmanager
+    async def change(self, request: Request) -> AsyncIterator[Form]:
+        """Read the form of a page of ours that changes something; its photos are let go when the block ends.
 
         Raises
         ------
         RefusedError
             If it lacks the token of the page, or is not what it should be.
         """
-        form = await self.receive(request)
-        try:
+        async with self.uploads.received(request) as form:
             self.known.check_page(request.headers.get("x-breeds-token", "") or form.text("token"))
-        except RefusedError:
-            self.uploads.remove(form.uploads)
-            raise
-        return form
+            yield form
 
-    async def fetch_all(self, urls: list[str]) -> list[Upload]:
-        """Fetch photos from the web, a few at a time; one that cannot be had says why.
+    @asynccontextmanager
+    async def fetched(self, urls: list[str]) -> AsyncIterator[list[Upload]]:
+        """Fetch photos from the web, a few at a time; they are let go when the block ends.
+
+        One that cannot be had says why.
 
         Raises
         ------
         RefusedError
-            If there is no room for them; then none is kept.
+            If there is no room for them.
         """
-        found = [Upload(url) for url in urls]
-        some = asyncio.Semaphore(_FETCHED_AT_ONCE)
-        stop = threading.Event()
-        tasks = [asyncio.ensure_future(self._fetch(upload, some, stop)) for upload in found]
-        try:
-            await asyncio.gather(*tasks)
-        except BaseException:
-            stop.set()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self.uploads.remove(found)
-            raise
-        return found
+        some, stop = asyncio.Semaphore(_FETCHED_AT_ONCE), threading.Event()
+        uploads = [Upload(url) for url in urls]
+        left = self.uploads.most_bytes
 
-    async def _fetch(self, upload: Upload, some: asyncio.Semaphore, stop: threading.Event) -> None:
-        if self.fetch is None:
-            upload.error = "fetching from the web is switched off"
-            return
-        async with some:
-            try:
-                data = await asyncio.to_thread(self.fetch, upload.name, stop)
-            except PhotoError as error:
-                upload.error = str(error)
+        async def fetch(upload: Upload) -> None:
+            nonlocal left
+            if self.fetch is None:
+                upload.error = "fetching from the web is switched off"
                 return
-            self.uploads.keep(upload, data)
+            async with some:
+                try:
+                    data = await asyncio.to_thread(self.fetch, upload.name, stop)
+                except PhotoError as error:
+                    upload.error = str(error)
+                    return
+            left -= len(data)
+            if left < 0:
+                upload.error = f"the photos of this request have over {self.uploads.most_bytes // 10**6} MB"
+                return
+            upload.fill(data)
+
+        with self.uploads.room(self.uploads.most_bytes if urls else 0):
+            tasks = [asyncio.ensure_future(fetch(upload)) for upload in uploads]
+            try:
+                await asyncio.gather(*tasks)
+                yield uploads
+            finally:
+                stop.set()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                for upload in uploads:
+                    upload.close()
 
 
 def site_of(request: Request) -> Site:
@@ -208,3 +238,39 @@ async def while_here(request: Request, work: Coroutine[Any, Any, T]) -> T:
             task.cancel()
         with suppress(asyncio.CancelledError, Exception):
             await doing
+
+
+@router.get("/photo/{key}")
+def photo(request: Request, key: str) -> Response:
+    """Give a photo of the store, large enough to judge."""
+    return _jpeg(site_of(request).state.large, key)
+
+
+@router.get("/thumb/{key}")
+def thumb(request: Request, key: str) -> Response:
+    """Give a photo of the store, small."""
+    return _jpeg(site_of(request).state.thumb, key)
+
+
+def _jpeg(made: Callable[[str], Thumbnail], key: str) -> Response:
+    try:
+        data = made(key).data
+    except PhotoError:
+        raise HTTPException(404) from None
+    return Response(data, media_type="image/jpeg", headers=_FOREVER)
+
+
+@router.get("/favicon.ico")
+async def icon() -> Response:
+    """Give no icon: browsers ask for one beside a photo that they show alone."""
+    return Response(status_code=204, headers=_FOREVER)
+
+
+@router.get("/static/{name:path}")
+async def static(request: Request, name: str) -> Response:
+    """Give a style or a script of the pages: one of a few names, each read when the application began."""
+    found = site_of(request).assets.get(name)
+    if found is None:
+        raise HTTPException(404)
+    data, kind = found
+    return Response(data, media_type=kind, headers=_FOREVER)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
-from PIL import Image
 
-from breeds.app.answers import answers
-from breeds.app.desk import Answered
+from breeds.app.service import Answered
 from breeds.app.site import Site, site_of, while_here
-from breeds.app.uploads import RefusedError, Upload
+from breeds.app.state import AppState
+from breeds.app.uploads import Form, RefusedError, Upload
 from breeds.errors import PhotoError
 from breeds.heads.explain import EXACT
 from breeds.heads.neighbours import Neighbour
-from breeds.photos import photo_at, picture
+from breeds.photos import picture
 from breeds.report.explanations import overlay
 from breeds.report.photos import Thumbnail
 from breeds.text import certainty
@@ -90,32 +87,23 @@ async def card(request: Request) -> Response:
 
 async def _with_cards(request: Request, template: str) -> Response:
     site = site_of(request)
-    site.desk.check_room()
-    uploads: list[Upload] = []
-    try:
-        form = await site.receive(request)
-        uploads, urls = form.uploads, form.texts("url")
-        if len(uploads) + len(urls) > _MOST_SHOWN:
+    site.service.check_room()
+    async with site.uploads.received(request) as form:
+        if len(form.uploads) + len(form.texts("url")) > _MOST_SHOWN:
             raise RefusedError(413, f"This page shows {_MOST_SHOWN} photos at once; send fewer.")
-        return await while_here(request, _shown(site, request, template, uploads, urls))
-    finally:
-        site.uploads.remove(uploads)
+        return await while_here(request, _shown(site, request, template, form))
 
 
-async def _shown(
-    site: Site, request: Request, template: str, uploads: list[Upload], urls: list[str]
-) -> Response:
-    uploads += await site.fetch_all(urls)  # the caller removes them
-    found = await answers(site, uploads, explain=True)
-    cards = [await _card(site, upload, one) for upload, one in zip(uploads, found, strict=True)]
+async def _shown(site: Site, request: Request, template: str, form: Form) -> Response:
+    async with site.fetched(urls := form.texts("url")) as fetched:
+        uploads = form.uploads + fetched
+        found = await site.service.answers(uploads, explain=True)
+        pairs = zip(uploads, found, strict=True)
+        cards = [await run_in_threadpool(make_card, site.state, upload, one) for upload, one in pairs]
     return site.page(request, template, cards=cards, urls=urls)
 
 
-def _card(site: Site, upload: Upload, found: Answered) -> Coroutine[Any, Any, Card]:
-    return run_in_threadpool(make_card, site, upload, found)
-
-
-def make_card(site: Site, upload: Upload, found: Answered) -> Card:
+def make_card(state: AppState, upload: Upload, found: Answered) -> Card:
     """Make a card of an answer: read the photo again, small, and lay over it where the network looked."""
     answer, model, explanation = found.answer, found.model, found.explanation
     if answer.probabilities is None:
@@ -132,19 +120,14 @@ def make_card(site: Site, upload: Upload, found: Answered) -> Card:
         bars=[(name, certainty(share), round(100 * share, 2)) for name, share in shares],
     )
     try:
-        shown = picture(photo_at("", answer.path).read(), _LONGEST)
+        shown = picture(upload.read(), _LONGEST)
     except PhotoError as error:
         return Card(upload.name, str(error))
     card.photo = Thumbnail.of(shown)
     if explanation is not None:
         cells = explanation.speaks_for(explanation.answer)
-        card.looked = Thumbnail.of(
-            overlay(_pixels(shown), cells, model.config.resize, size=model.config.size)
-        )
+        pixels = np.asarray(shown)
+        card.looked = Thumbnail.of(overlay(pixels, cells, model.config.resize, size=model.config.size))
         card.exact = explanation.kind == EXACT
-        card.nearest = site.workshop.nearest(explanation.feature)
+        (card.nearest,) = state.now.nearest(explanation.feature[None])
     return card
-
-
-def _pixels(shown: Image.Image) -> Any:
-    return np.asarray(shown)

@@ -1,34 +1,29 @@
-"""Photos that came with a request, as private temporary files within bounds; names are only shown.
+"""Photos that come with a request: read by Starlette within our bounds, and held until they are answered.
 
-A body is read piece by piece: nothing is decoded, and no more is kept than may be. The folder is locked
-while its process lives, so the next one can tell and clean up what a killed one left behind.
+Small photos are in memory, larger ones in temporary files without a name, which the system removes whatever
+becomes of this process. Nothing is decoded here, and names that strangers give are only shown.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
-import shutil
-import stat
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
-from typing import BinaryIO
+from tempfile import SpooledTemporaryFile
+from typing import Any
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
 
-from breeds.photos.decode import MAX_BYTES
+from breeds.errors import PhotoError
+from breeds.photos.limits import size_fault
 
 #: How many photos one request may have, and how many other fields of how many bytes.
 MOST_FILES, MOST_FIELDS, MOST_FIELD_BYTES = 256, 16, 8192
-#: How many bytes all photos that are here at once may have, as a multiple of what one request may have.
+#: How many bytes all requests that are here at once may have, as a multiple of what one may have.
 _REQUESTS_AT_ONCE = 4
-_PREFIX, _LOCK = "breeds-app-", "lock"
 _LONGEST_NAME = 255
 
 
@@ -41,18 +36,51 @@ class RefusedError(Exception):
         self.headers = {"retry-after": str(retry_after)} if retry_after else {}
 
 
-@dataclass
 class Upload:
-    """A photo that came: where its bytes are, their key, and what the sender calls it.
+    """A photo that came with a request.
 
-    `error` says why there is none: then there is no file.
+    Parameters
+    ----------
+    name
+        What the sender calls it.
+    file
+        Its bytes, None if there are none.
+    error
+        Why there are none.
     """
 
-    name: str
-    path: str = ""
-    key: str = ""
-    size: int = 0
-    error: str = ""
+    label = split = group = ""
+
+    def __init__(self, name: str, file: Any = None, error: str = "") -> None:
+        self.name, self.error = name, error
+        self._file = file
+        self._lock = threading.Lock()
+
+    def read(self) -> bytes:
+        """Return the photo's bytes.
+
+        Raises
+        ------
+        PhotoError
+            If there are none, or the request is over.
+        """
+        with self._lock:
+            if self.error or self._file is None or self._file.closed:
+                raise PhotoError(self.error or "nobody waits for it any more")
+            self._file.seek(0)
+            data: bytes = self._file.read()
+            return data
+
+    def fill(self, data: bytes) -> None:
+        """Take the bytes of a photo that came otherwise, such as from the web."""
+        self._file = SpooledTemporaryFile(MultiPartParser.spool_max_size)  # noqa: SIM115
+        self._file.write(data)
+
+    def close(self) -> None:
+        """Let the bytes go."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
 
 
 @dataclass
@@ -72,249 +100,106 @@ class Form:
 
 
 class Uploads:
-    """The folder for photos of requests: only its owner may enter, and it is gone at the end.
+    """Reads what comes with requests, as long as there is room for it.
 
     Parameters
     ----------
     most_bytes
         What all photos of one request may have.
-    base
-        Where the folder is made; by default, where the system has its temporary files.
+
+    Attributes
+    ----------
+    here
+        How many bytes the requests have that are here now.
     """
 
-    def __init__(self, most_bytes: int, base: Path | None = None) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
-        self._here = 0
-        self._numbers: Iterator[int] = count()
-        base = base or Path(tempfile.gettempdir())
-        _remove_leftovers(base)
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))  # 0700
-        self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with suppress(OSError):  # no locks here, as on some NFS
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.here = 0
 
-    def close(self) -> None:
-        """Remove the folder with all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def new_path(self) -> str:
-        """Return a path for a new file, which nothing that a stranger says is part of."""
-        return str(self.folder / f"{next(self._numbers)}.photo")
-
-    def keep(self, upload: Upload, data: bytes) -> None:
-        """Keep the bytes of a photo that came otherwise, such as from the web.
+    @asynccontextmanager
+    async def received(self, request: Request) -> AsyncIterator[Form]:
+        """Read a body of multipart/form-data; its photos are let go when the block ends.
 
         Raises
         ------
         RefusedError
-            If there is no room.
+            If it is no such body, has too many parts, or there is no room for it.
         """
-        self.take_room(len(data))
-        upload.size, upload.path, upload.key = len(data), self.new_path(), hashlib.sha256(data).hexdigest()
-        with no_room_left(), open(upload.path, "xb", opener=_private) as file:
-            file.write(data)
-
-    def remove(self, uploads: list[Upload]) -> None:
-        """Remove the files of these photos."""
-        for upload in uploads:
-            if upload.path:
-                with suppress(OSError):
-                    os.unlink(upload.path)
-            self._here -= upload.size
-            upload.path, upload.size = "", 0
-
-    def take_room(self, size: int) -> None:
-        """Count bytes that are about to be written.
-
-        Raises
-        ------
-        RefusedError
-            If requests keep too many already.
-        """
-        if self._here + size > _REQUESTS_AT_ONCE * self.most_bytes:
-            raise RefusedError(503, "Too many photos are being sent at once; try again in a moment.", 2)
-        self._here += size
-
-    async def receive(self, content_type: str, body: AsyncIterator[bytes]) -> Form:
-        """Read a body of multipart/form-data; on any error nothing of it is kept.
-
-        Raises
-        ------
-        RefusedError
-            If it is no such body, or too large, or has too many parts.
-        """
-        kind, options = parse_options_header(content_type.encode("latin-1", "replace").decode("latin-1"))
-        boundary = options.get(b"boundary", b"")
-        if kind != b"multipart/form-data" or not boundary:
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise RefusedError(415, "Send the photos as multipart/form-data, in the field files.")
-        parts = _Parts(self)
+        with self.room(int(request.headers.get("content-length", self.most_bytes))):
+            form = Form()
+            try:
+                for name, value in await _parsed(request):
+                    if isinstance(value, UploadFile):
+                        upload = _upload(value)
+                        if name == "files" and (upload.name or value.size):  # else the form had no photo
+                            form.uploads.append(upload)
+                    else:
+                        form.fields.setdefault(name, []).append(value)
+                yield form
+            finally:
+                for upload in form.uploads:
+                    upload.close()
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Take room for so many bytes while the block runs.
+
+        Raises
+        ------
+        RefusedError
+            If other requests have taken it.
+        """
+        if self.here + size > _REQUESTS_AT_ONCE * self.most_bytes:
+            raise RefusedError(503, "Too many photos are being sent at once; try again in a moment.", 2)
+        self.here += size
         try:
-            parser = MultipartParser(boundary, parts.callbacks)  # type: ignore[arg-type]
-            async for piece in body:
-                with no_room_left():
-                    parser.write(piece)
-            parser.finalize()
-            if not parts.ended:
-                raise RefusedError(400, "The body ends in the middle of a part.")
-            return parts.form
-        except FormParserError:
-            parts.give_up()
-            raise RefusedError(400, "The body is not well-formed multipart/form-data.") from None
-        except BaseException:
-            parts.give_up()
-            raise
+            yield
+        finally:
+            self.here -= size
 
 
-class _Parts:
-    """The parts of a body as they come: files to disk, with their key computed on the way; fields to text."""
+class _Parser(MultiPartParser):
+    """Notes whether a body came to its end: Starlette takes what is whole of one that is cut."""
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-        self.form = Form()
-        self.ended = False
-        self._total = self._fields = 0
-        self._header = self._value = b""
-        self._disposition = b""
-        self._file: BinaryIO | None = None
-        self._upload: Upload | None = None
-        self._digest = hashlib.sha256()
-        self._field = ""
-        self._text = bytearray()
+    ended = False
 
-    @property
-    def callbacks(self) -> dict[str, Callable[..., None]]:
-        names = ("part_begin", "header_field", "header_value", "header_end", "headers_finished", "part_data",
-                 "part_end", "end")  # fmt: skip
-        return {f"on_{name}": getattr(self, f"_{name}") for name in names}
-
-    def give_up(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._uploads.remove(self.form.uploads)
-
-    def _part_begin(self) -> None:
-        self._header = self._value = self._disposition = b""
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header = self._value = b""
-
-    def _headers_finished(self) -> None:
-        kind, options = parse_options_header(self._disposition.decode("latin-1"))
-        if kind != b"form-data" or b"name" not in options:
-            raise RefusedError(400, "A part of the body has no name.")
-        self._field = options[b"name"].decode("utf-8", "replace")
-        self._file = self._upload = None
-        if b"filename" in options:
-            self._begin_file(_shown_name(options[b"filename"]))
-            return
-        self._fields += 1
-        if self._fields > MOST_FIELDS:
-            raise RefusedError(413, f"The request has more than {MOST_FIELDS} fields beside its photos.")
-        self._text = bytearray()
-
-    def _begin_file(self, name: str) -> None:
-        if len(self.form.uploads) == MOST_FILES:
-            raise RefusedError(413, f"The request has more than {MOST_FILES} photos; send them in several.")
-        self._upload = Upload(name)
-        if self._field != "files":  # not for us: its bytes are passed over, and counted by the guard
-            return
-        self.form.uploads.append(self._upload)
-        self._upload.path = self._uploads.new_path()
-        self._file = open(self._upload.path, "xb", opener=_private)  # noqa: SIM115
-        self._digest = hashlib.sha256()
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        size = end - start
-        if self._upload is None:
-            if len(self._text) + size > MOST_FIELD_BYTES:
-                raise RefusedError(413, f"A field of the request has more than {MOST_FIELD_BYTES} bytes.")
-            self._text += data[start:end]
-        elif self._file is not None:
-            self._total += size
-            if self._total > self._uploads.most_bytes:
-                raise RefusedError(413, too_large(self._uploads.most_bytes))
-            if self._upload.size + size > MAX_BYTES:
-                self._set_aside(f"over the limit of {MAX_BYTES // 2**20} MiB")
-                return
-            self._uploads.take_room(size)
-            self._upload.size += size
-            piece = memoryview(data)[start:end]
-            self._file.write(piece)
-            self._digest.update(piece)
-
-    def _set_aside(self, reason: str) -> None:
-        """Keep no more of a photo, and say why in its row."""
-        assert self._file is not None and self._upload is not None
-        self._file.close()
-        self._file = None
-        self._uploads.remove([self._upload])
-        self._upload.error = reason
-
-    def _part_end(self) -> None:
-        if self._upload is None:
-            self.form.fields.setdefault(self._field, []).append(self._text.decode("utf-8", "replace"))
-        elif self._file is not None:
-            self._file.close()
-            self._file = None
-            self._upload.key = self._digest.hexdigest()
-            if not self._upload.size and not self._upload.name:  # a form without a chosen file sends this
-                self.form.uploads.remove(self._upload)
-                self._uploads.remove([self._upload])
-
-    def _end(self) -> None:
+    def on_end(self) -> None:
         self.ended = True
 
 
-@contextmanager
-def no_room_left() -> Iterator[None]:
-    """Make a refusal of what goes wrong in writing a photo.
-
-    Raises
-    ------
-    RefusedError
-        If it cannot be written.
-    """
+async def _parsed(request: Request) -> list[tuple[str, str | UploadFile]]:
+    parser = _Parser(
+        request.headers,
+        request.stream(),
+        max_files=MOST_FILES,
+        max_fields=MOST_FIELDS,
+        max_part_size=MOST_FIELD_BYTES,
+    )
     try:
-        yield
+        found = (await parser.parse()).multi_items()
+    except MultiPartException as error:
+        is_too_much = "aximum" in error.message
+        raise RefusedError(413 if is_too_much else 400, f"{error.message.rstrip('.')}.") from None
+    except ValueError:  # such as a charset that decodes nothing
+        raise RefusedError(400, "The body is not well-formed multipart/form-data.") from None
     except OSError as error:
         raise RefusedError(
             507, f"The photos cannot be kept while they are answered: {error.strerror}."
         ) from None
+    if not parser.ended:
+        raise RefusedError(400, "The body ends in the middle of a part.")
+    return found
+
+
+def _upload(sent: UploadFile) -> Upload:
+    """Return a photo as it was sent: its name is the last part of a path, of bounded length."""
+    name = (sent.filename or "").replace("\\", "/").rpartition("/")[2][:_LONGEST_NAME]
+    return Upload(name, sent.file, size_fault(sent.size or 0))
 
 
 def too_large(most_bytes: int) -> str:
     """Return the sentence for a request that has too many bytes."""
     return f"The request is larger than {most_bytes // 10**6} MB; send fewer photos at once."
-
-
-def _shown_name(sent: bytes) -> str:
-    """Return what the sender calls a photo, to be shown: the last part of a path, of bounded length."""
-    name = sent.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
-    return name[:_LONGEST_NAME]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _remove_leftovers(base: Path) -> None:
-    """Remove the folders of processes that were killed: ours, no links, and whose lock can be taken."""
-    for folder in base.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                continue
-            handle = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(handle)

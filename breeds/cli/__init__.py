@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": ("breeds.cli.evaluate", "how good the model is, as numbers and as a page"),
     "predict": ("breeds.cli.predict", "what breed is it? Photos, folders, addresses on the web"),
     "export": ("breeds.cli.export", "the whole classifier as a file for other programs"),
-    "app": ("breeds.app.__main__", "the same in the browser, on this machine (needs breeds[app])"),
+    "app": ("breeds.cli.app", "the same in the browser, on this machine (needs breeds[app])"),
     "store": ("breeds.cli.store", "what a store of features holds, whether it is whole; as a table"),
     "demo": ("breeds.sample.demo", "the first four in a row, on drawn dogs (needs breeds[tensorflow])"),
 }

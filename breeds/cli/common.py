@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import glob
 import io
 import os
 import re
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from breeds.errors import BreedsError
+from breeds.outputs import VIEW_NAME
 from breeds.selection import stem_of
 from breeds.started import as_breeds, begin, command, missing
 from breeds.text import say, stdout_errors, visible
@@ -26,7 +26,6 @@ N = TypeVar("N", int, float)
 
 _MOST_WORKERS = 1024
 _NO_MEMORY = "There is not enough memory for this, or a limit (ulimit) is too low; free some, or raise it."
-_VIEW_NAME = re.compile(r"\+(flip|crop[0-9]+)$")
 
 # Seconds by which the clock of a file server may be ahead of ours; and the last date there is a name for.
 _CLOCKS_DIFFER, _LAST_DATE = 60, 253_402_000_000
@@ -136,7 +135,7 @@ def newest(folder: Path, pattern: str, made_by: str) -> Path:
     found = [
         path
         for path in folder.glob(pattern)
-        if not path.name.startswith(".") and not _VIEW_NAME.search(path.stem) and os.path.isfile(path)
+        if not path.name.startswith(".") and not VIEW_NAME.search(path.stem) and os.path.isfile(path)
     ]
     if not found:
         raise BreedsError(f"There is no {folder / pattern} yet; run {made_by} first, or name a file.")
@@ -157,7 +156,7 @@ def name_of(data: Path | str) -> str:
         name = stem_of(str(data)) or "photos"
     else:
         name = (data.stem if os.path.isfile(data) else os.path.basename(os.path.realpath(data))) or "photos"
-    return _VIEW_NAME.sub(r"-\1", name)  # as photos themselves, not a view of others
+    return VIEW_NAME.sub(r"-\1", name)  # as photos themselves, not a view of others
 
 
 def check_no_view(store: Path) -> None:
@@ -168,20 +167,9 @@ def check_no_view(store: Path) -> None:
     BreedsError
         If it is one.
     """
-    view = _VIEW_NAME.search(store.stem)
+    view = VIEW_NAME.search(store.stem)
     if view:
         raise BreedsError(f"--store {store}: stores of views end in {view[0]}; choose another name.")
-
-
-def view_store(store: Path, view: str) -> Path:
-    """Return the store beside `store` that holds another view of the same photos."""
-    return store.with_name(f"{store.stem}+{view}{store.suffix}")
-
-
-def view_stores(store: Path) -> list[Path]:
-    """Return the stores beside `store` that hold other views of the same photos."""
-    found = store.parent.glob(f"{glob.escape(store.stem)}+*{store.suffix}")
-    return sorted(path for path in found if _VIEW_NAME.sub("", path.stem) == store.stem)
 
 
 def say_using(path: Path) -> Path:

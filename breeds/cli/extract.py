@@ -19,6 +19,7 @@ from breeds.backbones.registry import BACKBONES, ENGINE_CHOICES, PRECISIONS
 from breeds.cli import common
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
+from breeds.outputs import view_store
 from breeds.selection import Selection, add_options
 from breeds.started import command
 from breeds.text import say
@@ -144,7 +145,7 @@ def extract_views(arguments: argparse.Namespace, selection: Selection) -> list[i
             show(
                 extract(
                     selection,
-                    store if view == ORIGINAL else common.view_store(store, view),
+                    store if view == ORIGINAL else view_store(store, view),
                     replace(config, view=view),
                     arguments.workers,
                     arguments.trust_mtime,

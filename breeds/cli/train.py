@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from breeds.cli import common
 from breeds.heads.kinds import HEADS, KINDS, TrainingSettings, taking
+from breeds.outputs import view_stores
 from breeds.started import command
 from breeds.text import say
 
@@ -94,7 +95,7 @@ def open_views(store: Store) -> list[Store]:
     from breeds.errors import BreedsError
     from breeds.features import Store, check_config
 
-    views = [Store.open(path) for path in common.view_stores(store.path)]
+    views = [Store.open(path) for path in view_stores(store.path)]
     if not views:
         raise BreedsError(f"There are no views beside {store.path}; run {command('extract')} --views flip.")
     for view in views:

@@ -32,6 +32,8 @@ _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _MOST_ZEROS = 2**25
 # What is read ahead of a stream, and where headers alone are wanted.
 _READ, _READ_HEADER = 8 * 2**20, 2**12
+# What `tarfile` says where a tar ends too early.
+_ENDS = ("unexpected end of data", "empty header", "truncated header")
 _CUT = "ends in the middle, so it is cut off: what comes before counts, and what is missing is not known"
 
 
@@ -247,7 +249,7 @@ def _headers(file: _Bounded, at: int, size: int) -> Iterator[tuple[tarfile.TarIn
 
 
 def _damage(at: int, size: int, error: object) -> str:
-    if size - at < 512 or str(error) == "unexpected end of data":
+    if size - at < 512 or str(error) in _ENDS:
         return _CUT
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return f"is damaged at byte {at}: {reason}; what comes before counts"

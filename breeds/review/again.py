@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from breeds import metrics
-from breeds.cli.common import view_store
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
 from breeds.heads.crossval import compare_answers
 from breeds.heads.kinds import TrainingSettings
 from breeds.heads.model import Model, check_stores
 from breeds.heads.record import KEPT
+from breeds.outputs import view_store
 from breeds.report.modelcard import write_card
 from breeds.text import mention, visible
 from breeds.training import train_head

@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from breeds.backbones.resolve import check_computable, found_weights
-from breeds.cli.common import view_stores
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import extract
 from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
 from breeds.features.corrections import PATIENCE, Corrections
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
+from breeds.outputs import view_stores
 from breeds.photos import FilePhoto, key_of, picture
 from breeds.photos.limits import size_fault
-from breeds.review.folder import Folder
-from breeds.review.names import photo_name
+from breeds.review.folder import Folder, photo_name
 from breeds.selection import Selection
 from breeds.text import visible
 

@@ -6,7 +6,9 @@ import base64
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +16,8 @@ import pytest
 from conftest import run_script
 from pages import CANARY, check_looks
 from playwright.sync_api import Browser, Locator, Page, expect
-from served import MODEL, Served, gated, jpeg, serving_here
+from served import MODEL, Gate, Served, files, jpeg, serving_here
 
-from breeds.app.desk import Desk
-from breeds.app.workshop import Workshop
 from breeds.heads.model import Model
 from breeds.photos import key_of
 
@@ -191,8 +191,8 @@ def test_the_keyboard_is_enough_and_focus_is_seen(
 def test_a_reload_in_the_middle_costs_nothing_and_breaks_nothing(
     browser: Browser, app_place: Path, tmp_path: Path, chosen: list[Path]
 ) -> None:
-    gate, desk = gated()
-    with serving_here(app_place, tmp_path, desk) as running, opened(browser, running) as tab:
+    gate = Gate()
+    with serving_here(app_place, tmp_path, gate.open) as running, opened(browser, running) as tab:
         photos = [tmp_path / f"{number}.jpg" for number in range(30)]
         for number, path in enumerate(photos):
             path.write_bytes(jpeg(number))
@@ -203,32 +203,28 @@ def test_a_reload_in_the_middle_costs_nothing_and_breaks_nothing(
         tab.locator("#files").set_input_files(chosen[0])
         gate.let(100)
         cards(tab, 1)
-        assert gate.computed < 12  # three were under way, and some had been decoded
-        assert running.left() == []
+        assert gate.computed < 12  # three were under way
 
 
 def test_a_busy_application_is_asked_again(
     browser: Browser, app_place: Path, tmp_path: Path, chosen: list[Path]
 ) -> None:
-    gate, desk = gated(most_waiting=1)
-    gate.let(100)
-    with serving_here(app_place, tmp_path, desk) as running, opened(browser, running) as tab:
+    gate = Gate()
+    with (
+        serving_here(app_place, tmp_path, gate.open, most_waiting=1) as running,
+        opened(browser, running) as tab,
+        running.client() as client,
+        ThreadPoolExecutor() as pool,
+    ):
         assert running.site is not None
-        room = running.site.desk.check_room
-        refused: list[int] = []
-
-        def sometimes(photos: int = 1) -> None:
-            refused.append(photos)
-            if len(refused) == 1:
-                running.site.desk._turns._most = 0  # type: ignore[union-attr]
-            else:
-                running.site.desk._turns._most = 9  # type: ignore[union-attr]
-            room(photos)
-
-        running.site.desk.check_room = sometimes  # type: ignore[method-assign]
-        tab.locator("#files").set_input_files(chosen[0])
+        other = pool.submit(client.post, "/api/predict", files=files(jpeg(9)))
+        while not running.site.service.waiting:
+            time.sleep(0.01)
+        with tab.expect_response(lambda answer: answer.status == 503):
+            tab.locator("#files").set_input_files(chosen[0])
+        gate.let(100)
+        assert other.result().status_code == 200
         cards(tab, 1)
-        assert len(refused) == 2
 
 
 def test_an_application_that_is_gone_is_said_and_tried_again(
@@ -251,14 +247,7 @@ def test_an_application_that_is_gone_is_said_and_tried_again(
 @pytest.fixture
 def hostile(app_place: Path, tmp_path: Path) -> Iterator[Served]:
     """The application with a model whose classes have hostile names."""
-    made: list[Workshop] = []
-
-    def desk(workshop: Workshop) -> Desk:
-        workshop.model.classes = HOSTILE_CLASSES
-        made.append(workshop)
-        return Desk(workshop.model)
-
-    with serving_here(app_place, tmp_path, desk) as running:
+    with serving_here(app_place, tmp_path, classes=HOSTILE_CLASSES) as running:
         yield running
 
 

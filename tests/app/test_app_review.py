@@ -24,7 +24,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from served import MODEL, STORE, Served, files, jpeg, serving, serving_here
 
-from breeds.app.workshop import Workshop
+from breeds.app.state import AppState
 from breeds.config import FeatureConfig
 from breeds.features import Store
 from breeds.features.corrections import Correction, Corrections, add, corrections_path
@@ -407,9 +407,9 @@ def test_killed_in_the_middle_everything_is_old_or_new(place: Path, tmp_path: Pa
     Model.load(here / MODEL)
     found = Corrections.load(store)
     assert len(store.read_text().splitlines()) == len(found) + 1 > 1
-    workshop = Workshop(here / MODEL, here / STORE)
-    workshop.train_again()  # what the model was trained with is not known if words came after its training
-    assert workshop.changes == 0 and workshop.trainings[-1].again is not None
+    state = AppState(here / MODEL, here / STORE)
+    state.train_again()  # what the model was trained with is not known if words came after its training
+    assert state.changes == 0 and state.trainings[-1].again is not None
 
 
 def quietly(work: object) -> None:

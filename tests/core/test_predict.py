@@ -305,7 +305,7 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_photos(place: Path) -> None:
     """The features of 1,600 photos more are 13 MB: none of them is kept."""
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/core"}
     env["MALLOC_ARENA_MAX"] = "1"  # else memory is kept for each thread, the more the more of them meet
     peaks = [
         int(subprocess.run(

@@ -21,15 +21,15 @@ from conftest import ROOT, extract_photos
 from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from PIL import Image
 
-from breeds.cli.common import view_store
 from breeds.errors import BreedsError
 from breeds.features import Store, lock_file
 from breeds.features.corrections import Correction, Corrections, add, corrections_path
 from breeds.files import hold
+from breeds.outputs import view_store
 from breeds.photos import find_photos, key_of
 from breeds.photos.names import EXTENSIONS
 from breeds.review import Taught, teach, train_again
-from breeds.review.names import check_label, photo_name
+from breeds.review.folder import check_label, photo_name
 from breeds.selection import Selection
 from breeds.training import train
 

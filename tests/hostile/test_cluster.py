@@ -289,7 +289,8 @@ def test_processes_killed_one_after_the_other(
         up = [
             one.pid
             for one in psutil.process_iter(["cmdline"])
-            if "".join(one.info["cmdline"] or []).startswith("ray::") and one.pid not in killed
+            if "".join(one.info["cmdline"] or []).startswith(("ray::IDLE", "ray::_checked"))
+            and one.pid not in killed
         ]
         if not up or pipeline.photos.total() < 4 + 8 * len(killed):
             return False

@@ -1,4 +1,4 @@
-"""What is in use: the model, its store, people's corrections; read again when they change, and changed."""
+"""App state: the model in use, its store and corrections; read again when files change, and changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
-from breeds.features.columns import Keys, locate
+from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
-from breeds.features.table import Table
 from breeds.heads.model import Model
 from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
 from breeds.photos import photo_at
@@ -38,82 +37,64 @@ LARGE = 1200
 # Small pictures that are kept, some 5 KB each.
 _KEPT = 2000
 _KEY = re.compile("[0-9a-f]{64}")
-# How many trainings are kept to be told of.
+# How many trainings are kept to be told of: each has its model.
 _TRAININGS = 20
 # Seconds between two looks at the files.
 _TICK = 1.0
 
 
 @dataclass(frozen=True)
-class State:
+class Snapshot:
     """What is in use at one moment; it stays as it is, and another takes its place.
 
     Attributes
     ----------
     model, store
         The model; the store of its photos with people's corrections, None if it cannot be opened.
-    version
-        Another one after every change of any of these.
-    index
-        Of the store's table.
     """
 
     model: Model
     store: Store | None
-    version: int
-    index: _Index | None = field(default=None, repr=False)
 
     def row(self, key: str) -> int | None:
-        """Return the first row of a photo in the store, None if the store does not know it."""
-        if self.index is None or not _KEY.fullmatch(key):
+        """Return a row of a photo in the store, None if the store does not know it."""
+        if self.store is None or not _KEY.fullmatch(key):
             return None
-        at = int(locate(self.index.keys, Keys.of([key]).packed)[0])
-        return None if at < 0 else int(self.index.order[at])
+        row = int(self.store.table.key.rows_of(Keys.of([key]))[0])
+        return None if row < 0 else row
+
+    def photo(self, key: str) -> KeyAndPath | None:
+        """Return key and path of a photo of the store, None if the store does not know it."""
+        row = self.row(key)
+        if row is None or self.store is None:
+            return None
+        return key, os.path.join(self.store.table.root, self.store.table.path[row])
 
     @cached_property
-    def training(self) -> TrainingPhotos:
-        """The photos that the model was trained on."""
+    def _training(self) -> TrainingPhotos:
         return TrainingPhotos(self.model, self.store)
 
     def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
         """Return the `k` training photos most like each of some, by their features, float32 (n, width)."""
-        return [[] for _ in features] if self.store is None else self.training.nearest(features, k)
+        return [[] for _ in features] if self.store is None else self._training.nearest(features, k)
 
     @cached_property
     def classes(self) -> list[str]:
         """All names that photos have, or that the model answers with."""
-        labels = set() if self.store is None else {*self.store.table.label.names, *self._corrected}
+        labels: set[str] = set()
+        if self.store is not None:
+            labels = {*self.store.table.label.names, *self.store.corrections.labels.values()}
         return sorted({*self.model.classes, *labels} - {""}, key=lambda name: (name.casefold(), name))
 
-    @property
-    def _corrected(self) -> set[str]:
-        return set() if self.store is None else set(self.store.corrections.labels.values())
-
-    @property
+    @cached_property
     def untrained(self) -> int:
         """How many labelled photos of the store, without a correction, the model knows nothing of."""
-        if self.store is None or self.index is None:
+        if self.store is None:
             return 0
-        return len(self.index.unknown_to(self.model) - self.store.corrections.last.keys())
-
-
-class _Index:
-    """What is found once in a table: where each key is, and which photos a model knows nothing of."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.order: NDArray[np.intp] = np.argsort(table.key.packed, kind="stable")
-        self.keys = table.key.packed[self.order]
-        self._unknown: tuple[Model, set[str]] | None = None
-
-    def unknown_to(self, model: Model) -> set[str]:
-        """Return the keys of labelled photos that a model was neither trained nor to be tested on."""
-        if self._unknown is None or self._unknown[0] is not model:
-            known = model.seen_keys() | model.tested_keys()
-            found = {self.table.key[row] for row in self.table.labelled_rows()} - known
-            # Models of older versions do not say what they are tested on.
-            self._unknown = model, found if len(model.tested) else set()
-        return self._unknown[1]
+        table = self.store.table
+        keys = table.key.take(table.labelled_rows()).packed
+        known = self.model.seen_keys() | self.model.tested_keys() | self.store.corrections.last.keys()
+        return int((~np.isin(np.unique(keys), Keys.of(known).packed)).sum())
 
 
 @dataclass(frozen=True)
@@ -147,7 +128,9 @@ class _Read(Generic[T]):
             self.value, self.problem = self._read(paths), None
             return True
         except (BreedsError, OSError) as error:
-            self.problem = error if isinstance(error, BreedsError) else BreedsError(f"{paths[0]}: {error}.")
+            self.problem = BreedsError(
+                str(error) if isinstance(error, BreedsError) else f"{paths[0]}: {error}."
+            )
             if is_same_place:
                 return False
             self.value = None
@@ -162,7 +145,7 @@ def _signature(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-class Workshop:
+class AppState:
     """A model with its store, if that is there.
 
     Attributes
@@ -193,7 +176,7 @@ class Workshop:
         self.model_path = model_path
         self.lock = threading.RLock()
         self.on_model: Callable[[Model], object] = lambda _: None
-        self.trainings: deque[Trained] = deque(maxlen=_TRAININGS)  # each has its model
+        self.trainings: deque[Trained] = deque(maxlen=_TRAININGS)
         self._named = store
         self._busy = threading.Lock()
         self._busy_with = ""
@@ -201,8 +184,10 @@ class Workshop:
         self._stores = _Read(Store.open_beside)
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None
-        self._base = _Base()
-        self._state: State | None = None
+        self._now: Snapshot | None = None
+        #: The labels that the model in use was trained with, None if they are not known; a training's store.
+        self._base: dict[str, str] | None = None
+        self._trained_on: Store | None = None
         self.refresh()
         problem = self._stores.problem or self._misfit
         if problem is not None:
@@ -221,25 +206,10 @@ class Workshop:
         return self.model_path.stem
 
     @property
-    def state(self) -> State:
+    def now(self) -> Snapshot:
         """What is in use."""
-        assert self._state is not None
-        return self._state
-
-    @property
-    def model(self) -> Model:
-        """The model in use."""
-        return self.state.model
-
-    @property
-    def store(self) -> Store | None:
-        """The store of its photos, with people's corrections, or None."""
-        return self.state.store
-
-    @property
-    def version(self) -> int:
-        """Another number after every change of model, store or corrections."""
-        return self.state.version
+        assert self._now is not None
+        return self._now
 
     @property
     def problems(self) -> list[str]:
@@ -247,7 +217,7 @@ class Workshop:
         found = (self._models.problem, self._stores.problem, self._misfit, self._words.problem)
         return [str(problem) for problem in found if problem is not None]
 
-    def refresh(self) -> State:
+    def refresh(self) -> Snapshot:
         """Read again what has changed on disk, and return what is in use.
 
         Raises
@@ -270,24 +240,28 @@ class Workshop:
                 changed |= self._words.refresh([corrections_path(store.path)])
                 words = self._words.value
                 store = store.with_corrections(Corrections() if words is None else words)
-            if changed or self._state is None:
-                version = 1 if self._state is None else self._state.version + 1
-                self._state = State(model, store, version, self._index(store))
-                self._base.follow(self._state)
+            if changed or self._now is None:
+                before, self._now = self._now, Snapshot(model, store)
+                if store is not None and (before is None or before.store is None or new_model):
+                    self._base = self._labels_of_training(model, store)
             if new_model:
                 self.on_model(model)
-            return self._state
-
-    def _index(self, store: Store | None) -> _Index | None:
-        index = None if self._state is None else self._state.index
-        if store is None or (index is not None and index.table is store.table):
-            return None if store is None else index
-        return _Index(store.table)
+            return self._now
 
     def _store_paths(self, model: Model) -> list[Path]:
         also = model.record.get("also", [])
         others = [Path(str(path)) for path in also] if isinstance(also, list) else []
         return [self._named or Path(str(model.record.get("store", ""))), *others]
+
+    def _labels_of_training(self, model: Model, store: Store) -> dict[str, str] | None:
+        """Find out what corrections a model was trained with: those that are there, or a training's."""
+        wanted = str(model.record.get("corrections", {}).get("sha256", ""))
+        if not wanted:
+            return {}
+        for one in (store, self._trained_on):
+            if one is not None and one.corrections.effect(one.table).sha256 == wanted:
+                return one.corrections.labels
+        return None
 
     def watch(self) -> None:
         """Look at the files every now and then, as long as the process lives."""
@@ -300,14 +274,6 @@ class Workshop:
         threading.Thread(target=look, daemon=True).start()
 
     # Its photos
-
-    def photo(self, key: str) -> KeyAndPath | None:
-        """Return key and path of a photo that the store knows, or None."""
-        state = self.state
-        row = state.row(key)
-        if row is None or state.store is None:
-            return None
-        return key, os.path.join(state.store.table.root, state.store.table.path[row])
 
     def large(self, key: str) -> Thumbnail:
         """Return a photo of the store to look at.
@@ -324,7 +290,7 @@ class Workshop:
         return self._picture(key, LONGEST)
 
     def _picture(self, key: str, longest: int) -> Thumbnail:
-        photo = self.photo(key)
+        photo = self.now.photo(key)
         if photo is None:
             raise PhotoError("the store has no such photo")
         found = thumbnail((photo[0], photo_at("", photo[1])), longest)
@@ -334,11 +300,7 @@ class Workshop:
 
     def warm_up(self) -> None:
         """Read what the first look for photos alike would wait for."""
-        self.state.nearest(np.zeros((0, len(self.model.mean)), dtype=np.float32))
-
-    def nearest(self, feature: NDArray[np.float32]) -> list[Neighbour]:
-        """Return the training photos most like a photo, by its feature, float32 (width,)."""
-        return self.state.nearest(feature[None])[0]
+        self.now.nearest(np.zeros((0, len(self.now.model.mean)), dtype=np.float32))
 
     # What changes it
 
@@ -351,18 +313,15 @@ class Workshop:
             As `breeds.features.corrections.add` does, or if there is no store.
         """
         with self.lock:
-            added = add(self._corrections_path(), corrections)
+            added = add(corrections_path(self._need_store().path), corrections)
             self.refresh()
             return added
 
     def take_back(self, added: Added) -> None:
         """Undo what `correct` has done, as `breeds.features.corrections.undo` does."""
         with self.lock:
-            undo(self._corrections_path(), added)
+            undo(corrections_path(self._need_store().path), added)
             self.refresh()
-
-    def _corrections_path(self) -> Path:
-        return corrections_path(self._need_store().path)
 
     def _need_store(self) -> Store:
         store = self.refresh().store
@@ -379,7 +338,17 @@ class Workshop:
     @property
     def changes(self) -> int | None:
         """How many labels the model was not trained with; None if that is not known."""
-        return self._base.changes(self.state)
+        now, base = self.now, self._base
+        if now.store is None:
+            return 0
+        if base is None:
+            return None
+        labels, changed = now.store.corrections.labels, 0
+        for key in {*labels, *base}:
+            if labels.get(key) != base.get(key) and (row := now.row(key)) is not None:
+                came = now.store.table.label[row]
+                changed += labels.get(key, came) != base.get(key, came)
+        return changed
 
     def train_again(self, search: bool = False) -> Trained:
         """Train the model again and use it; what came of it is kept in `trainings`.
@@ -387,7 +356,7 @@ class Workshop:
         Raises
         ------
         BreedsError
-            If something is being trained or taught already, or there is no store.
+            If something is being trained or taught already.
         """
         with self._alone("The model is being trained"):
             return self._trained(search)
@@ -397,7 +366,7 @@ class Workshop:
         try:
             store = self._need_store()
             again = train_again(self.model_path, store, store.corrections, search)
-            self._base.trained_with(store)
+            self._trained_on = store
             self.refresh()
             found = Trained(number, again, search=search)
         except BreedsError as error:
@@ -432,46 +401,6 @@ class Workshop:
             yield
         finally:
             self._busy.release()
-
-
-@dataclass
-class _Base:
-    """The corrections that the model in use was trained with, as far as that can be told."""
-
-    labels: dict[str, str] | None = None
-    model: Model | None = None
-    _trained: Store | None = field(default=None, repr=False)
-
-    def trained_with(self, store: Store) -> None:
-        """Remember what a training here was with."""
-        self._trained = store
-
-    def follow(self, state: State) -> None:
-        """Find out what another model was trained with: the words that are there, or those of a training."""
-        if state.model is self.model or state.store is None:
-            return
-        self.model, self.labels = state.model, None
-        wanted = str(state.model.record.get("corrections", {}).get("sha256", ""))
-        if not wanted:
-            self.labels = {}
-        for store in (state.store, self._trained):
-            if wanted and store is not None and store.corrections.effect(store.table).sha256 == wanted:
-                self.labels = store.corrections.labels
-
-    def changes(self, state: State) -> int | None:
-        """Count the photos whose label has become another since."""
-        if state.store is None:
-            return 0
-        if self.labels is None:
-            return None
-        now = state.store.corrections.labels
-        changed = 0
-        for key in {*now, *self.labels}:
-            row = state.row(key)
-            if row is not None and now.get(key) != self.labels.get(key):
-                came = state.store.table.label[row]
-                changed += now.get(key, came) != self.labels.get(key, came)
-        return changed
 
 
 def _misfit(store: Store | None, model: Model, model_path: Path) -> BreedsError | None:
