@@ -27,7 +27,7 @@ app: $(APP_READY)
 	@.venv/bin/python -m breeds.app
 
 dogs: $(READY)
-	@.venv/bin/python -m breeds.sample.dogs
+	@.venv/bin/python -m breeds.sample.demo --dogs
 
 docs: $(DOCS_READY)
 	@.venv/bin/python -m sphinx --quiet --nitpicky --fail-on-warning --builder html docs docs/_build

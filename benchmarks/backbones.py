@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 def at_hand(weights: str | None, onnx: list[str]) -> dict[str, list[str]]:
     """Return the options of ``extract_features.py`` for every network whose weights are on this machine."""
-    from breeds.backbones.registry import BACKBONES
+    from breeds.backbones import BACKBONES
     from breeds.backbones.weights import find_weights
 
     found = {}
@@ -44,20 +44,18 @@ def speeds(stores: dict[str, Path], photos: int, rounds: int) -> dict[str, tuple
 
     The second says something on a busy machine too.
     """
-    from breeds.backbones.choose import open_engine
-    from breeds.backbones.resolve import found_weights
+    from breeds.backbones.resolve import found_weights, open_engine
     from breeds.features import Store
-    from breeds.features.calibration import networks_of
     from breeds.photos import decode, photo_at
 
     ready = {}
     for name, path in stores.items():
-        store = Store.open(path)
+        store = Store(path)
         ((config, where),) = store.parts()
         spec = where if Path(where).is_file() else config.weights
         engine = open_engine(
             config, partial(found_weights, config, spec), "openvino",
-            partial(networks_of(store).get, config.calibration),
+            partial(store.networks().get, config.calibration),
         )  # fmt: skip
         files = [f"{store.table.root}/{path}" for path in list(store.table.path)[:photos]]
         pixels = [decode(photo_at("", file).read(), config.size, config.resize) for file in files]
@@ -83,7 +81,7 @@ def judged(paths: list[Path], repeats: int) -> dict[str, object]:
     from breeds.heads.crossval import cross_validate
     from breeds.training import train
 
-    store = Store.open_beside(paths)
+    store = Store(*paths)
     return cross_validate(store, train(store), folds=5, repeats=repeats)
 
 

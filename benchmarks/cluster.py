@@ -49,17 +49,18 @@ def run(photos: str, nodes: str, cores: str, *what: str) -> None:
     """Extract into a new store, on so many nodes (0: in this process), with a clock at every feature."""
     from breeds.backbones.ray import RayPipeline
     from breeds.extraction import extract
-    from breeds.features import ShardWriter
     from breeds.selection import Selection
 
     stamps: list[float] = []
-    add = ShardWriter.add
+    from breeds.features import Writer
+
+    add = Writer.add
 
     def timed(*arguments: Any, **names: Any) -> None:
         stamps.append(time.perf_counter())
         add(*arguments, **names)
 
-    ShardWriter.add = timed  # type: ignore[method-assign]
+    Writer.add = timed  # type: ignore[method-assign]
     asked = asked_for(*what)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "store.h5")
@@ -132,8 +133,8 @@ def kill_driver(photos: str, times: int, cores: int, what: list[str]) -> dict[st
                 running.kill()
                 running.wait()
                 kills += 1
-        table = Store.open(Path(store)).table
-    aside = len(table.quarantine)
+        table = Store(Path(store)).table
+    aside = len(table.rejected)
     return {"photos": len(table) + aside, "features": len(table), "quarantined": aside, "kills": kills}
 
 

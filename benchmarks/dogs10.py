@@ -63,7 +63,7 @@ def kills(photos: str, weights: str, engine: str, times: int, cwd: str) -> None:
         committed = len(list(Path(cwd, "features/killed.shards").glob("*.h5")))
         print(f"killed; {committed} shards committed", flush=True)
     subprocess.run([*command, "features/killed.h5"], cwd=cwd, check=True)
-    whole, killed = (Store.open(Path(cwd, f"features/{name}.h5")) for name in ("dogs10", "killed"))
+    whole, killed = (Store(Path(cwd, f"features/{name}.h5")) for name in ("dogs10", "killed"))
     same = whole.table.key == killed.table.key and np.array_equal(whole.features(), killed.features())
     print(f"features after {times} kills equal the uninterrupted run's, bit for bit: {same}")
 
@@ -89,7 +89,7 @@ def main() -> None:
 
         from breeds.features import Store
 
-        store = Store.open(Path(folder, "features/dogs10.h5"))
+        store = Store(Path(folder, "features/dogs10.h5"))
         found = store.features()
         wanted = keras_loop([f"{store.table.root}/{path}" for path in store.table.path], arguments.weights)
         relative = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)

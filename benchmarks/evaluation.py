@@ -44,7 +44,7 @@ def make(folder: Path, photos: int, classes: int) -> tuple[Store, Model]:
         "logistic", names, RECIPE, "", zeros, plain, [layer], pack_keys([]), 0.5, detector,
         record={"n_train": 0, "n_val": 0},
     )  # fmt: skip
-    return Store.open(path), model
+    return Store(path), model
 
 
 def main() -> None:

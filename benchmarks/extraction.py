@@ -76,17 +76,18 @@ def run_breeds(photos: str, weights: str, *options: str) -> None:
     """Extract into a new store, as ``extract_features.py`` does, with a clock at every feature."""
     from breeds.config import FeatureConfig
     from breeds.extraction import extract
-    from breeds.features import ShardWriter
     from breeds.selection import Selection
 
     stamps: list[float] = []
-    add = ShardWriter.add
+    from breeds.features import Writer
+
+    add = Writer.add
 
     def timed(*arguments, **names) -> None:
         stamps.append(time.perf_counter())
         add(*arguments, **names)
 
-    ShardWriter.add = timed  # type: ignore[method-assign]
+    Writer.add = timed  # type: ignore[method-assign]
     chosen = dict(option.split("=") for option in options)
     chosen = {name: int(value) if value.isdigit() else value for name, value in chosen.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -104,11 +105,11 @@ def steady(stamps: list[float]) -> float:
 
 def config_of(photos: str, weights: str, precision: str, size: str):
     """Return the config that extraction would use, what finds its int8 network, and the weights."""
-    from breeds.backbones.registry import XCEPTION
+    from breeds.backbones import XCEPTION
     from breeds.backbones.weights import find_weights
     from breeds.config import FeatureConfig
+    from breeds.extraction.calibration import calibrated
     from breeds.extraction.table import make_table
-    from breeds.features.calibration import calibrated
     from breeds.photos import find_photos
     from breeds.selection import Selection
 
@@ -124,7 +125,7 @@ def config_of(photos: str, weights: str, precision: str, size: str):
 
 def run_engine(photos: str, weights: str, precision: str, size: str = "299") -> None:
     """Run the engine alone, over photos that are decoded beforehand: no reading, no bookkeeping."""
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
     from breeds.photos import decode, photo_at
 
     config, network, found = config_of(photos, weights, precision, size)
@@ -152,7 +153,7 @@ def run_predict(photos: str, weights: str, precision: str) -> None:
 
 def run_limit(precision: str) -> None:
     """Multiply matrices of the middle flow's shape through OpenVINO, and convert to photos a second."""
-    from breeds.backbones.loading import import_openvino
+    from breeds.backbones import import_openvino
 
     ov = import_openvino()
     from openvino import opset8 as ops

@@ -35,37 +35,32 @@ class StandIn:
             yield np.resize(np.float32(photo[0].reshape(-1)), WIDTH)
 
 
-def write_store(path: Path, photos: int) -> None:
+def write_made_up(path: Path, photos: int) -> None:
     """Write a store of made-up features: a cloud for each of the classes."""
     from breeds.config import FeatureConfig
-    from breeds.features import FeatureIndex, Table, assemble
+    from breeds.features import Table, write_store
     from breeds.features.columns import PACKED, Keys, Names, Texts
 
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, WIDTH)).astype(np.float32) * SPREAD
     classes = np.sort(rng.integers(0, CLASSES, photos))
-    keys = Keys(np.frombuffer(rng.bytes(32 * photos), dtype=PACKED))
-    written = 0
 
-    class Made(FeatureIndex):
-        def read(self, keys) -> np.ndarray:
-            nonlocal written
-            here = classes[written : written + len(keys)] if len(keys) > 1 else classes[:1]
-            written += len(keys) if len(keys) > 1 else 0
-            return rng.standard_normal((len(keys), WIDTH), dtype=np.float32) + centres[here]
+    class Made:
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            here = classes[rows]
+            return rng.standard_normal((len(here), WIDTH), dtype=np.float32) + centres[here]
 
-    config = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
     table = Table(
         "made up",
         "",
-        keys,
+        Keys(np.frombuffer(rng.bytes(32 * photos), dtype=PACKED)),
         Texts.of(f"breed {number:03d}/photo {i:013d}" for i, number in enumerate(classes)),
         Names.of(f"breed {number:03d}" for number in classes),
         Names(("",), np.zeros(photos, dtype=np.int32)),
         np.full(photos, 1000),
         np.full(photos, 10**18),
     )
-    assemble(path, table, Made(config), "made up")
+    write_store(path, table, FeatureConfig("xception", "random", "a" * 64, 299, "stretch"), Made(), "made up")
 
 
 def timed(work: Callable[[], object]) -> None:
@@ -77,31 +72,25 @@ def timed(work: Callable[[], object]) -> None:
 
 def run_extract(folder: str) -> None:
     """Extract a folder of small photos by an engine that costs nothing."""
-    import breeds.extraction
     from breeds.config import FeatureConfig
     from breeds.extraction import extract
     from breeds.selection import Selection
 
-    breeds.extraction.open_engine = lambda *_, **__: StandIn()
-    photos = Path(folder)
-    timed(
-        lambda: extract(
-            Selection(photos), photos.with_suffix(".h5"), FeatureConfig(weights="random", size=71)
-        )
-    )
+    photos, config = Path(folder), FeatureConfig(weights="random", size=71)
+    timed(lambda: extract(Selection(photos), photos.with_suffix(".h5"), config, engine=StandIn()))
 
 
 def run_open(path: str) -> None:
     """Open a store."""
     from breeds.features import Store
 
-    timed(lambda: Store.open(Path(path)))
+    timed(lambda: Store(Path(path)))
 
 
 def run_info(path: str) -> None:
     """Have the command say what a store is, from its start to its exit."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "breeds.features", "info", path], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-m", "breeds", "store", "info", path], check=True, cwd=ROOT)
     seconds = time.perf_counter() - started
     print()
     report(seconds=seconds, command_mb=peak_of_programs())
@@ -111,7 +100,7 @@ def run_rows(path: str) -> None:
     """Read a thousand features by key."""
     from breeds.features import Store
 
-    store = Store.open(Path(path))
+    store = Store(Path(path))
     rows = np.random.default_rng(1).integers(0, len(store.table), ASKED)
     keys = [store.table.key[int(row)] for row in rows]
     timed(lambda: store.features_of(keys))
@@ -125,22 +114,22 @@ def run_verify(path: str) -> None:
 
 
 def run_add(path: str) -> None:
-    """Add a thousand features to a store, as extraction does once it has them."""
-    from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder
+    """Add a thousand features to a store, as extraction does once it has them in the journal."""
+    from breeds.features import FeatureLookup, Store, Table, Writer, extend_store, journal_folder
     from breeds.features.columns import Keys, Names, Texts
+    from breeds.features.journal import clear
 
-    target = Path(path).with_name("more.h5")
+    target = Path(path)
     rng = np.random.default_rng(2)
+    fresh = {rng.bytes(32).hex(): rng.standard_normal(WIDTH, dtype=np.float32) for _ in range(ASKED)}
 
     def add() -> None:
-        store = Store.open(Path(path))
-        index = FeatureIndex(store.config)
-        store.count_in(index)
-        old, keys = store.table, [rng.bytes(32).hex() for _ in range(ASKED)]
-        writer = ShardWriter(shard_folder(target), store.config, index)
-        for key in keys:
-            writer.add(key, "new", rng.standard_normal(WIDTH, dtype=np.float32), "made up")
+        store = Store(target)
+        writer = Writer(journal_folder(target), store.config)
+        for key, feature in fresh.items():
+            writer.add(key, feature, "made up")
         writer.commit("made up")
+        lookup, old, keys = FeatureLookup(target, store.config, store), store.table, list(fresh)
         size, time_ns = (np.append(column, np.zeros(ASKED, np.int64)) for column in (old.size, old.mtime_ns))
         table = Table(
             old.root,
@@ -151,11 +140,12 @@ def run_add(path: str) -> None:
             Names.of(chain(old.split, [""] * ASKED)),
             size,
             time_ns,
-        )
-        assemble(target, table, index, "")
+        ).after(old.key)
+        assert table is not None
+        extend_store(store, table, lookup.rows(table.key), "")
+        clear(journal_folder(target), lookup.shards)
 
     timed(add)
-    target.unlink()
 
 
 def run_one_more(photos: str) -> None:
@@ -184,7 +174,7 @@ def run_train(path: str, memory: str) -> None:
     from breeds.features import Store
     from breeds.training import train
 
-    store = Store.open(Path(path))
+    store = Store(Path(path))
     model = Path(path).with_suffix(".safetensors")
     timed(lambda: train(store, C=1e-3, memory=int(float(memory) * 1e9)).save(model))
 
@@ -195,7 +185,7 @@ def run_evaluate(path: str) -> None:
     from breeds.features import Store
     from breeds.heads.model import Model
 
-    store, model = Store.open(Path(path)), Model.load(Path(path).with_suffix(".safetensors"))
+    store, model = Store(Path(path)), Model.load(Path(path).with_suffix(".safetensors"))
     timed(lambda: evaluate(store, model))
 
 
@@ -241,7 +231,7 @@ def main() -> None:
             if size <= arguments.files and "photos" in kinds:
                 write_photos(Path(places["photos"]), size)
             if "store" in kinds:
-                write_store(Path(places["store"]), size)
+                write_made_up(Path(places["store"]), size)
             for name, (step, kind) in steps.items():
                 more = [arguments.memory] if step is run_train else []
                 there = kind == "store" or size <= arguments.files

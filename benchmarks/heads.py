@@ -18,8 +18,8 @@ from breeds import metrics  # noqa: E402
 from breeds.features import Store  # noqa: E402
 from breeds.heads import logistic  # noqa: E402
 from breeds.heads.crossval import compare_heads  # noqa: E402
+from breeds.heads.logistic import fit_temperature  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
-from breeds.heads.temperature import fit_temperature  # noqa: E402
 from breeds.machine import cores  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
 
@@ -199,7 +199,7 @@ def views(store: Store) -> None:
         print(f"no views beside {store.path}: extract with --views flip,crops:2 for this table\n")
         return
     features, targets, keys, labels = load(store)
-    others = {path.stem.split("+")[1]: Store.open(path).features_of(keys) for path in paths}
+    others = {path.stem.split("+")[1]: Store(path).features_of(keys) for path in paths}
     outer = fold_of(keys, labels, 5, 0)
     rows = []
     for trained, tested in (
@@ -238,7 +238,7 @@ def main() -> None:
         "--many", default="120x80", help="classes x photos of the large case; default: 120x80"
     )
     arguments = parser.parse_args()
-    store = Store.open(arguments.store)
+    store = Store(arguments.store)
     search(store, arguments.rounds)
     calibration(store)
     compare(store)

@@ -47,19 +47,18 @@ def write_store(path: Path, photos: int) -> None:
 
 def run_store(photos: str) -> None:
     """Print bytes a photo of a store's table, its peak while opening, and of an index of its features."""
-    from breeds.features import FeatureIndex, Store
+    from breeds.features import FeatureLookup, Store
     from breeds.features.table import COLUMNS
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "store.h5")
         write_store(path, int(photos))
         tracemalloc.start()
-        store = Store.open(path)
+        store = Store(path)
         for name in COLUMNS:  # of a large store they are read when they are asked for
             getattr(store.table, name)
         table, peak = tracemalloc.get_traced_memory()
-        index = FeatureIndex(store.config)
-        index.add_file(path, store.table.key, store.features_sha256)
+        FeatureLookup(path, store.config, store).keys()
         both = tracemalloc.get_traced_memory()[0]
     each = [number / len(store.table) for number in (table, peak, both - table)]
     report(table=each[0], opening=each[1], index=each[2])
@@ -79,17 +78,13 @@ def write_photos(folder: Path, photos: int, seed: int = 0) -> None:
 
 def run_extract(photos: str) -> None:
     """Extract so many small photos twice by an engine that costs nothing: all new, and all there."""
-    import breeds.extraction
     from breeds.config import FeatureConfig
     from breeds.extraction import extract
     from breeds.selection import Selection
 
-    breeds.extraction.open_engine = lambda *_, **__: StandIn()
-    folder = Path(photos)
+    folder, config = Path(photos), FeatureConfig(weights="random", size=71)
     for _ in range(2):
-        extract(
-            Selection(folder), folder.parent / f"{folder.name}.h5", FeatureConfig(weights="random", size=71)
-        )
+        extract(Selection(folder), folder.parent / f"{folder.name}.h5", config, engine=StandIn())
     report()
 
 

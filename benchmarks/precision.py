@@ -28,7 +28,7 @@ def cross_validated(store_path: Path) -> tuple[float, float]:
     from breeds.heads.crossval import cross_validate
     from breeds.training import train
 
-    store = Store.open(store_path)
+    store = Store(store_path)
     numbers = cross_validate(store, train(store), folds=5, repeats=3)
     return numbers["accuracy"], numbers["log_loss"]
 

@@ -32,7 +32,7 @@ def planted(store: Store, share: float, seed: int) -> tuple[Store, dict[str, str
     truth = {store.table.key[row]: labels[row] for row in wrong}
     for row in wrong:
         labels[row] = str(rng.choice([name for name in classes if name != labels[row]]))
-    return replace(store, table=replace(store.table, label=Names.of(labels))), truth
+    return store.like(table=replace(store.table, label=Names.of(labels))), truth
 
 
 def score(model: Model, store: Store, keys: list[str]) -> tuple[int, float]:
@@ -149,7 +149,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = shutil.copy(arguments.store, folder)
-        store = Store.open(Path(path))
+        store = Store(Path(path))
         found_and_mended(store, arguments.share, arguments.most, arguments.seeds, Path(folder))
         seconds(store, arguments.rounds, Path(folder))
         by_labels(store, arguments.rounds)

@@ -121,7 +121,7 @@ def small_model(folder: Path) -> tuple[Path, list[Path]]:
     extract(
         Selection(folder / "photos"), folder / "features/photos.h5", FeatureConfig(weights="random", size=96)
     )
-    train(Store.open(folder / "features/photos.h5"), C=0.01).save(folder / "models/photos.safetensors")
+    train(Store(folder / "features/photos.h5"), C=0.01).save(folder / "models/photos.safetensors")
     return folder / "models/photos.safetensors", sorted((folder / "photos").rglob("*.jpg"))
 
 

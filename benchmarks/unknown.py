@@ -86,18 +86,18 @@ def cases(photos: Photos) -> Iterator[Case]:
 
 def load(store: Path, others: Path, views: Path) -> Photos:
     """Read the three stores."""
-    known, made = Store.open(store), Store.open(views)
+    known, made = Store(store), Store(views)
     of: dict[str, dict[str, np.ndarray]] = {name: {} for name in distorted.VIEWS}
     for name, path, row in zip(made.table.label, made.table.path, made.features(), strict=True):
         of[name][Path(path).stem] = row
     keys, labels = list(known.table.key), list(known.table.label)
     targets, outer = np.unique(labels, return_inverse=True)[1], fold_of(keys, labels, FOLDS, 0)
-    return Photos(known.features(), targets, keys, outer, of, Store.open(others).features())
+    return Photos(known.features(), targets, keys, outer, of, Store(others).features())
 
 
 def make_views(store: Path, views: Path, weights: str) -> None:
     """Make views of the held-out photos in a temporary folder, and extract them."""
-    known = Store.open(store)
+    known = Store(store)
     keys, labels = list(known.table.key), list(known.table.label)
     outer = fold_of(keys, labels, FOLDS, 0)
     paths = dict(zip(keys, (Path(known.table.root) / path for path in known.table.path), strict=True))

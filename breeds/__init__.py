@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from breeds.api import evaluate, extract, load, predict
     from breeds.errors import BreedsError
+    from breeds.features.store import Store
     from breeds.heads.model import Model
-    from breeds.library.store import Store
+    from breeds.prediction import Predictor
     from breeds.sklearn import BottleneckFeatures, BreedsClassifier
     from breeds.training import train
 
@@ -20,6 +21,7 @@ __all__ = [
     "BreedsClassifier",
     "BreedsError",
     "Model",
+    "Predictor",
     "Store",
     "evaluate",
     "extract",
@@ -32,7 +34,8 @@ _HOMES = {
     "BreedsClassifier": "breeds.sklearn",
     "BreedsError": "breeds.errors",
     "Model": "breeds.heads.model",
-    "Store": "breeds.library.store",
+    "Predictor": "breeds.prediction",
+    "Store": "breeds.features.store",
     "train": "breeds.training",
 } | dict.fromkeys(("evaluate", "extract", "load", "predict"), "breeds.api")
 

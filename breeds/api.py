@@ -9,13 +9,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from breeds.errors import BreedsError, PhotoError, attempt
+from breeds.features import Store
 from breeds.heads.model import Model
-from breeds.library.store import Store
 from breeds.machine import cores
 from breeds.photos import Photo, parse_views, photo_of
 from breeds.photos.inputs import photos_in
 from breeds.photos.photo import RejectedPhoto
+from breeds.prediction import Predictor
 from breeds.prediction import predict as answer_photos
 from breeds.report.answers import as_table
 from breeds.selection import Selection, as_source
@@ -56,7 +59,7 @@ def extract(
         Folder of photos, a subfolder for each class, or a CSV manifest of columns path,label[,split]; tars or
         Parquet files of photos; or an address such as ``s3://bucket/photos``.
     store
-        The HDF5 file to write; its shards go into ``NAME.shards`` beside it.
+        The HDF5 file to write; what is committed meanwhile lies in ``NAME.journal`` beside it.
     labels
         CSV file of labels, where they are not the subfolders' names.
     top, classes, min_photos
@@ -77,7 +80,7 @@ def extract(
     Returns
     -------
     Store
-        The store as it is now. Photos that could not be used are in `Store.quarantined`.
+        The store as it is now. Photos that could not be used are in `Store.rejected`.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def extract(
     --------
     >>> import breeds
     >>> store = breeds.extract("photos", "features/small.h5", weights="random", size=96)
-    >>> len(store), store.quarantined
+    >>> len(store), store.rejected
     (30, [])
     """
     from breeds.config import FeatureConfig
@@ -101,7 +104,7 @@ def extract(
         precision=precision, view=view,
     )  # fmt: skip
     run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
-    return Store(store)
+    return Store(store, corrected=True)
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -127,11 +130,11 @@ def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]
     """
     from breeds.evaluation import evaluate as run
 
-    return run(_opened(store)._store, _loaded(model))
+    return run(_opened(store), _loaded(model))
 
 
 def predict(
-    model: Model | PathLike,
+    model: Model | PathLike | Predictor,
     photos: Iterable[Any],
     *,
     top_k: int = 1,
@@ -144,12 +147,13 @@ def predict(
 ) -> pd.DataFrame:
     """Answer for every photo: the values of ``predict.py --format json``, a row each, in the order given.
 
-    Each call opens the network anew, which takes longer than a photo: ask for many photos at once.
+    Each call opens the network anew, which takes longer than a photo: ask for many photos at once, or with a
+    `Predictor`, which keeps it open.
 
     Parameters
     ----------
     model
-        The model, or its file.
+        The model, its file, or a `Predictor`.
     photos
         Paths, the bytes of photos' files, Pillow images or arrays, uint8 (height, width[, bands]), mixed
         as they come. An image is turned upright by its EXIF and seen as its file would be. A file is
@@ -196,11 +200,19 @@ def predict(
     check_several(photos)
     if not isinstance(top_k, int) or top_k < 1:
         raise BreedsError(f"top_k={top_k!r}: give a whole number from 1 up.")
-    opened = _loaded(model)
-    answers = answer_photos(
-        opened, chain.from_iterable(map(_asked, photos)), weights, None if cache is None else Path(cache),
-        workers=workers, engine=engine, views=parse_views(views) if views else (),
-    )  # fmt: skip
+    asked = chain.from_iterable(map(_asked, photos))
+    if isinstance(model, Predictor):
+        if views or engine != "auto" or (weights, workers, cache) != (None, None, None):
+            raise BreedsError(
+                "views, engine, weights, workers and cache are the Predictor's: name them there."
+            )
+        opened, answers = model.model, model.answers(asked)
+    else:
+        opened = _loaded(model)
+        answers = answer_photos(
+            opened, asked, weights, None if cache is None else Path(cache),
+            workers=workers, engine=engine, views=parse_views(views) if views else (),
+        )  # fmt: skip
     named = (answer if unknown else replace(answer, unknown=False) for answer in answers)
     return as_table(named, opened.classes, top_k)
 
@@ -220,8 +232,26 @@ def check_several(photos: Any) -> None:
         raise BreedsError(f"Give photos in a list, also a single one: [photo], not {type(photos).__name__}.")
 
 
+def listed(X: Any) -> list[Any]:
+    """Return photos, as they come to a transformer, one by one.
+
+    Raises
+    ------
+    BreedsError
+        If it is a single photo, or a table of more than one column.
+    """
+    check_several(X)
+    if hasattr(X, "to_numpy"):  # of pandas, polars and their like
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2 and (X.shape[1] == 1 or X.dtype == object):
+        if X.shape[1] != 1:
+            raise BreedsError(f"X has {X.shape[1]} columns; give the one with the photos.")
+        X = X[:, 0]
+    return list(X)
+
+
 def _opened(store: Store | PathLike) -> Store:
-    return store if isinstance(store, Store) else Store(store)
+    return store if isinstance(store, Store) else Store(store, corrected=True)
 
 
 def _loaded(model: Model | PathLike) -> Model:

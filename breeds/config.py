@@ -7,8 +7,19 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from breeds.files import open_regular, read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: How many bytes a file of a network, or of a model with several, can have.
+MOST_BYTES = 2**29
 #: Version of the decode rule of `breeds.photos`; a change of any pixel needs a new one.
 DECODE_RULE = "1"
 
@@ -90,7 +101,7 @@ class FeatureConfig:
     Attributes
     ----------
     backbone
-        A name in `breeds.backbones.registry.BACKBONES`; of an ONNX network the path of its file or folder,
+        A name in `breeds.backbones.BACKBONES`; of an ONNX network the path of its file or folder,
         and ``onnx`` once that is resolved.
     weights
         ``imagenet``, ``random`` or a file's path; once resolved, the honest name of the weights.
@@ -102,9 +113,9 @@ class FeatureConfig:
         How a photo becomes a square, a rule of `breeds.photos.resize`; "" is ``stretch``, or as an ONNX
         network's JSON says.
     precision
-        One of `breeds.backbones.registry.PRECISIONS`.
+        One of `breeds.backbones.PRECISIONS`.
     calibration
-        The digest of int8's quantised network.
+        The digest of int8's `Network`.
     view
         Which variant of the photos, as in `breeds.photos.decode`.
     decode_rule
@@ -172,3 +183,49 @@ class FeatureConfig:
         if preprocessing is not None:
             values["preprocessing"] = Preprocessing.of(preprocessing)
         return FeatureConfig(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A quantised network in OpenVINO's format: its description, and the file of its numbers.
+
+    Both are data: OpenVINO reads them, knows the operations of its own standard sets only (Breeds
+    loads no extension into it), and follows no path in them. One from a stranger can still name a
+    network that takes all memory or all day, and it meets OpenVINO's reader, a large C++ program,
+    with bytes that somebody chose; the digest says that it is what the config means, not that it
+    is harmless. So take an int8 model from people whose model you would take anyway.
+
+    Attributes
+    ----------
+    xml, bin
+        The two files, uint8 (n,) each.
+    """
+
+    xml: NDArray[np.uint8]
+    bin: NDArray[np.uint8]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the SHA-256 of both files, in hexadecimal digits."""
+        return _joint(hashlib.sha256(part.data).digest() for part in (self.xml, self.bin))
+
+    @staticmethod
+    def read(xml: Path) -> Network:
+        """Read the network that OpenVINO wrote: `xml`, with the numbers beside it."""
+        import numpy as np  # the command line's help loads this module, and should come at once
+
+        files = (xml, xml.with_suffix(".bin"))
+        return Network(*(np.frombuffer(read_regular(path, MOST_BYTES), dtype=np.uint8) for path in files))
+
+
+def digest_of(xml: Path) -> str:
+    """Return the digest of the network that OpenVINO wrote, without holding it: fp32 is four times int8."""
+    parts = []
+    for path in (xml, xml.with_suffix(".bin")):
+        with open_regular(path, MOST_BYTES) as file:
+            parts.append(hashlib.file_digest(file, "sha256").digest())
+    return _joint(parts)
+
+
+def _joint(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()

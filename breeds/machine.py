@@ -1,4 +1,4 @@
-"""What this machine gives: cores and memory, threads that work ahead, a process of its own for a function."""
+"""Cores, memory, threads that work ahead, a process of its own for a function, and quiet around libraries."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from breeds.errors import BreedsError, PhotoError
-from breeds.started import begin
+from breeds.started import begin, commanded
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,6 +34,8 @@ class Ahead(Protocol):
         ...
 
 
+# Below which level TensorFlow says nothing; it looks when it says the first thing.
+_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _CHILD = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from breeds.machine import answer; answer(int(sys.argv[1]))"
@@ -130,3 +134,48 @@ def answer(writer: int) -> None:
         found = False, error
     with open(writer, "wb") as answers:
         pickle.dump(found, answers)
+
+
+@contextmanager
+def _asked_to_be_quiet() -> Iterator[None]:
+    before = os.environ.get(_LEVEL)
+    os.environ.setdefault(_LEVEL, "3")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_LEVEL, None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the block writes to stdout and stderr to itself, but show it if the block crashes.
+
+    In another program only TensorFlow is asked to be quiet: the streams are that program's, and its threads'.
+    """
+    if not commanded():
+        with _asked_to_be_quiet():
+            yield
+        return
+    os.environ.setdefault(_LEVEL, "3")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    stdout, stderr = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 1)
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield
+        except BreedsError:
+            raise
+        except BaseException:
+            chatter.seek(0)
+            os.write(stderr, chatter.read())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(stdout, 1)
+            os.dup2(stderr, 2)
+            os.close(stdout)
+            os.close(stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,11 @@ from breeds.backbones.pipeline import Feature, KeyAndPhoto, Pipeline
 from breeds.backbones.resolve import check_computable, open_network, weights_of
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
-from breeds.features import FeatureIndex, Store
+from breeds.features import FeatureLookup
 from breeds.features.cache import CACHE_BYTES, FeatureCache
-from breeds.heads.explain import Explanation, check_explainable, explanation_of
+from breeds.features.columns import Keys
+from breeds.heads.explain import Explanation, Neighbour, TrainingPhotos, check_explainable, explanation_of
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbour, TrainingPhotos
 from breeds.machine import cores
 from breeds.photos import ORIGINAL, Photo
 from breeds.text import mention
@@ -69,7 +69,7 @@ class Predictor:
     weights
         ``imagenet``, ``random``, a file's path, or None for those the model was trained with, where they are.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        One of `breeds.backbones.ENGINE_CHOICES`.
     workers
         Threads that read and decode; None for as many as there are cores.
     views
@@ -87,6 +87,14 @@ class Predictor:
     ------
     BreedsError
         If the model cannot be computed, or explained, or the weights are not there or not the model's.
+
+    Examples
+    --------
+    >>> import breeds
+    >>> with breeds.Predictor(breeds.load("models/photos.safetensors")) as predictor:
+    ...     table = breeds.predict(predictor, [b"no photo"])
+    >>> table.error[0][:26]
+    'not a photo of a known for'
     """
 
     def __init__(
@@ -339,40 +347,25 @@ class TrainingFeatures:
 
     def __init__(self, path: str) -> None:
         self._path = str(path)
-        self._store: Store | None = None
-        self._index: FeatureIndex | None = None
+        self._looked = False
+        self._lookup: FeatureLookup | None = None
 
     def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, Feature]:
         """Return what the store has; one that is damaged, or was replaced meanwhile, is done without."""
-        if self._index is None:
-            self._index = self._open(config)
-        cached = [key for key in keys if key in self._index]
-        if not cached or self._store is None:
+        if not self._looked and self._path:
+            with suppress(BreedsError):  # it is not there any more, or of another config
+                self._lookup = FeatureLookup(Path(self._path), config)
+        self._looked = True
+        if self._lookup is None:
             return {}
+        wanted = list(keys)
         try:
-            return dict(zip(cached, self._index.read(cached), strict=True))
-        except BreedsError:
-            pass
-        try:
-            if damage := self._store.damage():
-                mention(f"{self._path} is damaged ({damage}): its photos are computed again")
-        except BreedsError:  # not there any more, or another
-            pass
-        self._index = FeatureIndex(config)
+            there = [wanted[row] for row in np.flatnonzero(~self._lookup.lacks(Keys.of(wanted)))]
+            return dict(zip(there, self._lookup.read(there), strict=True)) if there else {}
+        except BreedsError as error:
+            mention(f"{self._path} is not read any more, its photos are computed again: {error}")
+        self._lookup = None
         return {}
-
-    def _open(self, config: FeatureConfig) -> FeatureIndex:
-        index = FeatureIndex(config)
-        if not self._path:
-            return index
-        try:
-            store = Store.open(Path(self._path))
-        except BreedsError:
-            return index
-        if store.config.digest == config.digest:
-            self._store = store
-            store.count_in(index)
-        return index
 
     def add(self, config: FeatureConfig, key: str, feature: Feature) -> None:
         """Keep nothing: the store is left as it is."""

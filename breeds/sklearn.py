@@ -5,38 +5,30 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from breeds.api import check_several
-from breeds.backbones import Engine
-from breeds.backbones.choose import open_engine
-from breeds.backbones.network import Network
+from breeds.api import check_several, listed
+from breeds.backbones import ENGINE_CHOICES, PRECISIONS, Engine
 from breeds.backbones.pipeline import Feature, Pipeline
-from breeds.backbones.registry import ENGINE_CHOICES, PRECISIONS
-from breeds.backbones.resolve import resolve
+from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store, check_config
 from breeds.features.kept import KeptFeatures
+from breeds.features.lookup import find_network
 from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax
@@ -45,7 +37,7 @@ from breeds.machine import cores
 from breeds.photos import parse_resize, photo_of
 from breeds.photos.photo import RejectedPhoto
 from breeds.photos.resize import RULES
-from breeds.prediction import Cache, TrainingFeatures, features_of
+from breeds.prediction import Cache, features_of
 from breeds.split import fold_of
 from breeds.text import mention
 from breeds.training import FOLDS
@@ -55,6 +47,8 @@ __all__ = ["BottleneckFeatures", "BreedsClassifier"]
 ERRORS = ("raise", "nan")
 # Photos that are looked up, decoded and computed together.
 _CHUNK = 128
+# A network answers one call at a time.
+_TURN = threading.RLock()
 
 
 class RefusedError(BreedsError, ValueError):
@@ -68,23 +62,6 @@ def refusing() -> Iterator[None]:
         yield
     except BreedsError as error:
         raise RefusedError(str(error)) from error
-
-
-class Opened:
-    """Engines by what they were opened for; whoever uses one holds `turn`. A copy begins without any."""
-
-    def __init__(self) -> None:
-        self.turn = threading.RLock()
-        self._engines: dict[Hashable, Engine] = {}
-
-    def get(self, what: Hashable, opener: Callable[[], Engine]) -> Engine:
-        """Return the engine of `what`, opened by `opener` the first time: that takes longer than a photo."""
-        if what not in self._engines:
-            self._engines[what] = opener()
-        return self._engines[what]
-
-    def __reduce__(self) -> tuple[type[Opened], tuple[()]]:
-        return Opened, ()
 
 
 class BottleneckFeatures(
@@ -116,9 +93,10 @@ class BottleneckFeatures(
     engine : {"auto", "openvino", "keras"}, default "auto"
         What computes, as in `breeds.extract`.
     store : str or path, optional
-        Keep features by the photos' contents, in the shards of this store (``NAME.shards`` beside NAME.h5),
-        and compute none that the store or its shards have. Several processes may share it; it holds one
-        config. The file itself, with its table of paths and labels, is left to `breeds.extract`.
+        Keep features by the photos' contents, in the journal of this store (``NAME.journal`` beside NAME.h5),
+        and compute none that the store or its journal has. Several processes may share it; it holds one
+        config. The file itself, with its table of paths and labels, is left to `breeds.extract`, which takes
+        in what the journal has.
     workers : int, optional
         Threads that read and decode; None for as many as there are cores.
     n_jobs : int, default -1
@@ -181,16 +159,16 @@ class BottleneckFeatures(
             config, _ = self._resolved()
             self.config_ = self._store_config(config)
         self._n_features_out = self.config_.width
-        self._opened = Opened()
+        self._engines: dict[object, Engine] = {}
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the photos' features, float32 (n, width), in their order; without unit."""
         check_is_fitted(self)
         with refusing():
-            photos = _listed(X)
+            photos = listed(X)
             result = np.full((len(photos), self._n_features_out), np.nan, dtype=np.float32)
-            with self._opened.turn:
+            with _TURN:
                 for row, found in enumerate(self._features(photos)):
                     if isinstance(found, PhotoError):
                         self._bad(row, photos[row], found)
@@ -205,16 +183,9 @@ class BottleneckFeatures(
         )  # fmt: skip
         return resolve(config, self.engine)
 
-    def _weights(self) -> Weights:
-        return self._resolved()[1]
-
     def _check(self) -> None:
         """Refuse parameters that are wrong, as the command line refuses them."""
-        allowed = {
-            "precision": PRECISIONS,
-            "engine": ENGINE_CHOICES,
-            "errors": ERRORS,
-        }
+        allowed = {"precision": PRECISIONS, "engine": ENGINE_CHOICES, "errors": ERRORS}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 able = ", ".join(map(str, values))
@@ -232,7 +203,7 @@ class BottleneckFeatures(
 
     def _store_config(self, config: FeatureConfig) -> FeatureConfig:
         """Return the config, with the network of int8; refuse a store of another."""
-        old = Store.open(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
+        old = Store(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
         if self.precision == "int8":
             if old is None:
                 raise BreedsError(
@@ -245,25 +216,31 @@ class BottleneckFeatures(
         return config
 
     def _engine(self) -> Engine:
+        """Return the engine, which stays open: that takes longer than a photo."""
         threads = min(effective_n_jobs(self.n_jobs), cores())
-        opener = partial(
-            open_engine, self.config_, self._weights, self.engine, self._network, threads=threads
-        )
-        return self._opened.get((self.config_.digest, self.engine, threads), opener)
+        what = self.config_.digest, self.engine, threads
+        if what not in self._engines:
+            self._engines[what] = open_engine(
+                self.config_, lambda: self._resolved()[1], self.engine, self._network, threads=threads
+            )
+        return self._engines[what]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: it opens a network of its own."""
+        state: dict[str, Any] = super().__getstate__()
+        return state | {"_engines": {}} if "_engines" in state else state
 
     def _network(self) -> Network | None:
         if self.config_.precision != "int8" or self.store is None:
             return None
-        from breeds.features.calibration import kept_network
-
-        return kept_network(self.config_.calibration, [Path(self.store)])
+        return find_network(self.config_.calibration, [Path(self.store)])
 
     def _features(self, photos: Sequence[Any]) -> Iterator[Feature | PhotoError]:
         """Yield the feature of every photo, or why there is none; those computed are kept, come what may."""
         caches: list[Cache] = []
         kept = None if self.store is None else KeptFeatures(Path(self.store), self.engine)
         if kept is not None:
-            caches = [kept, TrainingFeatures(str(self.store))]
+            caches = [kept]
         with Pipeline(self._engine, self.workers or cores()) as pipeline:
             try:
                 for start in range(0, len(photos), _CHUNK):
@@ -292,24 +269,6 @@ class BottleneckFeatures(
         tags.transformer_tags.preserves_dtype = []  # always float32
         tags.no_validation = True
         return tags
-
-
-def _listed(X: Any) -> list[Any]:
-    """Return photos, as they come to a transformer, one by one.
-
-    Raises
-    ------
-    BreedsError
-        If it is a single photo, or a table of more than one column.
-    """
-    check_several(X)
-    if hasattr(X, "to_numpy"):  # of pandas, polars and their like
-        X = X.to_numpy()
-    if isinstance(X, np.ndarray) and X.ndim == 2 and (X.shape[1] == 1 or X.dtype == object):
-        if X.shape[1] != 1:
-            raise BreedsError(f"X has {X.shape[1]} columns; give the one with the photos.")
-        X = X[:, 0]
-    return list(X)
 
 
 class BreedsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -14,14 +14,14 @@ from breeds.errors import BreedsError
 TEST_SHARE = 0.2
 
 
-def split_keys(
+def draw_parts(
     keys: Sequence[str],
     labels: Sequence[str],
     seed: int,
     val: float = 0.0,
     given: Sequence[str] | None = None,
 ) -> NDArray[np.str_]:
-    """Assign each photo to a part of the split.
+    """Assign each photo to a part of the split; `check_parts` says whether there are enough of them.
 
     Within each class the keys are put in the order of their SHA-256 with the seed and cut, so the
     answer depends on nothing but the photos' contents: not on their order, names or machine.
@@ -32,7 +32,8 @@ def split_keys(
     Parameters
     ----------
     keys, labels
-        One per photo. The same key more than once lands in one part.
+        One per photo, labels as they came with it: those that people correct later must move no photo.
+        The same key more than once lands in one part.
     seed
         Another seed gives another split.
     val
@@ -45,39 +46,15 @@ def split_keys(
     numpy.ndarray
         Text, shape (n,): ``train``, ``val`` or ``test``.
 
-    Raises
-    ------
-    BreedsError
-        If there are fewer than two classes, or a class has too few photos for every part.
-
     Examples
     --------
     >>> from collections import Counter
     >>> keys, labels = [f"{i:064x}" for i in range(40)], ["beagle", "pug"] * 20
-    >>> Counter(split_keys(keys, labels, seed=0).tolist())
+    >>> Counter(draw_parts(keys, labels, seed=0).tolist())
     Counter({'train': 32, 'test': 8})
     >>> given = ["test", "test"] + [""] * 38
-    >>> Counter(split_keys(keys, labels, seed=0, val=0.25, given=given).tolist())
+    >>> Counter(draw_parts(keys, labels, seed=0, val=0.25, given=given).tolist())
     Counter({'train': 28, 'val': 10, 'test': 2})
-    """
-    part = draw_parts(keys, labels, seed, val, given)
-    check_parts(keys, labels, part.tolist(), val)
-    return part
-
-
-def draw_parts(
-    keys: Sequence[str],
-    labels: Sequence[str],
-    seed: int,
-    val: float = 0.0,
-    given: Sequence[str] | None = None,
-) -> NDArray[np.str_]:
-    """Assign each photo to a part of the split, as `split_keys` does, enough of them or not.
-
-    Parameters
-    ----------
-    labels
-        As they came with the photos: labels that people correct later must move no photo.
     """
     of_class: dict[str, set[str]] = {}
     part: dict[str, str] = {}

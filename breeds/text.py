@@ -10,13 +10,15 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from breeds.errors import BreedsError
 from breeds.started import commanded
 
+#: What an answer for a photo of none of the classes is called; so no class may be.
+UNKNOWN = "unknown"
 # Controls of the second kind, separators of lines, and what is no character at all.
 _NEVER = "\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff"
 # Turns of direction: in a line of ours they reach beyond their name; a page keeps them inside of it.
@@ -56,6 +58,16 @@ def mention(text: str) -> None:
         say(text, file=sys.stderr)
     else:
         logging.getLogger("breeds").info("%s", visible(text))
+
+
+def progress(items: Iterable[Any] | None = None, **how: Any) -> Any:
+    """Return the items, and show how far they are; `how` as ``tqdm.tqdm`` takes it, whose bar this is."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        monitor_interval = 0  # in other programs tqdm would start a thread even where it shows nothing
+
+    return Bar(items, disable=None if commanded() else True, **how)
 
 
 @contextmanager
@@ -118,20 +130,11 @@ def as_here(value: Any) -> Any:
 
     In another locale names of files, and what comes of them, are other texts.
     """
-    return _each_text(value, os.fsdecode)
-
-
-def as_everywhere(value: Any) -> Any:
-    """Return what is to be kept as JSON with its texts the same in every locale."""
-    return _each_text(value, lambda data: data.decode("utf-8", "surrogateescape"))
-
-
-def _each_text(value: Any, decode: Callable[[bytes], str]) -> Any:
     if isinstance(value, str):
-        return decode(as_bytes(value))
+        return os.fsdecode(as_bytes(value))
     if isinstance(value, dict):
-        return {_each_text(name, decode): _each_text(inner, decode) for name, inner in value.items()}
-    return [_each_text(inner, decode) for inner in value] if isinstance(value, list | tuple) else value
+        return {as_here(name): as_here(inner) for name, inner in value.items()}
+    return [as_here(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def printable(text: str) -> str:
@@ -158,3 +161,27 @@ def certainty(share: float) -> str:
     number = f"{share * 100:.1f}"
     number = {"100.0": "> 99.9", "0.0": "< 0.1"}.get(number, number)
     return f"{number}\N{NARROW NO-BREAK SPACE}%"
+
+
+def means_unknown(name: str) -> bool:
+    """Say whether a class of this name could not be told from a refusal."""
+    return name.strip().casefold() == UNKNOWN
+
+
+def unfit(label: str) -> str:
+    """Say why a person may not give this label to a photo, "" if nothing speaks against it.
+
+    Classes that come with the photos may be called more than that, as folders may be.
+
+    Examples
+    --------
+    >>> unfit("beagle"), unfit(" beagle")
+    ('', 'there are blanks around it')
+    """
+    if means_unknown(label):
+        return "photos of none of the classes are answered so"
+    if label != label.strip():
+        return "there are blanks around it"
+    if label != visible(label):
+        return "there are characters in it that cannot be seen, or bytes that are no UTF-8"
+    return ""

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,10 @@ from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.model import Model, apply_layers, pack_keys, softmax
 from breeds.heads.scikit import limited
 from breeds.heads.unknown import JUDGED_ON, fit_detector
-from breeds.labels import means_unknown
 from breeds.machine import memory_of_machine
 from breeds.metrics import FEW, log_loss
 from breeds.split import check_parts, draw_parts, fold_of
+from breeds.text import means_unknown
 
 FOLDS = 5
 #: Without photos for validation, one of so many folds of the training photos stands in.
@@ -122,7 +121,7 @@ def train_head(store: Store, settings: TrainingSettings, views: Sequence[Store] 
         temperature=fitted.temperature,
         unknown=unknown,
         also=store.parts()[1:],
-        networks=_networks(store),
+        networks=store.networks(),
         record={
             **settings.as_record(),
             **fitted.how,
@@ -310,15 +309,6 @@ def _fit(
         return settings.kind.train(data, settings)
 
 
-def _networks(store: Store) -> dict[str, Any]:
-    """Return the int8 networks that the features rest on; what finds them is loaded only then."""
-    if all(config.precision != "int8" for config, _ in store.parts()):
-        return {}
-    from breeds.features.calibration import networks_of
-
-    return networks_of(store)
-
-
 def _origin(store: Store, views: Sequence[Store]) -> dict[str, Any]:
     """Say where the features came from; absolute, so that any folder will do to evaluate from."""
     return {
@@ -345,5 +335,4 @@ def _counts(photos: Labelled, chosen: Chosen) -> dict[str, Any]:
 
 
 def _opened(store: Store | str | os.PathLike[str]) -> Store:
-    store = getattr(store, "_store", store)  # until `breeds.Store` is that of features
-    return store if isinstance(store, Store) else Store.open_beside([Path(store)], corrected=True)
+    return store if isinstance(store, Store) else Store(store, corrected=True)

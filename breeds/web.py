@@ -6,7 +6,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from breeds.progress import progress
+from breeds.text import progress
 
 PROBE_SECONDS = 10
 STALL_SECONDS = 30

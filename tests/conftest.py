@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
 from breeds.config import FeatureConfig
 from breeds.features import Table, write_store
 
@@ -161,7 +161,7 @@ def random_config() -> FeatureConfig:
 @pytest.fixture(scope="session")
 def random_engine(random_config: FeatureConfig):
     """The real Keras engine with random weights, for 96 pixels, opened once for the whole session."""
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
     from breeds.backbones.weights import get_weights
 
     small = replace(random_config, size=96)
@@ -174,7 +174,7 @@ def random_engine(random_config: FeatureConfig):
 @pytest.fixture(scope="session")
 def genuine() -> tuple[list[Path], FeatureConfig, NDArray[np.float32]]:
     """A few real photos, the config of the genuine weights, and what the Keras engine gives for them."""
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
     from breeds.backbones.weights import get_weights
     from breeds.photos import decode
 
@@ -270,7 +270,7 @@ def app_place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     extract_photos(folder / "photos", folder / "features/photos.h5", size=96)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few photos are few for scikit-learn's solver
-        model = train(Store.open(folder / "features/photos.h5"), C=0.01)
+        model = train(Store(folder / "features/photos.h5"), C=0.01)
     model.save(folder / "models/photos.safetensors")
     return folder
 

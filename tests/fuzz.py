@@ -114,7 +114,7 @@ def small_store(folder: Path) -> Path:
     labels = ["pug", "beagle", "collie"] * 3
     paths = [f"{label}/{i}.jpg" for i, label in enumerate(labels)]
     table = Table("made up", "", keys, paths, labels, [""] * 9, [1] * 9, [0] * 9)
-    table.quarantine = [("bad.jpg", "empty file (0 bytes)")]
+    table.rejected = [("bad.jpg", "empty file (0 bytes)")]
     write_store(path, table, config, features, "made up")
     return path
 
@@ -129,7 +129,7 @@ def store_target(folder: Path) -> Target:
     def one(data: bytes) -> None:
         path.write_bytes(data)
         with contextlib.suppress(BreedsError):
-            Store.open(path).features()
+            Store(path).features()
         with contextlib.suppress(BreedsError):
             list(verify(path))
 
@@ -146,7 +146,7 @@ def model_target(folder: Path) -> Target:
     from breeds.training import train
 
     path, seeds = folder / "one.safetensors", []
-    logistic = train(Store.open(small_store(folder)), C=1.0)
+    logistic = train(Store(small_store(folder)), C=1.0)
     layers = [(np.ones((2048, 4), np.float32), np.ones(4, np.float32)),
               (np.ones((4, 3), np.float32), np.ones(3, np.float32))]  # fmt: skip
     for model in (logistic, replace(logistic, kind="dense", layers=layers)):

@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
 from breeds.config import FeatureConfig
 from breeds.features import Table, write_store
 from breeds.photos import key_of
@@ -41,7 +41,7 @@ def store_with_photos(
 ) -> Path:
     """A store of made-up features whose photos lie in `folder`, named by their class's number."""
     if width != XCEPTION.width:  # no network that Breeds knows gives so few
-        config = replace(config, backbone="made up")
+        config = replace(config, backbone="made up", width=width)
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(len(classes), width)) * spread
     root, store = folder / "photos", folder / "features" / "made.h5"

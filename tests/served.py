@@ -146,7 +146,7 @@ class Gate:
         self._let = threading.Semaphore(1 + photos)  # for warming up
         self.computed = 0
 
-    def open(self, *_: object) -> Gate:
+    def open(self, *_: object, **__: object) -> Gate:
         """Be opened, as a network is."""
         return self
 

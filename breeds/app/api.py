@@ -165,7 +165,7 @@ async def model(request: Request) -> Response:
     photos = used.record.get("n_train")
     return _json(
         {
-            "name": state.name,
+            "name": state.model_path.stem,
             "classes": used.classes,
             "head": used.kind,
             "config": str(used.config),

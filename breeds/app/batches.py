@@ -14,7 +14,7 @@ import numpy as np
 from breeds.app.state import AppState, Snapshot
 from breeds.errors import BreedsError
 from breeds.features.corrections import Added, Correction
-from breeds.heads.neighbours import NEAREST, Neighbour
+from breeds.heads.explain import NEAREST, Neighbour
 from breeds.review import Item, label_next, queue
 from breeds.review.folder import spelling
 from breeds.text import certainty, printable, say, visible
@@ -84,10 +84,10 @@ class Batches:
     state
         Has the model and the photos.
     make
-        Makes the photos of a batch, of a snapshot and the keys of photos that are not to be asked about.
+        Lists its photos, as `breeds.review.queue` and `breeds.review.label_next` do.
     """
 
-    def __init__(self, state: AppState, make: Callable[[Snapshot, Collection[str]], list[Case]]) -> None:
+    def __init__(self, state: AppState, make: Callable[..., list[Item]]) -> None:
         self._state, self._make = state, make
         self._lock = threading.Lock()
         self._used: Batch | None = None
@@ -140,27 +140,16 @@ class Batches:
 
     def _work(self, future: Future[Batch], number: int, now: Snapshot, skipped: list[str]) -> None:
         try:
-            made = Batch(number, now, self._make(now, skipped))
+            items: list[Item] = []
+            if now.store is not None:
+                items = self._make(now.store, now.model, now.store.corrections, MOST, skipped)
+            made = Batch(number, now, _cases(now, items))
         except BreedsError as error:
             made = Batch(number, now, [], str(error))
         except Exception as error:  # a defect of ours, or no memory
             say(f"error: what to look at: {type(error).__name__}: {error}", file=sys.stderr)
             made = Batch(number, now, [], "What to look at cannot be worked out; the terminal says why.")
         future.set_result(made)
-
-
-def labels_to_check(now: Snapshot, skipped: Collection[str]) -> list[Case]:
-    """Make a batch of labelled photos, the most worthwhile first."""
-    if now.store is None:
-        return []
-    return _cases(now, queue(now.store, now.model, now.store.corrections, MOST, skipped))
-
-
-def photos_to_label(now: Snapshot, skipped: Collection[str]) -> list[Case]:
-    """Make a batch of photos without a label, those first that a label would teach the model most about."""
-    if now.store is None or not has_unlabelled(now):
-        return []
-    return _cases(now, label_next(now.store, now.model, now.store.corrections, MOST, skipped))
 
 
 def has_unlabelled(now: Snapshot) -> bool:
@@ -268,7 +257,7 @@ class Review:
         self._state = state
         self.done: list[Done] = []
         self.skipped: set[str] = set()
-        self.batches = {"check": Batches(state, labels_to_check), "label": Batches(state, photos_to_label)}
+        self.batches = {"check": Batches(state, queue), "label": Batches(state, label_next)}
         self._number = 0
 
     def case(self, key: str, name: str = "check") -> Case | None:

@@ -15,17 +15,16 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from breeds.app.service import Answered
+from breeds.app.service import Answered, why_unexplained
 from breeds.app.site import site_of
-from breeds.app.state import AppState
-from breeds.app.uploads import RefusedError, Upload
-from breeds.backbones.pipeline import KeyAndPath
-from breeds.errors import BreedsError, PhotoError
+from breeds.app.state import AppState, read_as
+from breeds.app.uploads import RefusedError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
-from breeds.heads.explain import EXACT, GRADIENT, check_explainable
+from breeds.heads.explain import EXACT, GRADIENT
 from breeds.heads.model import Model
-from breeds.photos import key_of, photo_at, picture
+from breeds.photos import MemoryPhoto, picture
 from breeds.report.explanations import overlay
 from breeds.report.gallery import Gallery, Looked, views
 from breeds.report.page import Report
@@ -38,10 +37,8 @@ PAGE = ("Look", "/look")
 AT_ONCE = 500
 #: Some of the tested photos, by name: what is said of one of them, and of several.
 ONLY = {"": "tested photo", "mistakes": "mistake", "refused": "refused photo"}
-# Of how many probabilities a photo's card tells.
-_BEST = 3
-# Longer side of a picture of where the network looked, in pixels.
-_LOOKED = 480
+# Of how many probabilities a photo's card tells; longer side of a picture of where the network looked.
+_BEST, _LOOKED = 3, 480
 
 
 class Shelf:
@@ -78,43 +75,14 @@ class Shelf:
         if state == (int(self._table.size[row]), int(self._table.mtime_ns[row])):
             return ""
         if found is None or self._looked_at.get(row, ((), ""))[0] != state:
-            self._looked_at[row] = state, _fault((self._table.key[row], path))
+            data = attempt(read_as, self._table.key[row], path)
+            self._looked_at[row] = state, str(data) if isinstance(data, PhotoError) else ""
         return self._looked_at[row][1]
-
-
-def _fault(photo: KeyAndPath) -> str:
-    try:
-        _bytes_of(photo)
-        return ""
-    except PhotoError as error:
-        return str(error)
-
-
-def _bytes_of(photo: KeyAndPath) -> bytes:
-    """Return the bytes of a photo of the store.
-
-    Raises
-    ------
-    PhotoError
-        If they are not there any more, or others.
-    """
-    data = photo_at("", photo[1]).read()
-    if key_of(data) != photo[0]:
-        raise PhotoError("changed since its features were computed")
-    return data
 
 
 @dataclass(frozen=True)
 class View:
-    """A report, and what it is about.
-
-    Attributes
-    ----------
-    store
-        With the corrections of its labels.
-    made
-        When it was made.
-    """
+    """A report, when it was made, and what it is about: the store has the corrections of its labels."""
 
     report: Report
     model: Model
@@ -138,13 +106,7 @@ class View:
         )
 
     def looked(self, failure: str) -> Looked:
-        """Return where the network looked at the mistakes: pictures that are made when they are asked for.
-
-        Parameters
-        ----------
-        failure
-            Why nothing can be computed, "" if it can.
-        """
+        """Return where the network looked at the mistakes; `failure` says why nothing can be computed."""
         missing = failure or why_unexplained(self.model)
         if missing:
             return Looked(missing=missing)
@@ -166,15 +128,6 @@ class View:
         ]
 
 
-def why_unexplained(model: Model) -> str:
-    """Say why where the network looked cannot be shown, "" if it can."""
-    try:
-        check_explainable(model)
-    except BreedsError as error:
-        return str(error)
-    return ""
-
-
 def looked_address(key: str, name: str, rather_than: str = "") -> str:
     """Return the address of the picture of what speaks for a class, or for it rather than another."""
     asked = {"for": name} | ({"rather": rather_than} if rather_than else {})
@@ -184,10 +137,7 @@ def looked_address(key: str, name: str, rather_than: str = "") -> str:
 class Look:
     """Gives the report on the model in use; who comes while it is worked out waits for the same.
 
-    Parameters
-    ----------
-    state
-        Has the model and its store; when these or people's corrections are others, there is another report.
+    When model, store or people's corrections are others, there is another report.
     """
 
     def __init__(self, state: AppState) -> None:
@@ -275,9 +225,7 @@ class Chosen:
             is_chosen &= gallery.is_refused if self.only == "refused" else ~gallery.is_right
         if self.photo:
             is_chosen &= np.array([table.key[row] == self.photo for row in rows.tolist()], dtype=bool)
-        order = gallery.order
-        chosen: list[int] = order[is_chosen[order]].tolist()
-        return chosen
+        return [i for i in gallery.order.tolist() if is_chosen[i]]
 
     def title(self, total: int, classes: Sequence[str]) -> str:
         """Say what is asked for, and how many these are."""
@@ -291,14 +239,9 @@ class Chosen:
 
     def address(self, classes: Sequence[str], page: int) -> str:
         """Return the address of a page of these photos."""
-        asked = {
-            "truth": None if self.truth is None else classes[self.truth],
-            "answer": None if self.answer is None else classes[self.answer],
-            "only": self.only or None,
-            "photo": self.photo or None,
-            "page": None if page == 1 else str(page),
-        }
-        return address(**{name: value for name, value in asked.items() if value is not None})
+        names = {name: classes[n] for name in ("truth", "answer") if (n := getattr(self, name)) is not None}
+        asked = names | {"only": self.only, "photo": self.photo, "page": str(page) if page > 1 else ""}
+        return address(**{name: value for name, value in asked.items() if value or name in names})
 
 
 def address(**asked: str) -> str:
@@ -346,7 +289,7 @@ def _short(text: str, longest: int = 80) -> str:
 def look(request: Request) -> Response:
     """Show the report, from the top on: what takes long follows when it is there."""
     site, view = site_of(request), _view(request)
-    values = view.report.values(view.shelf, view.looked(site.service.failure), address, review_address)
+    values = view.report.values(view.shelf, view.looked(site.service.failure), address, "/review/{}".format)
     values["caveats"] = [view.gone] * bool(view.gone) + values["caveats"]
     return site.stream(request, "look.html", layout="app/base.html", made=view.made, **values)
 
@@ -374,7 +317,7 @@ def photos(request: Request) -> Response:
     return site.page(
         request,
         "photos.html",
-        name=site.state.name,
+        name=site.state.model_path.stem,
         title=cards[0]["alt"] if chosen.photo else chosen.title(len(places), classes),
         note=_note(view, places, shown),
         photos=cards,
@@ -386,17 +329,11 @@ def photos(request: Request) -> Response:
     )
 
 
-def review_address(key: str) -> str:
-    """Return the address of the page where a photo's label is judged."""
-    return f"/review/{key}"
-
-
 def _note(view: View, places: list[int], shown: list[int]) -> str:
     """Say which of the photos are shown, and in which order."""
-    which = ""
-    if len(shown) < len(places):
-        first = places.index(shown[0])
-        which = f"{first + 1:,} to {first + len(shown):,} of these. "
+    first = places.index(shown[0]) if shown else 0
+    is_part = len(shown) < len(places)
+    which = f"{first + 1:,} to {first + len(shown):,} of these. " if is_part else ""
     right = int(view.report.gallery.is_right[places].sum())
     orders = {0: "The surest first.", len(places): "The least sure first."}
     order = orders.get(right, "The surest mistakes first, then the least sure answers.")
@@ -413,7 +350,7 @@ def _photo(view: View, i: int, explained: bool) -> dict[str, Any]:
     return photo | {
         "others": [(names[n], certainty(float(shares[n]))) for n in others],
         "looked": looked_address(photo["key"], names[cell[1]]) if is_shown else "",
-        "review": review_address(photo["key"]),
+        "review": f"/review/{photo['key']}",
     }
 
 
@@ -435,15 +372,12 @@ def _nearest(state: AppState, view: View, i: int) -> list[dict[str, Any]]:
 async def looked(request: Request, key: str) -> Response:
     """Give the picture of where the network looked at a photo of the store, for a class or between two."""
     site = site_of(request)
-    photo = site.state.now.photo(key)
     asked = read_query(request.scope["query_string"], ("for", "rather"))
-    if photo is None:
+    if not site.state.now.path(key):
         raise RefusedError(404, "No photo has that key.")
     try:
-        data = await run_in_threadpool(_bytes_of, photo)
-        upload = Upload(photo[1])
-        upload.fill(data)
-        found = await site.service.explained(key, upload)
+        data = await run_in_threadpool(site.state.now.read, key)
+        found = await site.service.explained(key, MemoryPhoto(data))
         if found.explanation is None:
             raise RefusedError(
                 404, f"Where the network looked is not known: {found.answer.error or 'no map'}."

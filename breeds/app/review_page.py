@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,12 +13,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, has_unlabelled, mark_of
-from breeds.app.look_page import looked_address, why_unexplained
+from breeds.app.look_page import looked_address
+from breeds.app.service import why_unexplained
 from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
 from breeds.app.uploads import MOST_FILES, Form, RefusedError
-from breeds.errors import BreedsError
-from breeds.photos.again import is_there
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.review import Refused, Taught
 from breeds.text import certainty
 
@@ -121,8 +121,9 @@ async def train(request: Request) -> Response:
     site = site_of(request)
     async with site.change(request) as form:
         where = _BATCHES.get(form.text("back")) or _BATCHES["check"]
-        if form.text("trainings") != str(site.state.trained):  # a second click, or a reload
-            return _to(where, trained=site.state.trained)
+        number = site.state.trainings[-1].number if site.state.trainings else 0
+        if form.text("trainings") != str(number):  # a second click, or a reload
+            return _to(where, trained=number)
         try:
             found = await run_in_threadpool(site.state.train_again, bool(form.text("search")))
         except BreedsError as error:
@@ -193,39 +194,27 @@ def _page(
 
 def _photo(site: Site, case: Case, seen: Seen) -> dict[str, Any]:
     """Return what the template needs of a photo."""
-    item = case.item
-    return {
-        "key": item.key,
-        "path": item.path,
-        "mark": seen.mark,
-        "label": seen.label,
-        "label_mark": mark_of(seen.label) if seen.label else "",
-        "said": seen.said,
-        "came": seen.came,
-        "kind": item.kind,
-        "reason": item.reason,
-        "suggestion": item.suggestion if item.suggestion != seen.label else "",
-        "suggestion_mark": mark_of(item.suggestion),
-        "best": item.suggestion,
-        "sure": certainty(item.probability),
-        "is_test": item.part == "test",
-        "missing": _is_missing(site, item.key),
-        "looked": _looked_address(site, item.key, item.suggestion),
-        "nearest": case.nearest,
-        "twin": item.twin,
-        "twin_path": item.twin_path,
-        "twin_label": item.twin_label,
-    }
+    item, label = case.item, seen.label
+    return (
+        asdict(item)
+        | asdict(seen)
+        | {
+            "label_mark": mark_of(label) if label else "",
+            "suggestion": item.suggestion if item.suggestion != label else "",
+            "suggestion_mark": mark_of(item.suggestion),
+            "best": item.suggestion,
+            "sure": certainty(item.probability),
+            "is_test": item.part == "test",
+            "missing": isinstance(attempt(site.state.now.read, item.key), PhotoError),
+            "looked": _looked_address(site, item.key, item.suggestion),
+            "nearest": case.nearest,
+        }
+    )
 
 
 def _note(site: Site, number: int | None) -> str:
     found = site.noted(number)
     return found if isinstance(found, str) else ""
-
-
-def _is_missing(site: Site, key: str) -> bool:
-    found = site.state.now.photo(key)
-    return found is None or not is_there(found[1])
 
 
 def _looked_address(site: Site, key: str, name: str) -> str:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ from breeds.app.service import InferenceService
 from breeds.app.state import AppState
 from breeds.app.uploads import Form, RefusedError, Upload, Uploads
 from breeds.errors import PhotoError
-from breeds.report.photos import Thumbnail
+from breeds.photos import picture
+from breeds.report.photos import LONGEST, Thumbnail
 from breeds.report.render import asset, render, render_pieces
 
 T = TypeVar("T")
@@ -40,6 +42,8 @@ ASSETS = {
     "app/teach.js": "text/javascript",
     "app/try.js": "text/javascript",
 }
+# Longest side of a photo that is shown large, in pixels; small pictures that are kept, some 5 KB each.
+_LARGE, _THUMBS = 1200, 2000
 # How many sentences are kept for pages that somebody is led to.
 _NOTES = 200
 # What has a name made of its content never changes.
@@ -109,13 +113,25 @@ class Site:
     pages: list[tuple[str, str]] = field(default_factory=list)
     review: Review = field(init=False)
     assets: dict[str, tuple[bytes, str]] = field(init=False)
+    thumb: Callable[[str, int], bytes] = field(init=False)
     _notes: dict[int, Any] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
         self.review = Review(self.state)
-        self.state.on_model = self.service.use
+        self.state.on_change = self.service.use
+        self.thumb = lru_cache(_THUMBS)(self.picture)  # one that is not there is not kept: it may come back
         self.assets = {name: (asset(name), kind) for name, kind in ASSETS.items()}
+
+    def picture(self, key: str, longest: int) -> bytes:
+        """Return a photo of the store as a JPEG of so many pixels at most.
+
+        Raises
+        ------
+        PhotoError
+            If it is not there.
+        """
+        return Thumbnail.of(picture(self.state.now.read(key), longest)).data
 
     def address(self, name: str) -> str:
         """Return the address of a script or style, another one after every change."""
@@ -191,15 +207,13 @@ class Site:
             upload.fill(data)
 
         with self.uploads.room(self.uploads.most_bytes if urls else 0):
-            tasks = [asyncio.ensure_future(fetch(upload)) for upload in uploads]
             try:
-                await asyncio.gather(*tasks)
+                async with asyncio.TaskGroup() as group:
+                    for upload in uploads:
+                        group.create_task(fetch(upload))
                 yield uploads
             finally:
                 stop.set()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
                 for upload in uploads:
                     upload.close()
 
@@ -243,21 +257,20 @@ async def while_here(request: Request, work: Coroutine[Any, Any, T]) -> T:
 @router.get("/photo/{key}")
 def photo(request: Request, key: str) -> Response:
     """Give a photo of the store, large enough to judge."""
-    return _jpeg(site_of(request).state.large, key)
+    return _jpeg(site_of(request).picture, key, _LARGE)
 
 
 @router.get("/thumb/{key}")
 def thumb(request: Request, key: str) -> Response:
     """Give a photo of the store, small."""
-    return _jpeg(site_of(request).state.thumb, key)
+    return _jpeg(site_of(request).thumb, key, LONGEST)
 
 
-def _jpeg(made: Callable[[str], Thumbnail], key: str) -> Response:
+def _jpeg(made: Callable[[str, int], bytes], key: str, longest: int) -> Response:
     try:
-        data = made(key).data
+        return Response(made(key, longest), media_type="image/jpeg", headers=_FOREVER)
     except PhotoError:
         raise HTTPException(404) from None
-    return Response(data, media_type="image/jpeg", headers=_FOREVER)
 
 
 @router.get("/favicon.ico")

@@ -11,31 +11,25 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPath
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.columns import Keys
 from breeds.features.corrections import Added, Correction, Corrections, add, corrections_path, undo
+from breeds.heads.explain import NEAREST, Neighbour, TrainingPhotos
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST, Neighbour, TrainingPhotos
-from breeds.photos import photo_at
-from breeds.report.photos import LONGEST, Thumbnail, thumbnail
+from breeds.photos import key_of, photo_at
 from breeds.review import Again, Taught, teach, train_again
 from breeds.text import say
 
 T = TypeVar("T")
 
-#: Longest side of a photo that is shown large, in pixels.
-LARGE = 1200
-# Small pictures that are kept, some 5 KB each.
-_KEPT = 2000
 _KEY = re.compile("[0-9a-f]{64}")
 # How many trainings are kept to be told of: each has its model.
 _TRAININGS = 20
@@ -63,12 +57,19 @@ class Snapshot:
         row = int(self.store.table.key.rows_of(Keys.of([key]))[0])
         return None if row < 0 else row
 
-    def photo(self, key: str) -> KeyAndPath | None:
-        """Return key and path of a photo of the store, None if the store does not know it."""
+    def path(self, key: str) -> str:
+        """Return where a photo of the store is, "" if the store does not know it."""
         row = self.row(key)
         if row is None or self.store is None:
-            return None
-        return key, os.path.join(self.store.table.root, self.store.table.path[row])
+            return ""
+        return os.path.join(self.store.table.root, self.store.table.path[row])
+
+    def read(self, key: str) -> bytes:
+        """Return the bytes of a photo of the store, as `read_as` does."""
+        path = self.path(key)
+        if not path:
+            raise PhotoError("the store has no such photo")
+        return read_as(key, path)
 
     @cached_property
     def _training(self) -> TrainingPhotos:
@@ -95,6 +96,20 @@ class Snapshot:
         keys = table.key.take(table.labelled_rows()).packed
         known = self.model.seen_keys() | self.model.tested_keys() | self.store.corrections.last.keys()
         return int((~np.isin(np.unique(keys), Keys.of(known).packed)).sum())
+
+
+def read_as(key: str, path: str) -> bytes:
+    """Return the bytes of a photo.
+
+    Raises
+    ------
+    PhotoError
+        If they are not there any more, or others than its key says.
+    """
+    data = photo_at("", path).read()
+    if key_of(data) != key:
+        raise PhotoError("changed since its features were computed")
+    return data
 
 
 @dataclass(frozen=True)
@@ -154,8 +169,8 @@ class AppState:
         The file of the model.
     lock
         Held by what changes the corrections.
-    on_model
-        Told of another model.
+    on_change
+        Told of the model when it, its store or corrections are others.
     trainings
         The trainings here, the last one at the end.
 
@@ -175,13 +190,13 @@ class AppState:
     def __init__(self, model_path: Path, store: Path | None = None) -> None:
         self.model_path = model_path
         self.lock = threading.RLock()
-        self.on_model: Callable[[Model], object] = lambda _: None
+        self.on_change: Callable[[Model], object] = lambda _: None
         self.trainings: deque[Trained] = deque(maxlen=_TRAININGS)
         self._named = store
         self._busy = threading.Lock()
         self._busy_with = ""
-        self._models = _Read(lambda paths: Model.load(paths[0]))
-        self._stores = _Read(Store.open_beside)
+        self._models = _Read(self._load)
+        self._stores = _Read(lambda paths: Store(*paths))
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None
         self._now: Snapshot | None = None
@@ -196,14 +211,8 @@ class AppState:
             say(f"the training photos are not shown: {problem}", file=sys.stderr)
         if self._words.problem is not None:
             say(f"no corrections are used: {self._words.problem}", file=sys.stderr)
-        self.thumb = lru_cache(_KEPT)(self._thumb)
 
     # What is in use
-
-    @property
-    def name(self) -> str:
-        """What to call the model."""
-        return self.model_path.stem
 
     @property
     def now(self) -> Snapshot:
@@ -244,14 +253,19 @@ class AppState:
                 before, self._now = self._now, Snapshot(model, store)
                 if store is not None and (before is None or before.store is None or new_model):
                     self._base = self._labels_of_training(model, store)
-            if new_model:
-                self.on_model(model)
+                self.on_change(model)
             return self._now
+
+    def _load(self, paths: Sequence[Path]) -> Model:
+        model = Model.load(paths[0])
+        if self._named is not None:
+            model.record["store"] = str(self._named)
+        return model
 
     def _store_paths(self, model: Model) -> list[Path]:
         also = model.record.get("also", [])
         others = [Path(str(path)) for path in also] if isinstance(also, list) else []
-        return [self._named or Path(str(model.record.get("store", ""))), *others]
+        return [Path(str(model.record.get("store", ""))), *others]
 
     def _labels_of_training(self, model: Model, store: Store) -> dict[str, str] | None:
         """Find out what corrections a model was trained with: those that are there, or a training's."""
@@ -272,35 +286,6 @@ class AppState:
                 self.refresh()
 
         threading.Thread(target=look, daemon=True).start()
-
-    # Its photos
-
-    def large(self, key: str) -> Thumbnail:
-        """Return a photo of the store to look at.
-
-        Raises
-        ------
-        PhotoError
-            If the store has none of that key, or it is not there any more.
-        """
-        return self._picture(key, LARGE)
-
-    def _thumb(self, key: str) -> Thumbnail:
-        """Return a photo of the store, small; as `large`."""
-        return self._picture(key, LONGEST)
-
-    def _picture(self, key: str, longest: int) -> Thumbnail:
-        photo = self.now.photo(key)
-        if photo is None:
-            raise PhotoError("the store has no such photo")
-        found = thumbnail((photo[0], photo_at("", photo[1])), longest)
-        if isinstance(found, PhotoError):  # not kept: it may be back the next time
-            raise found
-        return found
-
-    def warm_up(self) -> None:
-        """Read what the first look for photos alike would wait for."""
-        self.now.nearest(np.zeros((0, len(self.now.model.mean)), dtype=np.float32))
 
     # What changes it
 
@@ -331,11 +316,6 @@ class AppState:
         return store
 
     @property
-    def trained(self) -> int:
-        """How many trainings there were here."""
-        return self.trainings[-1].number if self.trainings else 0
-
-    @property
     def changes(self) -> int | None:
         """How many labels the model was not trained with; None if that is not known."""
         now, base = self.now, self._base
@@ -362,7 +342,7 @@ class AppState:
             return self._trained(search)
 
     def _trained(self, search: bool = False) -> Trained:
-        number = self.trained + 1
+        number = self.trainings[-1].number + 1 if self.trainings else 1
         try:
             store = self._need_store()
             again = train_again(self.model_path, store, store.corrections, search)

@@ -11,12 +11,11 @@ from fastapi.responses import HTMLResponse, Response
 
 from breeds.app.service import Answered
 from breeds.app.site import Site, site_of, while_here
-from breeds.app.state import AppState
 from breeds.app.uploads import Form, RefusedError, Upload
 from breeds.errors import PhotoError
-from breeds.heads.explain import EXACT
-from breeds.heads.neighbours import Neighbour
+from breeds.heads.explain import EXACT, Neighbour
 from breeds.photos import picture
+from breeds.prediction import Evidence
 from breeds.report.explanations import overlay
 from breeds.report.photos import Thumbnail
 from breeds.text import certainty
@@ -97,15 +96,15 @@ async def _with_cards(request: Request, template: str) -> Response:
 async def _shown(site: Site, request: Request, template: str, form: Form) -> Response:
     async with site.fetched(urls := form.texts("url")) as fetched:
         uploads = form.uploads + fetched
-        found = await site.service.answers(uploads, explain=True)
+        found = await site.service.answers(uploads)
         pairs = zip(uploads, found, strict=True)
-        cards = [await run_in_threadpool(make_card, site.state, upload, one) for upload, one in pairs]
+        cards = [await run_in_threadpool(make_card, upload, one) for upload, one in pairs]
     return site.page(request, template, cards=cards, urls=urls)
 
 
-def make_card(state: AppState, upload: Upload, found: Answered) -> Card:
+def make_card(upload: Upload, found: Answered) -> Card:
     """Make a card of an answer: read the photo again, small, and lay over it where the network looked."""
-    answer, model, explanation = found.answer, found.model, found.explanation
+    answer, model, evidence = found.answer, found.model, found.answer.evidence
     if answer.probabilities is None:
         return Card(upload.name, answer.error)
     order = np.argsort(-answer.probabilities, kind="stable")[:BEST]
@@ -124,10 +123,11 @@ def make_card(state: AppState, upload: Upload, found: Answered) -> Card:
     except PhotoError as error:
         return Card(upload.name, str(error))
     card.photo = Thumbnail.of(shown)
-    if explanation is not None:
+    if isinstance(evidence, Evidence):
+        explanation = evidence.explanation
         cells = explanation.speaks_for(explanation.answer)
         pixels = np.asarray(shown)
         card.looked = Thumbnail.of(overlay(pixels, cells, model.config.resize, size=model.config.size))
         card.exact = explanation.kind == EXACT
-        (card.nearest,) = state.now.nearest(explanation.feature[None])
+        card.nearest = evidence.nearest
     return card

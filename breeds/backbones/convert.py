@@ -26,16 +26,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from breeds.backbones.loading import import_openvino
-from breeds.backbones.network import Network, digest_of
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES, import_openvino
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig, Preprocessing
+from breeds.config import FeatureConfig, Network, Preprocessing, digest_of
 from breeds.errors import BreedsError, PhotoError
 from breeds.files import cache_folder
-from breeds.machine import run_alone
+from breeds.machine import quiet, run_alone
 from breeds.photos import decode, key_of, photo_at
-from breeds.quiet import quiet
 from breeds.started import need
 from breeds.text import mention
 

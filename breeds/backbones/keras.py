@@ -13,12 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones import FeatureAndMap, unmapped
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES, FeatureAndMap, unmapped
 from breeds.backbones.weights import Weights, check_unchanged
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.quiet import quiet
+from breeds.machine import quiet
 
 with quiet():
     import keras
@@ -44,7 +43,7 @@ class KerasEngine:
     maps
         Give maps too, as a second output of the same network.
     others
-        What other engines take (`breeds.backbones.choose.open_engine`), which means nothing here.
+        What other engines take (`breeds.backbones.resolve.open_engine`), which means nothing here.
 
     Raises
     ------

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 from PIL import Image
 
-from breeds.backbones.onnx_file import Described, content_of, describe, find_file, named, shape_text
-from breeds.backbones.registry import LARGEST_SIZE
+from breeds.backbones import LARGEST_SIZE
+from breeds.backbones.onnx_file import Described, describe, find_file, open_onnx, refused, shape_text
 from breeds.backbones.weights import Weights
 from breeds.config import LAYOUTS, POOLS, Preprocessing
 from breeds.errors import BreedsError
@@ -66,7 +66,7 @@ def resolve_onnx(spec: str, size: int, resize: str) -> tuple[Weights, int, str, 
     path = find_file(spec)
     file = _json_of(spec, path)
     said = read_config(file) if os.path.lexists(file) else None
-    model, sha256 = content_of(path)
+    model, weights = open_onnx(spec)
     network = _Network(path, file, said, describe(model, path))
     layout = network.layout()
     size = network.size(layout, size)
@@ -74,7 +74,7 @@ def resolve_onnx(spec: str, size: int, resize: str) -> tuple[Weights, int, str, 
     if not fits(resize, size):
         raise BreedsError(f"--resize {resize}: it is {RULES}, with N from {size} up.")
     mean, std = network.scaling()
-    return named(spec, path, sha256), size, resize, Preprocessing(layout, mean, std, *network.output())
+    return weights, size, resize, Preprocessing(layout, mean, std, *network.output())
 
 
 def _json_of(spec: str, path: Path) -> Path:
@@ -118,7 +118,7 @@ class _Network:
         self._taken = shape_text(described.dims)
 
     def _unclear(self, what: str, words: str) -> NoReturn:
-        raise BreedsError(f"The network {self._path} does not say {what}; write {words} into {self._json}.")
+        raise refused(self._path, f"does not say {what}; write {words} into {self._json}")
 
     def scaling(self) -> tuple[_Colours, _Colours]:
         """Return mean and std."""
@@ -135,16 +135,11 @@ class _Network:
         able = [layout for layout, colours in axes.items() if colours == 3]
         able = able or [layout for layout, colours in axes.items() if colours is None]
         if not able:
-            raise BreedsError(
-                f"The network {self._path} takes {self._taken}, which are no photos of three colours; use "
-                f"another."
-            )
+            raise refused(self._path, f"takes {self._taken}, which are no photos of three colours")
         said = self._said.layout if self._said else ""
         if said and said not in able:
-            raise BreedsError(
-                f"The network {self._path} takes {self._taken}, so its layout is {able[0]} and not {said}; "
-                f"mend {self._json}."
-            )
+            layout = f"so its layout is {able[0]} and not {said}"
+            raise refused(self._path, f"takes {self._taken}, {layout}; mend {self._json}")
         if not said and len(able) > 1 and self._described.name != _HUB_INPUT:
             self._unclear(
                 f"which axis of {self._taken} is that of colours", '"layout": "nchw" or "layout": "nhwc"'
@@ -156,20 +151,15 @@ class _Network:
         _, *dims = self._described.dims
         sides = {side for side in (dims[1:] if layout == "nchw" else dims[:2]) if side is not None}
         if len(sides) > 1:
-            raise BreedsError(
-                f"The network {self._path} takes {self._taken}, which is no square; export it for one."
-            )
+            raise refused(self._path, f"takes {self._taken}, which is no square; export it for one")
         own = next(iter(sides), None)
         size = asked or (self._said.size if self._said else 0) or own or 0
         if not size:
-            raise BreedsError(
-                f"The network {self._path} does not say which size of photos it takes; give --size."
-            )
+            raise refused(self._path, "does not say which size of photos it takes; give --size")
         if own not in (None, size):
-            raise BreedsError(
-                f"The network {self._path} takes {self._taken} and no {size} pixels (--size or "
-                f"{self._json.name}); export it for that size, or leave {own}."
-            )
+            where = f"--size or {self._json.name}"
+            instead = f"export it for that size, or leave {own}"
+            raise refused(self._path, f"takes {self._taken} and no {size} pixels ({where}); {instead}")
         if not 1 <= size <= LARGEST_SIZE:
             raise BreedsError(f"--size {size}: Breeds takes up to {LARGEST_SIZE} pixels.")
         return size
@@ -180,10 +170,8 @@ class _Network:
         names = list(outputs) if len(outputs) == 1 else [name for name in OUTPUTS if name in outputs]
         if not names:
             shown = ", ".join(name[:60] for name in list(outputs)[:5])
-            raise BreedsError(
-                f"The network {self._path} has {len(outputs)} outputs ({shown}), and none is called "
-                f"{', '.join(OUTPUTS)}; export it with the one that is wanted."
-            )
+            what = f"has {len(outputs)} outputs ({shown}), and none is called {', '.join(OUTPUTS)}"
+            raise refused(self._path, f"{what}; export it with the one that is wanted")
         fitting = [name for name in names if not pool or outputs[name] in (None, *_AXES[pool])]
         if not fitting:
             raise BreedsError(
@@ -192,10 +180,8 @@ class _Network:
             )
         axes = outputs[fitting[0]]
         if axes not in (None, 2, 3, 4):
-            raise BreedsError(
-                f"The network {self._path} gives {axes} axes in {fitting[0][:60]}, which is no feature of a "
-                f"photo; export it with features, maps or tokens."
-            )
+            what = f"gives {axes} axes in {fitting[0][:60]}, which is no feature of a photo"
+            raise refused(self._path, f"{what}; export it with features, maps or tokens")
         pool = pool or _CLEAR.get(axes or 0, "")
         if not pool:
             self._unclear(
@@ -323,7 +309,9 @@ class _Settings:
             factor = self._number(self._values.get("rescale_factor", 1 / 255), "rescale_factor")
         mean: _Colours = (0.0, 0.0, 0.0)
         std: _Colours = (1.0, 1.0, 1.0)
-        if self._on("do_normalize", "image_mean" in self._values):
+        if self._values.get("do_normalize") is None and "image_mean" not in self._values:
+            self._refuse('it says neither "image_mean" and "image_std" nor "do_normalize": false')
+        if self._on("do_normalize", True):
             mean, std = self._colours("image_mean"), self._colours("image_std")
         # A pixel p from 0 to 255 becomes (factor * p - mean) / std, and p / 255 is the one from 0 to 1.
         whole = 1.0 if abs(255 * factor - 1) < 1e-9 else 255 * factor

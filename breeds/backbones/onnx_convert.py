@@ -8,11 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from breeds.backbones.loading import import_openvino
-from breeds.backbones.onnx_file import content_of, describe
+from breeds.backbones import import_openvino
+from breeds.backbones.onnx_file import content_of, describe, refused
 from breeds.config import Preprocessing
 from breeds.errors import BreedsError
-from breeds.quiet import quiet
+from breeds.machine import quiet
 
 #: Bounds of a network, in bytes: of numbers that do not depend on the photo, and of any one tensor.
 MOST_CONSTANT, MOST_TENSOR = 2**30, 2**30
@@ -42,7 +42,6 @@ def bring(target: Path, path: Path, sha256: str, size: int, preprocessing: Prepr
     if found != sha256:
         raise BreedsError(f"{path} was replaced while it was being read; run the command again.")
     taken = describe(model, path).name
-    _look(model, path)
     data = model.SerializeToString()
     del model
     ov = import_openvino()
@@ -73,25 +72,6 @@ def _bound() -> None:
             resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 
-def _look(model: Any, path: Path) -> None:
-    """Refuse what is plainly too large before OpenVINO reads it, as that computes some constants at once.
-
-    Shapes are followed without any numbers. What cannot be seen so meets the bounds of the process.
-    """
-    from onnx import helper, shape_inference
-
-    try:
-        values = shape_inference.infer_shapes(model, data_prop=True).graph.value_info
-    except Exception:  # of a network that is odd OpenVINO says more
-        return
-    for value in values:
-        kind = value.type.tensor_type
-        dims = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
-        each = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if kind.elem_type else 0
-        if each * prod(dims) > MOST_TENSOR:
-            raise _too_large(path)
-
-
 def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> Any:
     """Return the network with one output, float32 (1, width): the feature."""
     from openvino import opset8 as ops
@@ -100,10 +80,8 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
     source = output.get_node().input_value(0)
     shape = source.get_partial_shape()
     if shape.is_dynamic:
-        raise BreedsError(
-            f"The output {preprocessing.output[:60]} of the network {path} has no fixed shape ({shape}) "
-            f"where the photo has one; export it with one."
-        )
+        what = f"has no fixed shape ({shape}) of {preprocessing.output[:60]} where the photo has one"
+        raise refused(path, f"{what}; export it with one")
     places = [2, 3] if preprocessing.layout == "nchw" else [1, 2]
     axes: dict[tuple[str, int], list[int]] = {
         ("none", 2): [], ("cls", 3): [], ("avg", 3): [1], ("avg", 4): places
@@ -116,7 +94,7 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
         )
     if source.get_element_type() != ov.Type.f32:
         if not source.get_element_type().is_real():
-            raise BreedsError(f"The network {path} gives no floating-point numbers, so they are no features.")
+            raise refused(path, "gives no floating-point numbers, so they are no features")
         source = ops.convert(source, "f32").output(0)
     if along:
         source = ops.reduce_mean(source, along, False).output(0)
@@ -124,7 +102,7 @@ def _pooled(ov: Any, network: Any, preprocessing: Preprocessing, path: Path) -> 
         source = ops.gather(source, ops.constant(0), ops.constant(1)).output(0)
     width = source.get_shape()[1]
     if not 1 <= width <= 2**16:
-        raise BreedsError(f"The network {path} gives {width} numbers a photo, which is no feature.")
+        raise refused(path, f"gives {width} numbers a photo, which is no feature")
     return ov.Model([ops.result(source)], network.get_parameters(), "brought")
 
 
@@ -181,7 +159,5 @@ def _measure(network: Any, path: Path) -> None:
 
 
 def _too_large(path: Path) -> BreedsError:
-    return BreedsError(
-        f"The network {path} wants more than {MOST_TENSOR / 2**30:.0f} GiB for the numbers of one step, or "
-        f"for its constants; export a smaller one."
-    )
+    most = f"{MOST_TENSOR / 2**30:.0f} GiB"
+    return refused(path, f"wants more than {most} for the numbers of one step, or for its constants")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breeds.backbones.network import MOST_BYTES
 from breeds.backbones.weights import Weights
+from breeds.config import MOST_BYTES
 from breeds.errors import BreedsError
 from breeds.files import UnfitError, open_regular, read_regular
 from breeds.started import need
@@ -67,8 +67,8 @@ def find_file(spec: str) -> Path:
     return found
 
 
-def find_onnx(spec: str) -> Weights:
-    """Return the weights of an ONNX file: they are known by the file's content.
+def open_onnx(spec: str) -> tuple[Any, Weights]:
+    """Read an ONNX network and return it with its weights, which are known by the file's content.
 
     Raises
     ------
@@ -76,13 +76,10 @@ def find_onnx(spec: str) -> Weights:
         If the file is not there, or cannot be read.
     """
     path = find_file(spec)
-    return named(spec, path, content_of(path)[1])
-
-
-def named(spec: str, path: Path, sha256: str) -> Weights:
-    """Return the weights of an ONNX file of known content; a folder's name says more than its file's."""
+    # A folder's name says more than its file's.
     name = os.path.basename(os.path.realpath(spec)) if os.path.isdir(spec) else path.name
-    return Weights(f"file:{name}", sha256, path)
+    model, sha256 = content_of(path)
+    return model, Weights(f"file:{name}", sha256, path)
 
 
 def content_of(path: Path) -> tuple[Any, str]:
@@ -143,7 +140,7 @@ def _take_in(model: Any, path: Path) -> dict[str, str]:
         name = told.get("location", "")
         if name not in files:
             if len(files) == _MOST_FILES:
-                raise _refused(path, "has its numbers in too many files; export it into one")
+                raise refused(path, "has its numbers in too many files; export it into one")
             files[name] = _beside(path, name)
         try:
             start = int(told.get("offset", 0))
@@ -152,7 +149,7 @@ def _take_in(model: Any, path: Path) -> dict[str, str]:
             start = length = -1
         total += max(length, 0)
         if min(start, length) < 0 or start + length > len(files[name]) or total > MOST_BYTES:
-            raise _refused(path, f"names more numbers than {_shown(name)} beside it has; export it again")
+            raise refused(path, f"names more numbers than {_shown(name)} beside it has; export it again")
         tensor.raw_data = files[name][start : start + length]
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -162,38 +159,38 @@ def _take_in(model: Any, path: Path) -> dict[str, str]:
 def _beside(path: Path, name: str) -> bytes:
     """Read a file of a network's folder; a path out of it could lead to any file, and so could a link."""
     if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name or "\\" in name:
-        raise _refused(
+        raise refused(
             path, f"has its numbers outside its own folder, in {_shown(name)}; export it into one folder"
         )
     file = path.parent / name
     try:
         if os.path.islink(file):
-            raise _refused(
+            raise refused(
                 path,
                 f"has its numbers in {_shown(name)}, which is a link to any file; copy that there",
             )
         with open_regular(file, MOST_BYTES) as opened:
             if not os.path.samestat(os.fstat(opened.fileno()), os.lstat(file)):  # a link by now
-                raise _refused(path, f"has its numbers in {_shown(name)}, which was replaced just now")
+                raise refused(path, f"has its numbers in {_shown(name)}, which was replaced just now")
             return opened.read(MOST_BYTES)
     except OSError as error:
-        raise _refused(
+        raise refused(
             path, f"has its numbers in {_shown(name)} beside it, which cannot be read ({error.strerror})"
         ) from None
 
 
 def _tensors(graph: Any, path: Path) -> Iterator[Any]:
     """Yield every tensor of a graph: its numbers, and those that stand in its operators."""
-    if graph.sparse_initializer:
-        raise _sparse(path)
+    sparse = bool(graph.sparse_initializer)
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise _sparse(path)
+            sparse |= attribute.HasField("sparse_tensor") or bool(attribute.sparse_tensors)
+    if sparse:
+        raise refused(path, "has sparse numbers, which Breeds does not read; export it with dense ones")
 
 
 def describe(model: Any, path: Path) -> Described:
@@ -209,7 +206,7 @@ def describe(model: Any, path: Path) -> Described:
     inputs = [entry for entry in model.graph.input if entry.name not in numbers]
     if len(inputs) != 1:
         names = ", ".join(_shown(entry.name) for entry in inputs[:5]) or "none"
-        raise _refused(
+        raise refused(
             path, f"has {len(inputs)} inputs ({names}), and an image network has one; export its image part"
         )
     dims = _photo_shape(inputs[0], path)
@@ -220,7 +217,7 @@ def describe(model: Any, path: Path) -> Described:
         for entry in model.graph.output
     }
     if not outputs or any(not name or len(name) > 200 for name in outputs):
-        raise _refused(path, "has no output with a name that can be kept; export it again")
+        raise refused(path, "has no output with a name that can be kept; export it again")
     return Described(inputs[0].name, dims, outputs)
 
 
@@ -232,30 +229,30 @@ def _photo_shape(entry: Any, path: Path) -> tuple[int | None, ...]:
     if not entry.type.HasField("tensor_type") or kind.elem_type not in real:
         known = kind.elem_type in TensorProto.DataType.values()
         what = TensorProto.DataType.Name(kind.elem_type).lower() if known else "something else"
-        raise _refused(path, f"takes {what} and no floating-point pixels, so it is no image network")
+        raise refused(path, f"takes {what} and no floating-point pixels, so it is no image network")
     if not kind.HasField("shape"):
-        raise _refused(path, f"does not say the shape of its input {_shown(entry.name)}; export it with one")
+        raise refused(path, f"does not say the shape of its input {_shown(entry.name)}; export it with one")
     dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
     if len(dims) != 4 or any(dim is not None and dim < 1 for dim in dims):
-        raise _refused(path, f"takes {shape_text(dims)}, so it is no image network: photos have 4 axes")
+        raise refused(path, f"takes {shape_text(dims)}, so it is no image network: photos have 4 axes")
     return dims
 
 
 def _check_operators(model: Any, path: Path) -> None:
     if len(model.graph.node) > _MOST_NODES:
-        raise _refused(path, f"has more than {_MOST_NODES} operators, as no image network has")
+        raise refused(path, f"has more than {_MOST_NODES} operators, as no image network has")
     for node in model.graph.node:
         if node.domain not in _DOMAINS:
-            raise _refused(
+            raise refused(
                 path, f"has a custom operator, {_shown(node.op_type)} of {_shown(node.domain)}, which would "
                 f"need somebody's code; export it with ONNX's own"
             )  # fmt: skip
         if node.op_type in _CONTROL:
-            raise _refused(
+            raise refused(
                 path, f"has a loop or a branch ({node.op_type}), which has no bound; export it without"
             )
     if model.functions:
-        raise _refused(path, "has operators of its own (functions); export it with these written out")
+        raise refused(path, "has operators of its own (functions); export it with these written out")
 
 
 def shape_text(dims: tuple[int | None, ...]) -> str:
@@ -267,9 +264,6 @@ def _shown(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
-def _sparse(path: Path) -> BreedsError:
-    return _refused(path, "has sparse numbers, which Breeds does not read; export it with dense ones")
-
-
-def _refused(path: Path, why: str) -> BreedsError:
+def refused(path: Path, why: str) -> BreedsError:
+    """Return the error for a network that cannot be used."""
     return BreedsError(f"The network {path} {why}.")

@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones import EngineUnavailableError, FeatureAndMap, unmapped
+from breeds.backbones import EngineUnavailableError, FeatureAndMap, import_openvino, unmapped
 from breeds.backbones.convert import fp32_network
-from breeds.backbones.loading import import_openvino
-from breeds.backbones.network import Network
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.machine import cores
 

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 from PIL import __version__ as pillow
 
 import breeds
-from breeds.backbones.choose import open_engine
 from breeds.backbones.convert import fp32_network
-from breeds.backbones.network import Network
 from breeds.backbones.pipeline import Feature, P, Pipeline
+from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import Weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError, PhotoError
 from breeds.machine import run_ahead
 from breeds.started import begin, need
@@ -109,7 +108,7 @@ class RayPipeline:
             self._ray.shutdown()
 
     def prepare(self, weights: Callable[[], Weights], network: Callable[[], Network | None]) -> None:
-        """Say what finds the weights and the network, as `breeds.backbones.choose.open_engine` takes them."""
+        """Say what finds weights and network, as `breeds.backbones.resolve.open_engine` takes them."""
         self._sources, self._setup = (weights, network), None
 
     def run_ahead(

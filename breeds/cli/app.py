@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import wait
 from pathlib import Path
 
-from breeds.backbones.registry import ENGINE_CHOICES
+from breeds.backbones import ENGINE_CHOICES
 from breeds.cli import common
 from breeds.errors import BreedsError
 from breeds.started import command
@@ -77,7 +77,6 @@ def main() -> int:
     warm = service.start()
 
     def prepare() -> None:
-        state.warm_up()
         wait([warm])
         site.review.batches["check"].get(())  # later trainings are fast then, too
 

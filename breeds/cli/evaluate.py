@@ -94,11 +94,11 @@ def main() -> int:
     digest = file_digest(model_path)
     model = Model.load(model_path)
     stores = arguments.store or trained_on(model, model_path)
-    store = Store.open_beside(stores, corrected=not arguments.no_corrections)
+    store = Store(*stores, corrected=not arguments.no_corrections)
     if arguments.against:
         other = Model.load(arguments.against)
         same = [config.digest for config, _ in other.parts] == [config.digest for config, _ in model.parts]
-        other_store = store if same else Store.open_beside(trained_on(other, arguments.against))
+        other_store = store if same else Store(*trained_on(other, arguments.against))
     tested = answer_test_photos(store, model)
     numbers = measure(tested) | {"model": str(model_path)}
     text = [*store.corrections.effect(store.table).sentences(), *terminal.as_lines(numbers)]

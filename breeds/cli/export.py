@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("model", metavar="MODEL", type=Path, nargs="?", help="the model (default: the newest in models/)")
-    add("--format", choices=FORMATS, nargs="+", default=["onnx"],
+    add("--format", choices=tuple(FORMATS), nargs="+", default=["onnx"],
         help="onnx, openvino and keras take pixels; joblib takes features: the logistic head alone, for "
              "scikit-learn (default: onnx)")  # fmt: skip
     add("--store", metavar="FILE", type=Path, nargs="+",
@@ -46,7 +46,7 @@ def main() -> int:
 
     model = Model.load(model_path)
     paths = plan(arguments.format, model_path, model.parts, model.kind)
-    store = Store.open_beside(arguments.store or trained_on(model, model_path))
+    store = Store(*(arguments.store or trained_on(model, model_path)))
     for exported in export(model, store, paths, arguments.weights):
         show(exported)
     if model.unknown is None:

@@ -9,13 +9,14 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breeds.backbones.registry import BACKBONES, ENGINE_CHOICES, PRECISIONS
+from breeds.backbones import BACKBONES, ENGINE_CHOICES, PRECISIONS
 from breeds.cli import common
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
@@ -168,20 +169,21 @@ def show_preview(arguments: argparse.Namespace, selection: Selection) -> int:
     if page is True:
         page = common.REPORTS / f"{common.name_of(arguments.data)}-preview.html"
     following = next_command(arguments)
-    summary = preview(selection, page, config_of(arguments), arguments.views, following, arguments.workers)
-    for path, reason in summary.quarantined:
-        say(f"cannot be read: {path}: {reason}", file=sys.stderr)
-    before = (
-        f"remove one of each pair with two answers ({summary.conflicts}), then " if summary.conflicts else ""
+    started = time.perf_counter()
+    seen, found = preview(
+        selection, page, config_of(arguments), arguments.views, following, arguments.workers
     )
-    if len(summary.quarantined) == summary.photos:
+    for row, reason in seen.bad.items():
+        say(f"cannot be read: {seen.path[row]}: {reason}", file=sys.stderr)
+    conflicts, classes = len(found.conflicts), len(found.labelled)
+    before = f"remove one of each pair with two answers ({conflicts}), then " if conflicts else ""
+    if len(seen.bad) == len(seen):
         before, following = "", "none of them can be read, so name other photos"
-    classes = "1 class" if summary.classes == 1 else f"{summary.classes} classes"
     say(
-        f"{page}: {summary.photos} photos, {classes}, looked at in {summary.seconds:.1f} s; "
-        f"next: {before}{following}"
+        f"{page}: {len(seen)} photos, {classes} class{'' if classes == 1 else 'es'}, looked at in "
+        f"{time.perf_counter() - started:.1f} s; next: {before}{following}"
     )
-    return 1 if summary.quarantined else 0
+    return 1 if seen.bad else 0
 
 
 def next_command(arguments: argparse.Namespace) -> str:
@@ -197,9 +199,6 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 def show(summary: Summary) -> int:
     """Say what an extraction did; 1 if photos were set aside."""
-    if summary.mended:
-        say(f"{summary.store} was damaged ({summary.mended}): put together again from its shards, "
-              f"and what they lack is computed again", file=sys.stderr)  # fmt: skip
     for shard in summary.damaged:
         say(f"damaged, set aside and computed again: {shard}", file=sys.stderr)
     for path, reason in summary.quarantined:

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breeds.backbones.registry import ENGINE_CHOICES
+from breeds.backbones import ENGINE_CHOICES
 from breeds.cli import common
 from breeds.started import command, need
 from breeds.text import say

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     commands = result.add_subparsers(dest="command", required=True)
     for name, text in (
         ("info", "say what a store holds"),
-        ("verify", "check a store and every shard beside it against their checksums"),
+        ("verify", "check a store and its journal against their checksums"),
     ):
         one = commands.add_parser(name, help=text, description=text)
         one.add_argument("file", type=Path, help="a store, features/NAME.h5")
@@ -60,7 +60,7 @@ def export(path: Path, stores: list[Path] | None, model_path: Path | None, corre
             from breeds.cli.evaluate import trained_on
 
             stores = trained_on(model, model_path)
-    store = Store.open_beside(stores, corrected)
+    store = Store(*stores, corrected=corrected)
     for sentence in store.corrections.effect(store.table).sentences():
         say(sentence)
     rows = export_features(store, path, model)
@@ -70,35 +70,33 @@ def export(path: Path, stores: list[Path] | None, model_path: Path | None, corre
 
 def info(path: Path) -> int:
     """Print what the store at `path` holds."""
-    from breeds.features import Store
+    from breeds.features import Store, journal_folder, list_shards
     from breeds.features.corrections import Corrections, corrections_path
-    from breeds.features.shards import list_shards, shard_folder
 
-    store = Store.open(path)
+    store = Store(path)
     table = store.table
     say(f"{path}: {len(table)} photos of {table.root}, {table.key.different()} of them different")
     say(f"config   {store.config}")
     say(f"         {store.config.digest}")
     say(f"engine   {store.engine}, written {store.created}, "
-          f"{len(list_shards(shard_folder(path)))} shards beside it")  # fmt: skip
+          f"{len(list_shards(journal_folder(path)))} parts in its journal")  # fmt: skip
     for sentence in Corrections.load(corrections_path(path)).effect(table).sentences():
         say(sentence)
     for label, count in table.label.counts().items():
         say(f"{count:8d} {label or '(no label)'}")
-    for name, reason in table.quarantine:
+    for name, reason in table.rejected:
         say(f"quarantined {name}: {reason}")
     return 0
 
 
 def check(path: Path) -> int:
     """Check the store at `path`; 1 if anything is damaged."""
-    from breeds.features import Store, verify
-    from breeds.features.shards import list_shards, shard_folder
+    from breeds.features import Store, journal_folder, list_shards, verify
 
     problems = list(verify(path))
     for problem in problems:
         say(problem)
     if not problems:
-        shards = len(list_shards(shard_folder(path)))
-        say(f"{path}: {len(Store.open(path).table)} features and {shards} shards match their checksums")
+        parts = len(list_shards(journal_folder(path)))
+        say(f"{path}: {len(Store(path))} features and {parts} parts of its journal match their checksums")
     return 1 if problems else 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breeds.cli import common
+from breeds.export import FORMATS
 from breeds.heads.kinds import HEADS, KINDS, TrainingSettings, taking
 from breeds.outputs import view_stores
 from breeds.started import command
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--compare", action="store_true", default=False,
         help="only print a table of heads of several kinds, cross-validated on the same folds")  # fmt: skip
     common.add_no_corrections(result)
-    add("--export", choices=("onnx", "openvino", "keras", "joblib"), nargs="+", metavar="FORMAT",
+    add("--export", choices=tuple(FORMATS), nargs="+", metavar="FORMAT",
         help=f"also write the whole classifier beside the model, for other programs, as {command('export')} "
         "does: one or more of onnx, openvino, keras, joblib (default: no)")  # fmt: skip
     return result
@@ -95,7 +96,7 @@ def open_views(store: Store) -> list[Store]:
     from breeds.errors import BreedsError
     from breeds.features import Store, check_config
 
-    views = [Store.open(path) for path in view_stores(store.path)]
+    views = [Store(path) for path in view_stores(store.path)]
     if not views:
         raise BreedsError(f"There are no views beside {store.path}; run {command('extract')} --views flip.")
     for view in views:
@@ -120,7 +121,7 @@ def main() -> int:
         raise BreedsError("--compare trains every head its own way; give only --store and --seed with it.")
     if arguments.views and len(paths) > 1:
         raise BreedsError("--views goes with a single store; leave one of the two out.")
-    store = Store.open_beside(paths, corrected=not arguments.no_corrections)
+    store = Store(*paths, corrected=not arguments.no_corrections)
     if arguments.compare:
         return compare(store, arguments.seed)
     check_output(model_path, MODEL)

@@ -6,14 +6,16 @@ A format is a module with a function `write`, which writes a file, runs what it 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from breeds.backbones.registry import BACKBONES
+from breeds import __version__
+from breeds.backbones import BACKBONES
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.files import check_writable
@@ -23,6 +25,29 @@ from breeds.started import need
 if TYPE_CHECKING:  # the command line's help reads the table
     from breeds.features import Store
     from breeds.heads.model import Model
+
+
+#: The names of a file's input and outputs.
+PIXELS, PROBABILITIES, SCORE = "pixels", "probabilities", "unknown_score"
+#: The first word of every file's metadata, in the formats that have words.
+FORMAT = "breeds export 1"
+
+_UPRIGHT = (
+    "a photo's pixels are 8-bit RGB, upright by its EXIF orientation, transparency laid over white, then "
+)
+_SQUARE = {
+    "stretch": "squeezed to a square: image.resize((SIZE, SIZE), Image.Resampling.HOW) in Pillow",
+    "crop": "its middle square resized: side = min(image.size), left = (image.width - side) // 2, "
+    "top = (image.height - side) // 2, image.resize((SIZE, SIZE), Image.Resampling.HOW, box=(left, top, "
+    "left + side, top + side)) in Pillow",
+    "pad": "made a square with grey bars: ImageOps.pad(image, (SIZE, SIZE), Image.Resampling.HOW, "
+    "color=(128, 128, 128)) in Pillow",
+}
+_SHORTER = (
+    "its shorter side made EDGE and the middle cut out: w, h = (EDGE * side // min(image.size) for side "
+    "in image.size), image = image.resize((w, h), Image.Resampling.HOW), left = (w - SIZE) // 2, top = (h - "
+    "SIZE) // 2, image.crop((left, top, left + SIZE, top + SIZE)) in Pillow"
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +68,8 @@ class Format:
         What has to be installed.
     precisions
         Of the features, that a file can hold the network of; none where it holds the head alone.
-    heads
-        The kinds of heads that it can hold; none are all.
+    heads, backbones
+        The kinds of heads, and the networks, that it can hold; none are all.
     beside
         The end of a second file's name, which belongs to the first.
     """
@@ -56,6 +81,7 @@ class Format:
     packages: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32",)
     heads: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
     beside: str = ""
 
     def files(self, path: Path) -> list[Path]:
@@ -68,7 +94,9 @@ FORMATS = {
     "openvino": Format(
         ".xml", OPENVINO, "breeds.export.openvino", "OpenVINO", precisions=("fp32", "int8"), beside=".bin"
     ),
-    "keras": Format(".keras", KERAS, "breeds.export.keras", "Keras", ("tensorflow", "keras")),
+    "keras": Format(
+        ".keras", KERAS, "breeds.export.keras", "Keras", ("tensorflow", "keras"), backbones=tuple(BACKBONES)
+    ),
     "joblib": Format(
         ".joblib", PIPELINE, "breeds.export.joblib", "scikit-learn", precisions=(), heads=("logistic",)
     ),
@@ -160,9 +188,9 @@ def _check_fits(form: str, configs: list[FeatureConfig], head: str) -> None:
                 f"Features of the precision {config.precision} are rounded while they are computed, which no "
                 f"file can ask for; extract with --precision fp32 to export as {form}."
             )
-        if form == "keras" and config.backbone not in BACKBONES:
+        if entry.backbones and config.backbone not in entry.backbones:
             name = "An ONNX network" if config.preprocessing else config.backbone
-            raise BreedsError(f"{name} is no network of Keras; export it as onnx or openvino.")
+            raise BreedsError(f"{name} is no network of {entry.runner}; export it as onnx or openvino.")
     if len({(config.size, config.resize, config.decode_rule) for config in configs}) > 1:
         shapes = " and ".join(f"{config.size}×{config.size} {config.resize}" for config in configs)
         raise BreedsError(
@@ -202,3 +230,42 @@ def export(
         difference, photos = import_module(FORMATS[form].module).write(model, path, comparison)
         size = sum(map(os.path.getsize, FORMATS[form].files(path)))
         yield Exported(form, path, size, difference, photos)
+
+
+def _square(resize: str) -> str:
+    """Say how a photo becomes a square of SIZE."""
+    from breeds.photos import parse_resize
+
+    rule = parse_resize(resize)
+    if rule is None:
+        return f"made a square as the resize rule {resize} says"
+    text = _SHORTER.replace("EDGE", str(rule.edge)) if rule.edge else _SQUARE[rule.kind]
+    return text.replace("HOW", rule.resampling.name)
+
+
+def about(model: Model) -> dict[str, Any]:
+    """Return what a file says of itself: plain JSON values."""
+    square = _square(model.config.resize).replace("SIZE", str(model.config.size))
+    config, *also = [json.loads(config.to_json()) for config, _ in model.parts]
+    return {
+        "format": FORMAT,
+        "breeds": __version__,
+        "classes": model.classes,
+        "unknown_threshold": model.unknown.threshold if model.unknown else None,
+        "size": model.config.size,
+        "resize": _UPRIGHT + square,
+        "config": config,
+        "also": also,
+        "head": model.kind,
+        "temperature": model.temperature,
+        "caveat": model.caveat,
+    }
+
+
+def as_texts(model: Model) -> dict[str, str]:
+    """Return `about` for formats that have only text, of which none is more than ASCII.
+
+    Sentences stand as they are, all else is JSON.
+    """
+    plain = ("format", "breeds", "resize", "head", "caveat")
+    return {name: value if name in plain else json.dumps(value) for name, value in about(model).items()}

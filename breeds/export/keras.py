@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from breeds.backbones import BACKBONES
 from breeds.backbones.keras import build, keras
-from breeds.backbones.registry import BACKBONES
 from breeds.backbones.weights import Weights
-from breeds.export.about import PIXELS, PROBABILITIES, SCORE, about
+from breeds.export import PIXELS, PROBABILITIES, SCORE, about
 from breeds.export.compare import Answers, Comparison
 from breeds.files import write_aside
 from breeds.heads.model import Model

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.export import openvino
-from breeds.export.about import as_texts
+from breeds.export import as_texts, openvino
 from breeds.export.compare import Answers, Comparison, joined
 from breeds.export.onnx_operations import WRITERS, Graph, unknown
 from breeds.files import write_aside

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.loading import import_openvino
+from breeds.backbones import import_openvino
 from breeds.backbones.openvino import read_network
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.export.about import PIXELS, PROBABILITIES, SCORE, as_texts
+from breeds.export import PIXELS, PROBABILITIES, SCORE, as_texts
 from breeds.export.compare import Answers, Comparison, joined
 from breeds.files import commit, temporary_beside
 from breeds.heads.model import Model

@@ -19,8 +19,8 @@ from breeds.features import Store
 from breeds.features.columns import PACKED, locate
 from breeds.files import write_aside
 from breeds.heads.model import Model, check_stores
-from breeds.labels import UNKNOWN
 from breeds.outputs import FEATURES_PARQUET, Kind
+from breeds.text import UNKNOWN
 
 #: What a column holds: text, numbers (float64), or so many float32 in each row.
 Column = type[str] | type[float] | int

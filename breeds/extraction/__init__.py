@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.backbones.choose import open_engine
+from breeds.backbones import Engine
 from breeds.backbones.pipeline import Pipeline
-from breeds.backbones.resolve import resolve
-from breeds.config import FeatureConfig
+from breeds.backbones.resolve import open_engine, resolve
+from breeds.config import FeatureConfig, Network
+from breeds.extraction.calibration import calibrated
 from breeds.extraction.missing import extract_missing
 from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features import (
-    FeatureIndex,
+    FeatureLookup,
     Store,
     Table,
-    assemble,
     check_config,
+    extend_store,
+    journal_folder,
     lock_file,
-    shard_folder,
+    write_store,
 )
-from breeds.features.calibration import calibrated
+from breeds.features.columns import first_of_each
+from breeds.features.journal import clear
 from breeds.files import check_writable, hold
 from breeds.photos import find_photos
 from breeds.selection import Selection
@@ -43,9 +46,8 @@ __all__ = ["Summary", "extract"]
 class Summary:
     """What an extraction did: ``photos == features + len(quarantined)``, always.
 
-    `damaged` are shards that were set aside, `mended` says what was wrong with the store as it was: nothing
-    was taken from it then. `nodes` says of a cluster's nodes how many photos each has computed, and `rate`
-    how many they all did in a second. `notes` say what was left out.
+    `damaged` are parts of the journal that were set aside. `nodes` says of a cluster's nodes how many photos
+    each has computed, and `rate` how many they all did in a second. `notes` say what was left out.
     """
 
     store: Path
@@ -58,7 +60,6 @@ class Summary:
     notes: list[str]
     quarantined: list[tuple[str, str]]
     damaged: list[Path]
-    mended: str
     seconds: float
     nodes: Mapping[str, int] = field(default_factory=dict)
     rate: float = 0.0
@@ -72,7 +73,7 @@ def extract(
     trust_mtime: bool = False,
     plain: Path | None = None,
     cluster: RayPipeline | None = None,
-    engine: str = "auto",
+    engine: str | Engine = "auto",
 ) -> Summary:
     """Bring the store up to date with the photos selected; only what is missing is computed.
 
@@ -85,7 +86,7 @@ def extract(
     selection, config
         Which photos, and by which config (`breeds.backbones.resolve.resolve` fills in what it leaves open).
     store
-        The HDF5 file to write; its shards go to the folder ``NAME.shards`` beside it.
+        The HDF5 file to write; what is committed meanwhile lies in the folder ``NAME.journal`` beside it.
     workers
         Threads that read and decode.
     trust_mtime
@@ -93,9 +94,9 @@ def extract(
     plain
         For a view: the store of the photos as they are, whose int8 network it shares.
     cluster
-        Where photos are read and computed instead of here; shards and store are written here all the same.
+        Where photos are read and computed instead of here; journal and store are written here all the same.
     engine
-        What computes, as in `breeds.backbones.choose.open_engine`.
+        What computes, as in `breeds.backbones.resolve.open_engine`.
 
     Raises
     ------
@@ -115,7 +116,7 @@ def extract(
     old = _open_old(store, config)
     table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, cluster)
     table.weights_path = "" if weights.path is None else os.path.abspath(weights.path)
-    photos = len(table) + len(table.quarantine)
+    photos = len(table) + len(table.rejected)
     del old  # it is read again under the lock
 
     with hold(lock_file(store), str(store)):
@@ -123,17 +124,21 @@ def extract(
         if old is not None:
             refuse_another_data_set(store, old.table, table)
         config, network = calibrated(config, store, old, plain, table, lambda: weights)
-        index = _index(config, old, store, table)
+        if old is not None:
+            check_config(store, old.config, config)
+        lookup = FeatureLookup(store, config, old)
+        for shard in lookup.damaged:
+            shard.rename(shard.with_suffix(".damaged"))
         opener = partial(open_engine, config, lambda: weights, engine, network)
         if cluster is not None:
             cluster.prepare(lambda: weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
-            table, new = extract_missing(table, index, shard_folder(store), pipeline, photo_of)
+            table, new = extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)
         refuse_nothing_left(table)
-        changed = old is None or bool(old.damage()) or old.table != table
-        if changed:
-            assemble(store, table, index, pipeline.name or (old.engine if old else ""))
+        name = pipeline.name or (old.engine if old else "")
+        changed = _write(store, old, table, lookup, name, network)
+        clear(journal_folder(store), lookup.shards)
     return Summary(
         store=store,
         config=config,
@@ -143,9 +148,8 @@ def extract(
         changed=changed,
         duplicates=len(table) - len(table.key.first_rows()),
         notes=listing.said(),
-        quarantined=table.quarantine,
-        damaged=index.damaged,
-        mended=old.damage() if old else "",
+        quarantined=table.rejected,
+        damaged=lookup.damaged,
         seconds=time.perf_counter() - started,
         **(cluster.said() if cluster is not None else {}),
     )
@@ -155,23 +159,33 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     """Open the store as it is, if there is one of this config, whatever photos int8 was calibrated on."""
     if not store.exists():
         return None
-    old = Store.open(store)
+    old = Store(store)
     check_config(store, old.config, replace(config, calibration=old.config.calibration))
     return old
 
 
-def _index(config: FeatureConfig, old: Store | None, store: Path, table: Table) -> FeatureIndex:
-    """Return where the features at hand are: in the store, and in its shards if that is not enough.
+def _write(
+    path: Path,
+    old: Store | None,
+    table: Table,
+    lookup: FeatureLookup,
+    engine: str,
+    network: Callable[[], Network | None],
+) -> bool:
+    """Write the store, if it has not all that is known already, and say whether it was written.
 
-    Nothing is taken from a store whose features do not match their checksum. Photos that could not be
-    decoded were looked for in the shards then, and are not again.
+    Where its photos are all among the new ones, in whatever order, these come after them.
     """
-    index, folder = FeatureIndex(config), shard_folder(store)
-    if old is not None:
-        check_config(store, old.config, config)
-        if not old.damage():
-            old.count_in(index)
-    known_bad = np.isin(table.key.packed, old.table.bad_keys.packed) if old else False
-    if (index.lacks(table.key) & ~np.asarray(known_bad)).any():
-        index.add_shards(folder)
-    return index
+    keys = lookup.keys()
+    keys = keys.take(first_of_each(keys.packed))
+    unused = keys.take(np.flatnonzero(~np.isin(keys.packed, table.key.packed)))
+    if old is not None and np.array_equal(unused.packed, old.unused.packed):
+        longer = table.after(old.table.key)
+        if longer is not None and longer == old.table:
+            return False
+        if longer is not None:
+            extend_store(old, longer, lookup.rows(longer.key), engine)
+            return True
+    rows, rest = lookup.rows(table.key), lookup.rows(unused)
+    write_store(path, table, lookup.config, rows, engine, (unused, rest), network())
+    return True

@@ -1,4 +1,4 @@
-"""The features that are missing: computed in order, committed in shards, bad photos set aside."""
+"""The features that are missing: computed in order, committed in the journal, bad photos rejected."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ import numpy as np
 from breeds.backbones.pipeline import Pipeline
 from breeds.errors import GoneError, PhotoError
 from breeds.extraction.table import PhotoOf
-from breeds.features import FeatureIndex, ShardWriter, Table
+from breeds.features import FeatureLookup, Table, Writer
 from breeds.features.columns import Keys, Rows
 from breeds.photos.photo import Photo
-from breeds.progress import progress
+from breeds.text import progress
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
 
 
 def extract_missing(
-    table: Table, index: FeatureIndex, folder: Path, pipeline: Pipeline | RayPipeline, photo_of: PhotoOf
+    table: Table, lookup: FeatureLookup, folder: Path, pipeline: Pipeline | RayPipeline, photo_of: PhotoOf
 ) -> tuple[Table, int]:
-    """Compute and commit what `index` lacks; return the table without what cannot be used."""
+    """Compute and commit what `lookup` lacks; return the table without what cannot be used."""
     rows = table.key.first_rows()
-    rows = rows[index.lacks(table.key.take(rows))]
+    rows = rows[lookup.lacks(table.key.take(rows))]
     if not len(rows):
         return table, 0
     bad: dict[str, str] = {}
-    writer = ShardWriter(folder, index.config, index)
+    writer = Writer(folder, lookup.config)
     with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
         wanted = len(rows)
         while len(rows):
             gone = _compute(table, rows, photo_of, writer, pipeline, bad, bar)
             rows = _twins(table, gone)
+    for shard, keys in writer.committed:
+        lookup.add_shard(shard, keys)
     return _set_aside(table, bad), wanted - len(bad)
 
 
@@ -43,7 +45,7 @@ def _compute(
     table: Table,
     rows: Rows,
     photo_of: PhotoOf,
-    writer: ShardWriter,
+    writer: Writer,
     pipeline: Pipeline | RayPipeline,
     bad: dict[str, str],
     bar: Any,
@@ -72,7 +74,7 @@ def _compute(
                 gone += [int(row)] if isinstance(feature, GoneError) else []
                 writer.commit_if_due(pipeline.name)
             else:
-                writer.add(key, table.path[row], feature, pipeline.name)
+                writer.add(key, feature, pipeline.name)
             bar.update()
     finally:
         writer.commit(pipeline.name)
@@ -88,9 +90,8 @@ def _twins(table: Table, gone: list[int]) -> Rows:
 
 
 def _set_aside(table: Table, bad: dict[str, str]) -> Table:
-    """Return the table with the rows whose keys are in `bad` moved to its quarantine."""
-    bad_keys = Keys.of(sorted(bad))
-    out = np.isin(table.key.packed, bad_keys.packed)
+    """Return the table with the rows whose keys are in `bad` moved to its rejected photos."""
+    out = np.isin(table.key.packed, Keys.of(bad).packed)
     reasons = [(table.path[row], bad[table.key[row]]) for row in np.flatnonzero(out)]
     kept = table.take(np.flatnonzero(~out))
-    return replace(kept, quarantine=sorted(table.quarantine + reasons), bad_keys=bad_keys)
+    return replace(kept, rejected=sorted(table.rejected + reasons))

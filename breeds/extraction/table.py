@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
 from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
-from breeds.progress import progress
 from breeds.selection import is_address
+from breeds.text import progress
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
@@ -82,9 +82,9 @@ def make_table(
         split=Names.of(rows.splits).take(order),
         size=np.frombuffer(rows.sizes, dtype=np.int64)[order],
         mtime_ns=np.frombuffer(rows.times, dtype=np.int64)[order],
-        quarantine=sorted((photo.name, photo.reason) for photo in rows.rejected if choice.keeps(photo.label)),
+        rejected=sorted((photo.name, photo.reason) for photo in rows.rejected if choice.keeps(photo.label)),
     )
-    if not len(table) and not table.quarantine:
+    if not len(table) and not table.rejected:
         raise BreedsError(
             f"No photos in {listing.root} ({listing.ignored} other files); name what holds your photos."
         )
@@ -121,7 +121,7 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
     """Add every photo of a listing to the rows, which takes the listing's photos away."""
 
     def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
-        row = old.path.find(photo.name)
+        row = old.path.find(photo.name) if len(old) else -1
         return photo, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
 
     are_files = isinstance(listing.photos, list)
@@ -134,7 +134,7 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
             ahead = cluster.run_ahead
         for (photo, _), found in ahead(identify, map(with_stamp, photos)):
             if isinstance(found, PhotoError):
-                rows.rejected.append(RejectedPhoto(photo.name, str(found), photo.label))
+                rows.rejected.append(RejectedPhoto(photo.name, str(found), label=photo.label))
             else:
                 key, stamp = found
                 rows.add(photo, key or old.key[old.path.find(photo.name)], stamp)
@@ -142,14 +142,14 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
 
 def identify(item: tuple[ListedPhoto, Stamp | None]) -> tuple[str, Stamp] | PhotoError:
     """Return a photo's key, size and time; no key if size and time are those that came with it."""
-    photo, known = item
-    try:
-        if isinstance(photo, RejectedPhoto):
-            raise PhotoError(photo.reason)
-        stamp = photo.stamp()
-        return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
-    except PhotoError as error:
-        return PhotoError(str(error))
+    return attempt(_identified, *item)
+
+
+def _identified(photo: ListedPhoto, known: Stamp | None) -> tuple[str, Stamp]:
+    if isinstance(photo, RejectedPhoto):
+        raise PhotoError(photo.reason)
+    stamp = photo.stamp()
+    return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
 
 
 def _refuse_conflicts(table: Table) -> None:
@@ -206,8 +206,8 @@ def refuse_nothing_left(table: Table) -> None:
         If it is one; the text gives the first photo's reason.
     """
     if len(table) == 0:
-        path, reason = table.quarantine[0]
+        path, reason = table.rejected[0]
         raise BreedsError(
-            f"None of the {len(table.quarantine)} photos in {table.root} can be used; "
+            f"None of the {len(table.rejected)} photos in {table.root} can be used; "
             f"the first, {path}: {reason}."
         )

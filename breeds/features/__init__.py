@@ -1,27 +1,22 @@
 """The feature store: features cached by photo and config, in HDF5, never half-written."""
 
-from breeds.features.file import Store, assemble, verify, write_store
 from breeds.features.hdf5 import versions
-from breeds.features.shards import (
-    FeatureIndex,
-    ShardWriter,
-    check_config,
-    list_shards,
-    lock_file,
-    shard_folder,
-)
+from breeds.features.journal import Writer, check_config, journal_folder, list_shards, lock_file
+from breeds.features.lookup import FeatureLookup
+from breeds.features.store import Store, verify
 from breeds.features.table import Table
+from breeds.features.writing import extend_store, write_store
 
 __all__ = [
-    "FeatureIndex",
-    "ShardWriter",
+    "FeatureLookup",
     "Store",
     "Table",
-    "assemble",
+    "Writer",
     "check_config",
+    "extend_store",
+    "journal_folder",
     "list_shards",
     "lock_file",
-    "shard_folder",
     "verify",
     "versions",
     "write_store",

@@ -123,11 +123,12 @@ class Keys(Column):
 class Texts(Column):
     """Texts that are mostly different, such as paths: their bytes end to end, and where each begins."""
 
-    __slots__ = ("_ends", "_joined")
+    __slots__ = ("_ends", "_joined", "_order")
 
     def __init__(self, joined: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
         self._joined = joined
         self._ends = ends  # with a leading 0: text i is joined[ends[i] : ends[i + 1]]
+        self._order: Rows | None = None  # of the rows by their texts, once one is looked for
 
     @staticmethod
     def of(texts: Iterable[str]) -> Texts:
@@ -162,10 +163,13 @@ class Texts(Column):
         return self._joined[self._ends[row] : self._ends[row + 1]].tobytes()
 
     def find(self, text: str) -> int:
-        """Return the row of `text`, -1 if there is none, where the rows are in the order of their bytes."""
+        """Return a row of `text`, -1 if there is none."""
         wanted = as_bytes(text)
-        row = bisect_left(range(len(self)), wanted, key=self.encoded)
-        return row if row < len(self) and self.encoded(row) == wanted else -1
+        if self._order is None:
+            self._order = np.array(sorted(range(len(self)), key=self.encoded), dtype=np.intp)
+        at = bisect_left(self._order, wanted, key=self.encoded)
+        row = int(self._order[at]) if at < len(self) else -1
+        return row if row >= 0 and self.encoded(row) == wanted else -1
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -271,12 +275,12 @@ def first_of_each(packed: NDArray[np.bytes_]) -> Rows:
     return first
 
 
-def by_value(numbers: NDArray[np.int32]) -> list[Rows]:
+def by_value(numbers: Rows) -> list[Rows]:
     """Return the rows of each different number, in the order of the numbers.
 
     Examples
     --------
-    >>> [rows.tolist() for rows in by_value(np.array([7, 3, 7], dtype=np.int32))]
+    >>> [rows.tolist() for rows in by_value(np.array([7, 3, 7]))]
     [[1], [0, 2]]
     """
     order = np.argsort(numbers, kind="stable")

@@ -27,11 +27,10 @@ import numpy as np
 
 from breeds.errors import BreedsError
 from breeds.features.columns import Keys, Names, locate
-from breeds.features.shards import shard_folder
+from breeds.features.journal import journal_folder
 from breeds.features.table import Table
 from breeds.files import hold, read_regular, sync_folder, write_aside
-from breeds.labels import unfit
-from breeds.text import is_formula, visible
+from breeds.text import is_formula, unfit, visible
 
 COLUMNS = ("key", "label", "was", "when", "note")
 #: How many bytes such a file may have: some hundred thousand corrections.
@@ -196,7 +195,7 @@ class Added:
 
 def corrections_path(store: Path) -> Path:
     """Return the file of a store's corrections: beside the file itself where `store` is a link."""
-    return shard_folder(store).with_suffix(".corrections.csv")
+    return journal_folder(store).with_suffix(".corrections.csv")
 
 
 def add(path: Path, corrections: Sequence[Correction]) -> Added:

@@ -1,23 +1,20 @@
-"""Features kept in the shards of a store by programs that know photos, but no folder: many, in turn."""
+"""Features added to a store's journal by programs that know photos, but no folder: many, in turn."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.config import FeatureConfig
-from breeds.features.shards import (
-    SHARD_ROWS,
-    SHARD_SECONDS,
-    FeatureIndex,
-    ShardWriter,
-    lock_file,
-    shard_folder,
-)
+from breeds.features import journal
+from breeds.features.columns import Keys
+from breeds.features.journal import journal_folder, list_shards, lock_file
+from breeds.features.lookup import FeatureLookup
 from breeds.files import hold
 
 # Others hold the store while they commit, which takes a moment; an extraction holds it as long as it runs.
@@ -25,7 +22,7 @@ _PATIENCE = 60
 
 
 class KeptFeatures:
-    """The shards of a store, read and added to; its table is left to extraction, which takes what is here.
+    """A store's features and those in its journal, which new ones are added to.
 
     Parameters
     ----------
@@ -40,6 +37,7 @@ class KeptFeatures:
         self._engine = engine
         self._rows: dict[str, NDArray[np.float32]] = {}
         self._since = time.monotonic()
+        self._found: tuple[object, FeatureLookup] | None = None
 
     def get(self, config: FeatureConfig, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
         """Return the features of the photos `keys` that are here and intact, float32 (width,) each.
@@ -47,12 +45,22 @@ class KeptFeatures:
         Raises
         ------
         BreedsError
-            If the shards are of another config, or cannot be read just now.
+            If the store is of another config, damaged, or cannot be read just now.
         """
-        index = FeatureIndex(config)
-        index.add_shards(shard_folder(self._store))
-        there = [key for key in keys if key in index]
-        return dict(zip(there, index.read(there), strict=True)) if there else {}
+        wanted = list(keys)
+        lookup = self._lookup(config)
+        there = [wanted[row] for row in np.flatnonzero(~lookup.lacks(Keys.of(wanted)))]
+        return dict(zip(there, lookup.read(there), strict=True)) if there else {}
+
+    def _lookup(self, config: FeatureConfig) -> FeatureLookup:
+        """Return what finds features in the files as they are now; they are read again if they changed."""
+        now: list[object] = [config.digest, list_shards(journal_folder(self._store))]
+        with suppress(FileNotFoundError):
+            status = self._store.stat()
+            now += [status.st_ino, status.st_mtime_ns]
+        if self._found is None or self._found[0] != now:
+            self._found = now, FeatureLookup(self._store, config)
+        return self._found[1]
 
     def add(self, config: FeatureConfig, key: str, feature: NDArray[np.float32]) -> None:
         """Keep the feature of a photo, float32 (width,); some are committed together.
@@ -63,7 +71,8 @@ class KeptFeatures:
             As `commit` does.
         """
         self._rows[key] = feature
-        if len(self._rows) >= SHARD_ROWS or time.monotonic() - self._since >= SHARD_SECONDS:
+        due = time.monotonic() - self._since >= journal.SHARD_SECONDS
+        if due or len(self._rows) >= journal.SHARD_ROWS:
             self.commit(config)
 
     def commit(self, config: FeatureConfig) -> None:
@@ -78,10 +87,11 @@ class KeptFeatures:
         if not self._rows:
             return
         with hold(lock_file(self._store), str(self._store), _PATIENCE):
-            index = FeatureIndex(config)
-            index.add_shards(shard_folder(self._store))  # others may have added the same meanwhile
-            writer = ShardWriter(shard_folder(self._store), config, index)
-            for key, feature in self._rows.items():
-                writer.add(key, "", feature, self._engine)
+            # Others may have added the same meanwhile.
+            lacking = self._lookup(config).lacks(Keys.of(self._rows))
+            writer = journal.Writer(journal_folder(self._store), config)
+            for lacks, (key, feature) in zip(lacking, self._rows.items(), strict=True):
+                if lacks:
+                    writer.add(key, feature, self._engine)
             writer.commit(self._engine)
         self._rows.clear()

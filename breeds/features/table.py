@@ -1,18 +1,15 @@
-"""What a store says of its photos: columns of one length, and the photos set aside."""
+"""What a store says of its photos: columns of one length, and the photos that were rejected."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from breeds.features.columns import Column, Keys, Names, Texts
-from breeds.text import as_everywhere
+from breeds.features.columns import Keys, Names, Rows, Texts, order_of
 
 #: What a row has.
 COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
@@ -59,7 +56,7 @@ def _whole_numbers(values: Any) -> NDArray[np.int64]:
 
 @dataclass(eq=False)
 class Table:
-    """What a store says of its photos: columns of one length, and the photos set aside.
+    """What a store says of its photos: columns of one length, and the photos that were rejected.
 
     A photo costs 32 bytes for its key, its path's length and 8, 8 for label and split, 16 for size and
     time: about 100 with a path of 30 letters. Columns may be given as plain sequences, or `Unread`.
@@ -71,13 +68,11 @@ class Table:
     weights_path
         The backbone's weights file, "" if it needs none.
     key, path, label, split
-        Of each photo; "" where there is no label or part of the split.
+        Of each photo, in any order; "" where there is no label or part of the split.
     size, mtime_ns
         Of each photo's file, in bytes and nanoseconds, when its key was computed; int64 (n,).
-    quarantine
+    rejected
         The photos that could not be used, each with its reason.
-    bad_keys
-        Keys of those that were read but not decoded: no shard has them, and none is searched for them.
 
     Examples
     --------
@@ -95,8 +90,7 @@ class Table:
     split: _Packed[Names] = _Packed(Names.of)
     size: _Packed[NDArray[np.int64]] = _Packed(_whole_numbers)
     mtime_ns: _Packed[NDArray[np.int64]] = _Packed(_whole_numbers)
-    quarantine: list[tuple[str, str]] = field(default_factory=list)
-    bad_keys: _Packed[Keys] = _Packed(Keys.of)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         lengths = {name: _length(vars(self)[name]) for name in COLUMNS}
@@ -127,18 +121,19 @@ class Table:
             self.split.take(rows),
             self.size[rows],
             self.mtime_ns[rows],
-            self.quarantine,
-            self.bad_keys,
+            self.rejected,
         )
 
-    def digest(self) -> str:
-        """Return the SHA-256 of all that the table says, as stores of the first format have it."""
-        total = hashlib.sha256()
-        for name in sorted(part.name for part in fields(self)):
-            for data in _bytes_of(getattr(self, name)):
-                total.update(f"{name} {len(data)}\n".encode())
-                total.update(data)
-        return total.hexdigest()
+    def after(self, old: Keys) -> Table | None:
+        """Return the table with the photos of `old` first, in that order; None if it lacks one of them."""
+        here, there = self.key.packed, old.packed
+        order, old_order = order_of(here), order_of(there)
+        at = np.searchsorted(here[order], there[old_order]) + _repeats(there[old_order])
+        if (at >= len(here)).any() or (here[order[at]] != there[old_order]).any():
+            return None
+        rows = np.empty(len(there), dtype=np.intp)
+        rows[old_order] = order[at]
+        return self.take(np.concatenate([rows, np.setdiff1d(np.arange(len(here)), rows)]))
 
     def labelled_rows(self) -> list[int]:
         """Return the rows of the labelled photos, each different photo once."""
@@ -147,18 +142,11 @@ class Table:
         return found
 
 
-def digest_of(values: Any) -> str:
-    """Return the SHA-256 of a column, or of what else a table says."""
-    total = hashlib.sha256()
-    for data in _bytes_of(values):
-        total.update(f"{len(data)}\n".encode())
-        total.update(data)
-    return total.hexdigest()
-
-
-def _bytes_of(values: Any) -> Iterator[bytes]:
-    for part in values._arrays() if isinstance(values, Column) else (values,):
-        yield part.tobytes() if isinstance(part, np.ndarray) else json.dumps(as_everywhere(part)).encode()
+def _repeats(ordered: NDArray[np.bytes_]) -> Rows:
+    """Return how many equal keys each of these sorted ones has before it."""
+    rows = np.arange(len(ordered))
+    starts = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+    return rows - np.maximum.accumulate(np.where(starts, rows, 0))
 
 
 def _length(column: Any) -> int:

@@ -128,44 +128,33 @@ def cross_validate(store: Store, model: Model, folds: int, repeats: int) -> dict
     settings = TrainingSettings.of_record(model.record)
     if model.record.get("C_chosen_by") != "you":
         settings = replace(settings, C=None)
-    came, now = [], []
+    repeated = []
     for repeat in range(repeats):
         head = partial(_trained_head, settings=replace(settings, seed=repeat))
         fold = photos.fold(folds, repeat)
-        answers = _held_out(head, photos, fold)
-        came.append(_score(photos.came, answers))
-        now.append(_score(photos.now, answers))
-    return {
-        "folds": int(fold.max()) + 1,
-        "repeats": repeats,
-        **_over_repeats(came),
-        "corrected": _over_repeats(now) if (photos.came != photos.now).any() else None,
-    }
+        repeated.append(_held_out(head, photos, fold))
+    return {"folds": int(fold.max()) + 1, "repeats": repeats, **_judge(photos, repeated)}
 
 
-def _score(truth: NDArray[np.intp], answers: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[float]]:
-    """Return the losses and the numbers of the photos that are judged."""
-    truth, answers = truth[truth >= 0], answers[truth >= 0]
-    measures = (metrics.accuracy, metrics.log_loss, metrics.macro_f1)
-    return metrics.log_losses(truth, answers), [measure(truth, answers) for measure in measures]
+def _judge(photos: _Photos, repeats: list[NDArray[np.float64]]) -> dict[str, Any]:
+    """Measure the probabilities of each repeat, by labels as they came and, where others, as corrected."""
 
+    def measured(truth: NDArray[np.intp]) -> dict[str, Any]:
+        judged = truth >= 0
+        truth, answers = truth[judged], [found[judged] for found in repeats]
+        # The same photos are tested again in each repeat, so they are no more photos than they are.
+        losses = np.mean([metrics.log_losses(truth, found) for found in answers], axis=0)
+        by_photo = metrics.mean_interval(losses)
+        result: dict[str, Any] = {"photos": len(truth), "log_loss_interval": by_photo and list(by_photo)}
+        for measure in (metrics.accuracy, metrics.log_loss, metrics.macro_f1):
+            values = [measure(truth, found) for found in answers]
+            result[measure.__name__] = float(np.mean(values))
+            result[f"{measure.__name__}_spread"] = float(np.std(values))
+        right = result["accuracy"] * len(truth)
+        return result | {"accuracy_interval": list(metrics.wilson_interval(right, len(truth)))}
 
-def _over_repeats(repeats: list[tuple[NDArray[np.float64], list[float]]]) -> dict[str, Any]:
-    """Put together what `_score` has found in each repeat."""
-    losses, scores = zip(*repeats, strict=True)
-    n = len(losses[0])
-    mean, spread = np.mean(scores, axis=0), np.std(scores, axis=0)
-    # The same photos are tested again in each repeat, so they are no more photos than they are.
-    by_photo = metrics.mean_interval(np.mean(losses, axis=0))
-    return {
-        "photos": n,
-        "accuracy_interval": list(metrics.wilson_interval(float(mean[0]) * n, n)),
-        "log_loss_interval": by_photo and list(by_photo),
-    } | {
-        key: float(value)
-        for i, name in enumerate(("accuracy", "log_loss", "macro_f1"))
-        for key, value in ((name, mean[i]), (f"{name}_spread", spread[i]))
-    }
+    is_touched = (photos.came != photos.now).any()
+    return {**measured(photos.came), "corrected": measured(photos.now) if is_touched else None}
 
 
 def _held_out(head: Head, photos: _Photos, fold: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -200,36 +189,17 @@ def compare_heads(
     Returns
     -------
     list of dict
-        Name, log loss, accuracy with its interval, and seconds, of each; under ``corrected`` the numbers by
-        labels as corrected, None where these are no others.
+        Name, seconds, and the numbers of `cross_validate`, of each.
     """
     photos = _Photos.of(store)
     fold = photos.fold(folds, seed)
-    is_touched = (photos.came != photos.now).any()
     table = []
     for name, head in _heads(seed, heads).items():
         started = time.perf_counter()
         answers = _held_out(head, photos, fold)
-        table.append(
-            {
-                "head": name,
-                **_judge(photos.came, answers),
-                "seconds": time.perf_counter() - started,
-                "corrected": _judge(photos.now, answers) if is_touched else None,
-            }
-        )
+        seconds = time.perf_counter() - started
+        table.append({"head": name, **_judge(photos, [answers]), "seconds": seconds})
     return table
-
-
-def _judge(truth: NDArray[np.intp], answers: NDArray[np.float64]) -> dict[str, Any]:
-    """Measure the answers for photos that are judged."""
-    truth, answers = truth[truth >= 0], answers[truth >= 0]
-    right = int((answers.argmax(axis=1) == truth).sum())
-    return {
-        "log_loss": metrics.log_loss(truth, answers),
-        "accuracy": right / len(truth),
-        "accuracy_interval": list(metrics.wilson_interval(right, len(truth))),
-    }
 
 
 def _heads(seed: int, heads: Sequence[str]) -> dict[str, Head]:
@@ -237,47 +207,38 @@ def _heads(seed: int, heads: Sequence[str]) -> dict[str, Head]:
     from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
     from sklearn.svm import LinearSVC
 
-    def scikit(make: Callable[[], Any]) -> Head:
+    def scikit(make: Callable[[NDArray[np.intp]], Any]) -> Head:
         def head(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
-            return np.asarray(make().fit(inside, targets).predict_proba(outside), dtype=np.float64)
+            return np.asarray(make(targets).fit(inside, targets).predict_proba(outside), dtype=np.float64)
 
         return head
 
-    def neighbours(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
-        count = min(10, len(targets))
-        return scikit(lambda: KNeighborsClassifier(count, weights="distance", metric="cosine"))(
-            inside, targets, outside
-        )
+    def neighbours(targets: NDArray[np.intp]) -> Any:
+        return KNeighborsClassifier(min(10, len(targets)), weights="distance", metric="cosine")
 
-    def machine(inside: Floats, targets: NDArray[np.intp], outside: Floats) -> NDArray[np.float64]:
+    def machine(targets: NDArray[np.intp]) -> Any:
         parts = min(3, int(np.bincount(targets).min()))
-        return scikit(lambda: CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed % 2**32), cv=parts))(
-            inside, targets, outside
-        )
+        return CalibratedClassifierCV(LinearSVC(C=1e-4, random_state=seed % 2**32), cv=parts)
 
-    return {
-        **{
-            KINDS[name].title: partial(_trained_head, settings=TrainingSettings(name, seed=seed))
-            for name in heads
-        },
-        "nearest class mean": scikit(NearestCentroid),
-        "10 nearest neighbours": neighbours,
-        "linear SVM": machine,
+    own = {
+        KINDS[name].title: partial(_trained_head, settings=TrainingSettings(name, seed=seed))
+        for name in heads
     }
-
-
-def _pseudo_folds(targets: NDArray[np.intp], folds: int, seed: int) -> NDArray[np.intp]:
-    names = [f"{i:064x}" for i in range(len(targets))]
-    return fold_of(names, [str(target) for target in targets], folds, seed)
+    return own | {
+        "nearest class mean": scikit(lambda _: NearestCentroid()),
+        "10 nearest neighbours": scikit(neighbours),
+        "linear SVM": scikit(machine),
+    }
 
 
 def _trained_head(
     inside: Floats, targets: NDArray[np.intp], outside: Floats, settings: TrainingSettings
 ) -> NDArray[np.float64]:
     """Choose C, if it is not given, and temperature inside, as `train_head.py` does."""
-    folds = _pseudo_folds(targets, max(2, min(5, int(np.bincount(targets).min()))), settings.seed)
-    data = TrainingData(inside, targets, folds, _pseudo_folds(targets, 8, settings.seed) == 0)
-    fitted = settings.kind.train(data, settings)
+    names = [f"{i:064x}" for i in range(len(targets))], list(map(str, targets))
+    folds = max(2, min(5, int(np.bincount(targets).min())))
+    inner, eighths = (fold_of(*names, number, settings.seed) for number in (folds, 8))
+    fitted = settings.kind.train(TrainingData(inside, targets, inner, eighths == 0), settings)
     return softmax(apply_layers((outside - fitted.mean) / fitted.scale, fitted.layers) / fitted.temperature)
 
 

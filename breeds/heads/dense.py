@@ -5,23 +5,17 @@ Keras only trains it. The result is plain arrays, and predicting with them needs
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
-import breeds
 from breeds.errors import BreedsError
 from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
-from breeds.heads.logistic import standardise
+from breeds.heads.logistic import fit_temperature, standardise
 from breeds.heads.model import apply_layers
-from breeds.heads.temperature import fit_temperature
-from breeds.quiet import quiet
+from breeds.machine import quiet, run_alone
 from breeds.started import commanded, need
 
 UNITS = 1024
@@ -31,8 +25,6 @@ PATIENCE = 6
 BATCH = 64
 LEARNING_RATE = 3e-4
 LABEL_SMOOTHING = 0.05
-# What a process of its own runs; its first argument is where Breeds lies.
-_ALONE = "import sys; sys.path.append(sys.argv[1]); from breeds.heads.dense import main; main(*sys.argv[2:])"
 
 
 @dataclass(frozen=True)
@@ -60,7 +52,11 @@ def train(data: TrainingData, settings: TrainingSettings) -> Fitted:
         raise BreedsError("The dense head needs photos for training and others for validation.")
     mean, scale = standardise(data.features[~validation])
     standard = (data.features - mean) / scale
-    trained = (fit if commanded() else fit_alone)(standard, targets, validation, settings.seed)
+    what = standard, targets, validation, settings.seed
+    try:
+        trained = fit(*what) if commanded() else run_alone(fit, *what)
+    except BrokenExecutor:
+        raise BreedsError("The process that trains the head was killed; is there enough memory?") from None
     temperature = fit_temperature(apply_layers(standard[validation], trained.layers), targets[validation])
     how = {"best_epoch": trained.best_epoch, "val_log_loss": min(trained.val_log_loss)}
     return Fitted(mean, scale, trained.layers, temperature, how)
@@ -127,41 +123,3 @@ def fit(
     arrays = [np.asarray(array, dtype=np.float32) for array in model.get_weights()]
     layers = list(zip(arrays[0::2], arrays[1::2], strict=True))
     return Fit(layers, [float(loss) for loss in history])
-
-
-def fit_alone(
-    features: NDArray[np.float32], targets: NDArray[np.intp], validation: NDArray[np.bool_], seed: int
-) -> Fit:
-    """Train as `fit` does, in a new process.
-
-    Raises
-    ------
-    BreedsError
-        If it fails or is killed.
-    """
-    with TemporaryDirectory() as folder:
-        given, found = Path(folder, "given.safetensors"), Path(folder, "found.safetensors")
-        save_file({"features": features, "targets": targets, "validation": validation}, given)
-        root = str(Path(breeds.__file__).parents[1])
-        command = [sys.executable, "-P", "-c", _ALONE, root, str(given), str(found), str(seed)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode < 0:
-            raise BreedsError("The process that trains the head was killed; is there enough memory?")
-        if done.returncode:
-            reason = done.stderr.strip().rpartition("\n")[2]
-            raise BreedsError(f"The process that trains the head failed: {reason}")
-        arrays = load_file(found)
-    losses = arrays.pop("val_log_loss").tolist()
-    return Fit([(arrays[f"weights.{i}"], arrays[f"bias.{i}"]) for i in range(len(arrays) // 2)], losses)
-
-
-def main(given: str, found: str, seed: str) -> None:
-    """Train on the arrays in the file `given`, and write the layers into `found`."""
-    arrays = load_file(given)
-    trained = fit(arrays["features"], arrays["targets"], arrays["validation"], int(seed))
-    layers = {
-        f"{name}.{number}": np.ascontiguousarray(array)
-        for number, layer in enumerate(trained.layers)
-        for name, array in zip(("weights", "bias"), layer, strict=True)
-    }
-    save_file(layers | {"val_log_loss": np.array(trained.val_log_loss)}, found)

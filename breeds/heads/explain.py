@@ -1,4 +1,4 @@
-"""Where the network looked: what each small cell of a photo says for and against each class.
+"""What explains an answer: where the network looked, and the training photos most like it.
 
 A feature is the mean over a map of cells, and the head after the standardisation is a sum of products.
 So a class's score is the mean, over the cells, of the same sum of products taken cell by cell, plus the
@@ -9,19 +9,23 @@ the gradient, which is exact for the photo as a whole and a first approximation 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
-from breeds.backbones.resolve import check_computable, open_network, weights_of
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError
+from breeds.features import Store
 from breeds.heads.model import Array, Model
+from breeds.text import mention
 
 EXACT, GRADIENT = "exact", "gradient"
+#: Rows of the store that are looked at together: 8 MB of Xception's features.
+BLOCK = 1024
+#: How many are looked for.
+NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -100,45 +104,19 @@ def linear_head(
     return weights, bias
 
 
-def check_explainable(model: Model, weights: str | None = None) -> None:
+def check_explainable(model: Model) -> None:
     """Make sure, before any work, that the model's answers can be explained.
 
     Raises
     ------
     BreedsError
-        If they rest on several networks, or on one that cannot be computed.
+        If they rest on several networks.
     """
     if len(model.parts) > 1:
         raise BreedsError(
             "Where the network looked cannot be shown for a model on several stores, as several networks "
             "looked; train one on a single store for that."
         )
-    check_computable(model.config)
-    if weights is not None:
-        weights_of(model.parts[0], weights)
-
-
-def open_maps(model: Model, weights: str | None = None, engine: str = "auto", workers: int = 2) -> Pipeline:
-    """Return what computes the maps of a model's network; the engine is opened for the first photo.
-
-    Raises
-    ------
-    BreedsError
-        As `check_explainable` does.
-    """
-    check_explainable(model, weights)
-    return Pipeline(partial(open_network, model, model.parts[0], weights, engine, maps=True), workers)
-
-
-def explain_with(
-    pipeline: Pipeline, model: Model, photos: Iterable[KeyAndPhoto]
-) -> Iterator[Explanation | PhotoError]:
-    """Explain every photo as `explain` does, by what `open_maps` returned."""
-    for _, found in pipeline.maps(photos, model.config):
-        if isinstance(found, PhotoError):
-            yield found
-            continue
-        yield explanation_of(model, *found)
 
 
 def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation:
@@ -148,31 +126,114 @@ def explanation_of(model: Model, feature: Array, unpooled: Array) -> Explanation
     return Explanation(feature, probabilities, class_evidence(model, unpooled), kind)
 
 
-def explain(
-    model: Model,
-    photos: Iterable[KeyAndPhoto],
-    weights: str | None = None,
-    engine: str = "auto",
-    workers: int = 2,
-) -> Iterator[Explanation | PhotoError]:
-    """Say of every photo which parts of it speak for which class, or why not; in order, one at a time.
+@dataclass(frozen=True)
+class Neighbour:
+    """A photo of a store, and how alike it is: 1 for the same features, 0 for no likeness."""
+
+    key: str
+    path: str
+    label: str
+    similarity: float
+
+
+class Neighbours:
+    """The photos among which the nearest are looked for: labelled ones, each different photo once.
+
+    Labels are as corrected, where the store has corrections.
 
     Parameters
     ----------
-    photos
-        Key of each, and the photo.
-    weights
-        ``imagenet``, ``random``, a file's path, or None for those the model was trained with.
-    engine
-        One of `breeds.backbones.registry.ENGINE_CHOICES`.
-    workers
-        Threads that read and decode.
+    store
+        Whose photos.
+    keys
+        Keys of those that count, such as the training photos (`Model.seen_keys`); None for all.
+    block
+        How many features are in memory at a time.
 
     Raises
     ------
     BreedsError
-        If the model rests on several stores, its network normalises after the average, or its weights
-        are not there.
+        If the store is damaged.
     """
-    with open_maps(model, weights, engine, workers) as pipeline:
-        yield from explain_with(pipeline, model, photos)
+
+    def __init__(self, store: Store, keys: set[str] | None = None, block: int = BLOCK) -> None:
+        self._store, self._block = store, block
+        rows = store.corrected.labelled_rows()
+        self._rows = np.array(
+            [row for row in rows if keys is None or store.table.key[row] in keys], dtype=np.intp
+        )
+        total = sum(block.sum(axis=0, dtype=np.float64) for _, block in self._blocks())
+        self._centre = np.asarray(total / max(1, len(self._rows)), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
+        """Return, for each feature, float32 (n, width), its `k` nearest photos, the most alike first.
+
+        Features are compared by their cosine around the mean of the store's photos, as all features
+        have much in common. A photo that is itself among the store's is its own nearest.
+        """
+        if not len(self._rows):
+            return [[] for _ in features]
+        queries = self._unit(features)
+        best = np.full((len(queries), 0), 0, dtype=np.float32)
+        at = np.full((len(queries), 0), 0, dtype=np.intp)
+        for start, block in self._blocks():
+            alike = np.hstack([best, queries @ self._unit(block).T])
+            here = np.arange(start, start + len(block))
+            place = np.hstack([at, np.broadcast_to(here, (len(queries), len(block)))])
+            first = np.argsort(-alike, axis=1, kind="stable")[:, :k]
+            best, at = np.take_along_axis(alike, first, axis=1), np.take_along_axis(place, first, axis=1)
+        return [list(map(self._neighbour, rows, row)) for rows, row in zip(at, best, strict=True)]
+
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the features of the photos that count, block by block, with the place of the first."""
+        for start in range(0, len(self._rows), self._block):
+            yield start, self._store.features(self._rows[start : start + self._block])
+
+    def _unit(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        centred = features - self._centre
+        length = np.linalg.norm(centred, axis=1, keepdims=True)
+        return np.asarray(centred / np.maximum(length, 1e-12), dtype=np.float32)
+
+    def _neighbour(self, place: int, similarity: float) -> Neighbour:
+        table, row = self._store.corrected, int(self._rows[place])
+        return Neighbour(table.key[row], table.path[row], table.label[row], float(similarity))
+
+
+class TrainingPhotos:
+    """The photos that a model was trained on, as long as their store is there; else it says so once.
+
+    Parameters
+    ----------
+    model
+        The model.
+    store
+        Its store, if that is open already; by default, where it was at training.
+    """
+
+    def __init__(self, model: Model, store: Store | None = None) -> None:
+        self._neighbours: Neighbours | None = None
+        path = str(model.record.get("store", ""))
+        try:
+            store = store or Store(Path(path), corrected=True)
+            if store.config.digest == model.config.digest:
+                self._neighbours = Neighbours(store, model.seen_keys())
+            else:
+                self._do_without(f"{path} is of another config now.")
+        except BreedsError as error:
+            self._do_without(str(error))
+
+    def nearest(self, features: NDArray[np.float32], k: int = NEAREST) -> list[list[Neighbour]]:
+        """Return, for each feature, float32 (n, width), the `k` training photos most like it, or none."""
+        if self._neighbours is not None:
+            try:
+                return self._neighbours.nearest(features, k)
+            except BreedsError as error:
+                self._do_without(str(error))
+        return [[] for _ in features]
+
+    def _do_without(self, reason: str) -> None:
+        self._neighbours = None
+        mention(f"the nearest training photos are left out: {reason}")

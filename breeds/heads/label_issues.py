@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from breeds.features import Store
 from breeds.heads.crossval import labelled_features, out_of_fold
+from breeds.heads.logistic import fit_temperature
 from breeds.heads.model import softmax
-from breeds.heads.temperature import fit_temperature
 from breeds.split import fold_of
 
 #: A strongly regularised head does not learn single wrong labels by heart.

@@ -4,6 +4,8 @@ With fewer photos than features, the L2-penalised solution is a combination of t
 representer theorem: Kimeldorf and Wahba, 1971; Schölkopf et al., 2001). So the photos are written
 in an orthonormal basis of their span: n numbers instead of 2048, inner products unchanged, and with
 them the solution, which is carried back.
+
+Confidence is made true by temperature scaling (Guo et al., 2017, arXiv:1706.04599).
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
+from scipy.optimize import minimize_scalar
 
 from breeds.heads.kinds import Fitted, TrainingData, TrainingSettings
 from breeds.heads.scikit import alone, limited
-from breeds.heads.temperature import fit_temperature, smoothed_loss
 from breeds.machine import cores
 
 Floats = NDArray[np.float32]
@@ -34,6 +36,8 @@ FALLBACK_C = 0.01
 #: Where the search begins. Below, heads of few photos hardly differ but for their temperature.
 _START = 1e-4
 SEARCH_TOLERANCE, _FINAL_TOLERANCE = 1e-3, 1e-6
+# Temperatures are sought between these.
+_LOWEST, _HIGHEST = 0.002, 50.0
 # Newton's last step can be too small for float32 to show; that is the end, not a failure.
 _HARMLESS = "Line Search failed|The line search algorithm did not converge"
 # Newton's method comes closest to the end, but each step costs the square of the number of classes.
@@ -339,3 +343,37 @@ def _solver(name: str, tolerance: float, balanced: bool) -> Any:
         max_iter=1000,
         class_weight="balanced" if balanced else None,
     )
+
+
+def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.intp]) -> float:
+    """Return the temperature that gives the least `smoothed_loss` on photos that training has not seen.
+
+    Parameters
+    ----------
+    logits
+        float64 (n, classes), not yet divided by any temperature.
+    truth
+        Class numbers, shape (n,).
+    """
+    # The loss is convex in 1 / temperature, so it has one minimum in the temperature's logarithm.
+    found = minimize_scalar(
+        lambda logarithm: smoothed_loss(logits, truth, float(np.exp(logarithm))),
+        bounds=(np.log(_LOWEST), np.log(_HIGHEST)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def smoothed_loss(logits: NDArray[np.float64], truth: NDArray[np.intp], temperature: float) -> float:
+    """Return the log loss of ``softmax(logits / temperature)``, with one photo more of unknown class.
+
+    Where few photos are all told right, plain log loss knows no limit to confidence, and the first
+    photo that is told wrong pays for it. So each of the n photos is, with weight 1 / (n + 1), of any
+    class (after Platt, 1999, who did so for two classes).
+    """
+    scaled = logits / temperature
+    top = scaled.max(axis=1)
+    total = np.log(np.exp(scaled - top[:, None]).sum(axis=1)) + top
+    n = len(truth)
+    of_truth, of_any = total - scaled[np.arange(n), truth], total - scaled.mean(axis=1)
+    return float((n * of_truth.mean() + of_any.mean()) / (n + 1))

@@ -19,18 +19,16 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from breeds.backbones.network import Network, read_safetensors
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store, check_config
+from breeds.features.network import read_safetensors
 from breeds.files import write_aside
-from breeds.heads.kinds import KINDS
-from breeds.heads.record import check_record
+from breeds.heads.kinds import KINDS, check_record
 from breeds.heads.unknown import Detector
-from breeds.labels import means_unknown
 from breeds.outputs import MODEL, check_output
 from breeds.started import command
-from breeds.text import as_here
+from breeds.text import as_here, means_unknown
 
 _FORMAT = "breeds model 1"
 _DETECTOR = ("means", "directions", "weights", "typical")
@@ -152,15 +150,14 @@ class Model:
 
     def logits(self, features: ArrayLike) -> NDArray[np.float64]:
         """Return the logits, float64 (n, classes), of features, float32 (n, width), over the temperature."""
-        values = np.asarray(features, dtype=np.float32)
+        values = np.asarray(features, dtype=np.float64)
         if values.ndim != 2 or values.shape[1] != len(self.mean):
             width = values.shape[-1] if values.ndim else 0
             raise BreedsError(
                 f"The model takes {len(self.mean)} features a photo, and its config gives "
                 f"{width}; train it again on this store."
             )
-        standard: NDArray[Any] = (values.astype(np.float64) - self.mean) / self.scale
-        return apply_layers(standard, self.layers) / self.temperature
+        return apply_layers((values - self.mean) / self.scale, self.layers) / self.temperature
 
     def probabilities(self, features: ArrayLike) -> NDArray[np.float64]:
         """Return the probabilities of features of its config, float64 (n, classes), rows adding up to 1.

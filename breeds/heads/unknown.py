@@ -111,27 +111,7 @@ def fit_detector(
             held_out = folds == fold
             fitted = _fit(unit, member * ~held_out[:, None])
             nearest[held_out], distance[held_out] = nearest_class(features[held_out], *fitted)
-        return detector_of(_fit(unit, member), nearest, distance, keep)
-
-
-def detector_of(
-    fitted: tuple[Floats, Floats, Floats],
-    nearest: NDArray[np.intp],
-    distance: NDArray[np.float64],
-    keep: float,
-) -> Detector:
-    """Set what is typical and the threshold.
-
-    Parameters
-    ----------
-    fitted
-        Means, directions and weights, as `Detector` has them.
-    nearest, distance
-        Each photo's nearest class by means that have not seen it, and the squared distance, shape (n,).
-    keep
-        As in `fit_detector`.
-    """
-    means, directions, weights = fitted
+        means, directions, weights = _fit(unit, member)
     overall = np.median(distance)
     typical = np.full(len(means), overall)
     for number in range(len(typical)):
@@ -159,39 +139,18 @@ def _fit(unit: Floats, member: Floats) -> tuple[Floats, Floats, Floats]:
     means = member.T @ unit / np.maximum(counts, 1)[:, None]
     rest = unit - member @ means
     rest *= member.sum(axis=1, keepdims=True)
-    columns = _begin(n, width)
+    rank = min(RANK, n, width)
+    columns = np.random.default_rng(0).normal(size=(width, min(rank + _OVERSAMPLED, width)))
     for _ in range(_ITERATIONS):
         columns = np.linalg.qr(rest.T @ (rest @ columns.astype(np.float32)))[0]
     _, values, rows = np.linalg.svd(rest @ columns, full_matrices=False)
-    return means, *_weighed(values, columns @ rows.T, n, float(np.vdot(rest, rest)))
-
-
-def _begin(n: int, width: int) -> NDArray[np.float64]:
-    """Return the columns that the search for directions begins with."""
-    rank = min(RANK, n, width)
-    return np.random.default_rng(0).normal(size=(width, min(rank + _OVERSAMPLED, width)))
-
-
-def _weighed(values: NDArray[Any], directions: NDArray[Any], n: int, total: float) -> tuple[Floats, Floats]:
-    """Return directions and weights of `Detector`.
-
-    Parameters
-    ----------
-    values
-        How far n photos lie from their means along each direction, the root of the sum of squares, falling.
-    directions
-        Orthonormal, (width, len(values)).
-    total
-        The sum of squares over all directions.
-    """
-    rank = min(RANK, n, len(directions))
-    values, directions = values[:rank], directions[:, :rank]
+    values, directions = values[:rank], (columns @ rows.T)[:, :rank]
     real = values > 1e-6 * max(values[0], 1e-15)
     real[0] = True
     variances = values[real].astype(np.float64) ** 2 / n
-    round_part = max(SHRINKAGE * total / n / len(directions), 1e-30)
+    round_part = max(SHRINKAGE * float(np.vdot(rest, rest)) / n / width, 1e-30)
     weights = round_part / ((1 - SHRINKAGE) * variances + round_part)
-    return directions[:, real].astype(np.float32), weights.astype(np.float32)
+    return means, directions[:, real].astype(np.float32), weights.astype(np.float32)
 
 
 def nearest_class(

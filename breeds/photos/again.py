@@ -19,7 +19,6 @@ from breeds.photos import parquet, storage, tars
 from breeds.photos.addresses import is_url
 from breeds.photos.decode import upright_rgb
 from breeds.photos.limits import MAX_BYTES
-from breeds.photos.names import CONTAINERS, is_container, is_parquet
 from breeds.photos.photo import (
     FilePhoto,
     MemoryPhoto,
@@ -30,7 +29,7 @@ from breeds.photos.photo import (
     TarPhoto,
 )
 from breeds.photos.storage import SourceFile
-from breeds.selection import is_address
+from breeds.selection import CONTAINERS, is_address, is_container, is_parquet
 
 _GONE = "no such file"
 # What an array's last axis can be, beside none.
@@ -71,16 +70,6 @@ def photo_at(root: str, name: str, at: int = -1, size: int = 0) -> Photo:
         return _object(path, name, size) if is_address(path) else FilePhoto(name, root=root)
     except (BreedsError, GoneError) as error:
         return RejectedPhoto(name, str(error).rstrip("."))
-
-
-def is_there(path: str) -> bool:
-    """Say whether a photo is there, as a file of its own or in a file of many on this machine."""
-    if is_address(path) or os.path.isfile(path):
-        return not is_address(path)
-    try:
-        return not isinstance(photo := photo_at("", path), FilePhoto) and bool(photo.read())
-    except (BreedsError, GoneError):
-        return False
 
 
 def photo_of(value: Any) -> Photo:

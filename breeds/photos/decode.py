@@ -15,7 +15,6 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from importlib import import_module
 from typing import NamedTuple, TypeVar
 
@@ -100,16 +99,10 @@ def decode(
 
     def square(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         image.load()
-        return squared(_rgb(_upright(image)), size, resize, view, partial(key_of, data))
+        seen = _viewed(_rgb(_upright(image)), view, data)
+        return np.asarray(resized(seen, size, resize), np.uint8)
 
     return _opened_safely(data, size, view, square, stop)
-
-
-def squared(
-    image: Image.Image, size: int, resize: str, view: str, key: Callable[[], str]
-) -> NDArray[np.uint8]:
-    """Return an upright RGB image as `decode` does, uint8 (size, size, 3); `key` gives the photo's."""
-    return np.asarray(resized(_viewed(image, view, key), size, resize), np.uint8)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -302,14 +295,14 @@ def _rgb_stripe(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _viewed(image: Image.Image, view: str, key: Callable[[], str]) -> Image.Image:
+def _viewed(image: Image.Image, view: str, data: bytes) -> Image.Image:
     """Return the variant of an upright photo that `view` names."""
     if view == ORIGINAL:
         return image
     if view == "flip":
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     # A random.Random of text is the same on every machine and in every version of Python.
-    chance = random.Random(f"{view} {key()}")
+    chance = random.Random(f"{view} {key_of(data)}")
     if chance.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     turned = image.rotate(chance.uniform(-10, 10), Image.Resampling.BILINEAR, fillcolor=(128, 128, 128))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -14,10 +14,9 @@ from breeds.errors import BreedsError
 from breeds.photos import parquet, storage, tars
 from breeds.photos.again import remember
 from breeds.photos.folders import Layout, Listing, list_folder
-from breeds.photos.names import PACKED, is_container, is_parquet, is_photo
 from breeds.photos.photo import ListedPhoto, ObjectPhoto, ParquetPhoto, RejectedPhoto
 from breeds.photos.storage import SourceFile
-from breeds.selection import Selection, is_address, shown
+from breeds.selection import PACKED, Selection, is_address, is_container, is_parquet, is_photo, shown
 
 #: How many files a pattern may name.
 MOST_FILES = 100_000
@@ -73,10 +72,10 @@ def photos_in(file: SourceFile) -> Iterator[ListedPhoto | None]:
     for number, (data, reason, label, split) in enumerate(parquet.rows_of(file)):
         name = parquet.row_name(number)
         if reason:
-            yield RejectedPhoto(name, reason, label, split)
+            yield RejectedPhoto(name, reason, label=label, split=split)
         else:
             kept = data if len(data) <= tars.KEPT_BYTES else None
-            yield ParquetPhoto(name, file, number, len(data), label, split, data=kept)
+            yield ParquetPhoto(name, file, number, len(data), kept, label=label, split=split)
 
 
 def _of_files(root: str, files: dict[str, SourceFile], ignored: int = 0) -> Listing:
@@ -91,6 +90,9 @@ def _of_files(root: str, files: dict[str, SourceFile], ignored: int = 0) -> List
                     photo.name = f"{name}/{photo.name}".rstrip("/")
                     yield photo
 
+    for file in files.values():
+        if is_address(file.address):
+            remember(file.name, file)
     listing = Listing(root, photos(), ignored)
     return listing
 
@@ -117,15 +119,13 @@ def find_streamed(data: Path | str) -> Listing | None:
     if is_address(text):
         return _of_address(text)
     if os.path.isdir(text):
-        names = _shards(text)
-        return _local(text, names) if names else None
-    if os.path.exists(text):
-        is_one = is_container(text) and os.path.isfile(text)
-        return _local(*_parted(text, [text])) if is_one else None
-    if not (_MAGIC.search(text) and is_container(text)):
+        shards = _shards(text)
+        return _of_files(text, {name: _here(os.path.join(text, name)) for name in shards}) if shards else None
+    if not is_container(text):
         return None
-    found = [path for name in _spelled_out(text) for path in _expanded(name)]
-    return _local(*_parted(text, found))
+    if os.path.isfile(text):
+        return _of_files(os.path.dirname(text), {os.path.basename(text): _here(text)})
+    return _of_pattern(text, _expanded) if _MAGIC.search(text) and not os.path.exists(text) else None
 
 
 def _shown(text: str) -> str:
@@ -149,30 +149,27 @@ def _shards(folder: str) -> list[str]:
     return names
 
 
-def _expanded(pattern: str) -> list[str]:
-    """Return the files here that a pattern without braces fits."""
-    if os.path.lexists(pattern):
-        return [pattern]
-    found = glob.glob(pattern)
-    if not found:
+def _here(path: str) -> SourceFile:
+    return SourceFile.here(os.path.abspath(path))
+
+
+def _expanded(pattern: str) -> list[tuple[str, SourceFile]]:
+    """Return the files here that a pattern without braces fits, with their names."""
+    paths = [pattern] if os.path.lexists(pattern) else glob.glob(pattern)
+    if not paths:
         raise BreedsError(f"No such file: {pattern}; name the tars or Parquet files that are there.")
-    return found
+    return [(path, _here(path)) for path in paths]
 
 
-def _parted(pattern: str, paths: list[str]) -> tuple[str, list[str]]:
-    """Return the folder of what a pattern names, as far as it is one for all, and the names from there."""
-    folder = _plain_folder(pattern)
-    return folder, [path[len(folder) :].lstrip("/") for path in paths]
+def _of_pattern(pattern: str, fitting: Callable[[str], Iterable[tuple[str, SourceFile]]]) -> Listing:
+    """Return the photos in the files of many that a pattern names, by names from the folder that all are in.
 
-
-def _plain_folder(pattern: str) -> str:
+    `fitting` gives those of a pattern without braces.
+    """
     magic = _MAGIC.search(pattern)
-    return os.path.dirname(pattern[: magic.start()] if magic else pattern)
-
-
-def _local(folder: str, names: list[str]) -> Listing:
-    paths = {name: os.path.abspath(os.path.join(folder, name)) for name in names}
-    return _of_files(folder, {name: SourceFile.here(path) for name, path in paths.items()})
+    root = os.path.dirname(_shown(pattern[: magic.start()] if magic else pattern))
+    files = [found for name in _spelled_out(pattern) for found in fitting(name)]
+    return _of_files(root, {name[len(root) :].lstrip("/"): file for name, file in files})
 
 
 def _spelled_out(pattern: str) -> list[str]:
@@ -207,7 +204,7 @@ def _of_address(address: str) -> Listing:
     is_web = address.lower().startswith(_WEB)
     path = shown(address) if is_web else address
     if is_container(path):
-        return _of_addresses(address, is_web)
+        return _of_pattern(address, _fitting)
     if is_web:
         raise BreedsError(
             f"{shown(address)} names no tar and no Parquet file, and folders of the web cannot be listed."
@@ -215,30 +212,16 @@ def _of_address(address: str) -> Listing:
     return _of_folder(address.rstrip("/"))
 
 
-def _of_addresses(pattern: str, is_web: bool) -> Listing:
-    """Return the photos in the files of many that an address or a pattern of it names."""
-    root = _plain_folder(shown(pattern))
-    files: dict[str, SourceFile] = {}
-    for address in _spelled_out(pattern):
-        for file in [storage.find(address)] if is_web else _fitting(address):
-            if file is None:
-                raise BreedsError(
-                    f"Nothing is at {shown(address)}; look at its name, and at what you may read there."
-                )
-            remember(file.name, file)
-            files[file.name[len(root) + 1 :]] = file
-    return _of_files(root, files)
-
-
-def _fitting(address: str) -> list[SourceFile | None]:
-    """Return the files that an address fits, whose last part may have * and ?."""
+def _fitting(address: str) -> list[tuple[str, SourceFile]]:
+    """Return the files that an address without braces fits, whose last part may have * and ?."""
     folder, _, last = address.rpartition("/")
-    if not _MAGIC.search(last):
-        return [storage.find(address)]
-    fitting: list[SourceFile | None] = [
-        file for name, file in storage.list_folder(folder) if fnmatchcase(name, last)
-    ]
-    return fitting or [None]
+    if _MAGIC.search(last) and not address.lower().startswith(_WEB):
+        found = [file for name, file in storage.list_folder(folder) if fnmatchcase(name, last)]
+    else:
+        found = [file for file in [storage.find(address)] if file is not None]
+    if not found:
+        raise BreedsError(storage.nothing_at(address))
+    return [(file.name, file) for file in found]
 
 
 def _of_folder(address: str) -> Listing:
@@ -260,13 +243,11 @@ def _of_folder(address: str) -> Listing:
         else:
             others += 1
     if files and not photos:
-        for name, file in files.items():
-            remember(f"{root}/{name}", file)
         return _of_files(root, files, others)
     remember(root, address)
     layout = Layout.of(list(photos))
     placed = (layout.photo(name) for name in photos)
     listed: list[ListedPhoto] = [
-        ObjectPhoto(one.name, photos[one.name], one.label, one.split) for one in placed
+        ObjectPhoto(one.name, photos[one.name], label=one.label, split=one.split) for one in placed
     ]
     return Listing(root, listed, others + len(files))

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from breeds.errors import BreedsError
 from breeds.files import open_regular
-from breeds.photos.names import EXTENSIONS, SPLITS, class_name
 from breeds.photos.photo import FilePhoto, ListedPhoto
-from breeds.selection import Choice, Selection
+from breeds.selection import EXTENSIONS, SPLITS, Choice, Selection, class_name
 
 # First bytes of the allowed formats, for photos whose names do not say what they are.
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
@@ -217,7 +216,7 @@ class Layout:
         inner = parts[self.depth + self.parted :]
         # Interned: one text for all photos of a class.
         label = sys.intern(class_name(inner[0])) if len(inner) > 1 else ""
-        return FilePhoto(path, label, split, root=root)
+        return FilePhoto(path, root, label=label, split=split)
 
     def class_folder(self, path: str) -> str:
         """Return the folder of a labelled photo's class."""
@@ -236,10 +235,10 @@ def _labelled_by(table: Path, root: Path) -> Listing:
         folder = "train" if (root / "train").is_dir() else ""
         for total, row in enumerate(rows, start=1):
             if kaggle:
-                photo = FilePhoto(os.path.join(folder, f"{row['id']}.jpg"), row["breed"])
+                photo = FilePhoto(os.path.join(folder, f"{row['id']}.jpg"), top, label=row["breed"])
             else:
-                photo = FilePhoto(row["path"], sys.intern(class_name(row["label"])), row.get("split", ""))
-            photo.root = top
+                label, split = sys.intern(class_name(row["label"])), row.get("split", "")
+                photo = FilePhoto(row["path"], top, label=label, split=split)
             _check_row(photo, f"{table}, row {total + 1}")
             if not os.path.isfile(photo.path):
                 first_missing += [] if len(first_missing) == 5 else [photo.name]

@@ -16,9 +16,8 @@ from typing import Protocol, TypeVar
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos import FilePhoto, Photo, find_streamed, photo_at, walk_folders, walk_photos
 from breeds.photos.addresses import is_url
-from breeds.photos.names import is_container
 from breeds.photos.photo import MemoryPhoto, ObjectPhoto, RejectedPhoto, WebPhoto
-from breeds.selection import is_address, shown
+from breeds.selection import is_address, is_container, shown
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from breeds.errors import BreedsError, GoneError, PhotoError
 from breeds.photos.limits import size_fault
-from breeds.photos.names import plain_label, plain_split
 from breeds.photos.storage import SourceFile
+from breeds.selection import plain_label, plain_split
 from breeds.started import need
 
 if TYPE_CHECKING:

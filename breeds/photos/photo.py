@@ -46,14 +46,20 @@ class Photo(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class FilePhoto:
-    """A photo that is a file here; `name` starts from the folder `root`, "" for the one that we are in."""
+@dataclass(slots=True, kw_only=True)
+class _Labelled:
+    """What the data says of a photo, whatever kind it is of."""
 
-    name: str
     label: str = ""
     split: str = ""
     group: str = ""
+
+
+@dataclass(slots=True)
+class FilePhoto(_Labelled):
+    """A photo that is a file here; `name` starts from the folder `root`, "" for the one that we are in."""
+
+    name: str
     root: str = field(default="", compare=False)
 
     @property
@@ -85,16 +91,13 @@ class FilePhoto:
 
 
 @dataclass(slots=True)
-class TarPhoto:
+class TarPhoto(_Labelled):
     """A photo in a tar: its bytes are `size` from byte `at` on, or `data` where they have just been read."""
 
     name: str
     tar: SourceFile
     at: int
     size: int
-    label: str = ""
-    split: str = ""
-    group: str = ""
     data: bytes | None = field(default=None, repr=False)
 
     def stamp(self) -> Stamp:
@@ -114,16 +117,13 @@ class TarPhoto:
 
 
 @dataclass(slots=True)
-class ParquetPhoto:
+class ParquetPhoto(_Labelled):
     """A photo in a row of a Parquet file, or `data` where it has just been read."""
 
     name: str
     parquet: SourceFile
     row: int
     size: int = 0
-    label: str = ""
-    split: str = ""
-    group: str = ""
     data: bytes | None = field(default=None, repr=False)
 
     def stamp(self) -> Stamp:
@@ -136,14 +136,11 @@ class ParquetPhoto:
 
 
 @dataclass(slots=True)
-class ObjectPhoto:
+class ObjectPhoto(_Labelled):
     """A photo that is a file of its own on another machine, such as an object in a bucket."""
 
     name: str
     file: SourceFile
-    label: str = ""
-    split: str = ""
-    group: str = ""
 
     def stamp(self) -> Stamp:
         """Return the file's size and time."""
@@ -155,14 +152,11 @@ class ObjectPhoto:
 
 
 @dataclass(slots=True)
-class WebPhoto:
+class WebPhoto(_Labelled):
     """A photo by its address on the web, which `fetch` asks for each time it is read."""
 
     name: str
     fetch: Callable[[str], bytes] = field(repr=False)
-    label: str = ""
-    split: str = ""
-    group: str = ""
 
     def read(self) -> bytes:
         """Fetch the photo."""
@@ -170,14 +164,11 @@ class WebPhoto:
 
 
 @dataclass(slots=True)
-class MemoryPhoto:
+class MemoryPhoto(_Labelled):
     """A photo in memory: the bytes of its file."""
 
     data: bytes = field(repr=False)
     name: str = ""
-    label: str = ""
-    split: str = ""
-    group: str = ""
 
     def read(self) -> bytes:
         """Return the bytes."""
@@ -185,14 +176,11 @@ class MemoryPhoto:
 
 
 @dataclass(slots=True)
-class RejectedPhoto:
+class RejectedPhoto(_Labelled):
     """What was named as a photo and cannot be one: reading it gives the reason."""
 
     name: str
     reason: str
-    label: str = ""
-    split: str = ""
-    group: str = ""
 
     def read(self) -> bytes:
         """Raise the reason."""

@@ -215,7 +215,7 @@ def walk(address: str) -> Iterator[tuple[str, SourceFile]]:
                 yield inside + name, _file(f"{base}{inside}{name}", entry)
         waiting += sorted(folders, reverse=True)
     if is_empty:
-        raise BreedsError(_nothing_at(address))
+        raise BreedsError(nothing_at(address))
 
 
 def _entries(address: str) -> list[tuple[str, dict[str, Any]]]:
@@ -298,7 +298,7 @@ def _tried(address: str, ask: Callable[[], T]) -> T:
 def _refuse_for_good(address: str, error: Exception) -> None:
     name, text = shown(address), str(error)
     if isinstance(error, FileNotFoundError) or "NoSuchBucket" in text:
-        raise _MissingError(_nothing_at(address)) from None
+        raise _MissingError(nothing_at(address)) from None
     if _NO_KEY & {kind.__name__ for kind in type(error).__mro__}:
         raise BreedsError(
             f"There is no key to read {name} with; set one up as its storage asks, such as by AWS_PROFILE."
@@ -311,7 +311,8 @@ def _refuse_for_good(address: str, error: Exception) -> None:
         raise BreedsError(f"{name} cannot be read ({type(error).__name__}).") from None
 
 
-def _nothing_at(address: str) -> str:
+def nothing_at(address: str) -> str:
+    """Say that nothing is there."""
     return f"Nothing is at {shown(address)}; look at its name, and at what you may read there."
 
 

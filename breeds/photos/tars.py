@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from breeds.errors import BreedsError, PhotoError
 from breeds.photos.limits import size_fault
-from breeds.photos.names import is_photo, plain_label, plain_split
 from breeds.photos.photo import RejectedPhoto, TarPhoto
 from breeds.photos.storage import SourceFile
+from breeds.selection import is_photo, plain_label, plain_split
 
 #: How many members a tar may have, and how many may lie side by side under one key.
 MAX_MEMBERS, MAX_SAMPLE = 1_000_000, 1000

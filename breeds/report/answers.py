@@ -20,9 +20,8 @@ import numpy as np
 
 from breeds.errors import BreedsError
 from breeds.files import check_writable, write_aside
-from breeds.labels import UNKNOWN
 from breeds.outputs import ANSWERS_PARQUET
-from breeds.text import is_formula, printable, stdout_errors, visible
+from breeds.text import UNKNOWN, is_formula, printable, stdout_errors, visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -155,8 +155,8 @@ def _spread_style(element: ElementTree.Element) -> None:
             element.set(name, value)
 
 
-def new_axes(colours: Colours, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
-    """Return a figure with one set of axes: two thin lines, quiet labels, a light grid."""
+def new_axes(colours: Colours, x: str, y: str, size: tuple[float, float] = SIZE) -> tuple[Figure, Any]:
+    """Return a figure with axes that stand for `x` and `y`: two thin lines, quiet labels, a light grid."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -166,13 +166,9 @@ def new_axes(colours: Colours, size: tuple[float, float] = SIZE) -> tuple[Figure
     axes.tick_params(colors=colours.quiet, labelcolor=colours.quiet, length=0, labelsize=10)
     axes.grid(color=colours.line, linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
-
-
-def label_axes(axes: Any, colours: Colours, x: str, y: str) -> None:
-    """Say what the axes stand for."""
     axes.set_xlabel(x, color=colours.quiet, fontsize=10)
     axes.set_ylabel(y, color=colours.quiet, fontsize=10)
+    return figure, axes
 
 
 def add_legend(figure: Figure, colours: Colours) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from breeds.metrics import wilson_interval
 from breeds.outputs import CHART, check_output
-from breeds.report.chart import FILES, SIZE, Chart, Colours, add_legend, label_axes, new_axes
+from breeds.report.chart import FILES, SIZE, Chart, Colours, add_legend, new_axes
 from breeds.report.render import percent
 from breeds.text import printable
 
@@ -109,16 +109,15 @@ def reliability(is_right: NDArray[np.bool_], confidence: Floats, bins: int = 10)
     bounds = np.array([wilson_interval(s * n, int(n)) for s, n in zip(share, count[filled], strict=True)])
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = new_axes(colours)
+        figure, axes = new_axes(
+            colours, "probability that the model gives its answer", "share of them that is right"
+        )
         axes.plot([0, 1], [0, 1], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
         spread = np.abs(bounds.T - share)
         axes.errorbar(said, share, yerr=spread, fmt="none", ecolor=colours.accent, alpha=0.5, linewidth=1.2)
         axes.scatter(said, share, s=14 + 110 * np.sqrt(count[filled] / count.max()), color=colours.accent)
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03))
         _percent_ticks(axes.xaxis, axes.yaxis)
-        label_axes(
-            axes, colours, "probability that the model gives its answer", "share of them that is right"
-        )
         return figure
 
     last = filled[-1]
@@ -135,12 +134,13 @@ def coverage(points: Sequence[Sequence[float]], intervals: Sequence[Sequence[flo
     low, high = np.array(intervals).T
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = new_axes(colours)
+        figure, axes = new_axes(
+            colours, "share of photos that is answered, the surest first", "accuracy of these"
+        )
         axes.fill_between(share, low, high, color=colours.accent, alpha=0.18, linewidth=0)
         axes.plot(share, accuracy, color=colours.accent, linewidth=1.8, marker="o", markersize=4)
         axes.set_ylim(max(0.0, float(low.min()) - 0.02), 1.003)
         _percent_ticks(axes.xaxis, axes.yaxis)
-        label_axes(axes, colours, "share of photos that is answered, the surest first", "accuracy of these")
         return figure
 
     middle = len(share) // 2
@@ -159,7 +159,7 @@ def search(losses: Mapping[str, float], chosen: float) -> Chart:
     best = min(tried, key=lambda pair: abs(pair[0] - chosen))
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = new_axes(colours)
+        figure, axes = new_axes(colours, "C: to the right, less regularisation", "log loss, cross-validated")
         axes.plot(strengths, values, color=colours.accent, linewidth=1.8, marker="o", markersize=4)
         axes.scatter(*best, s=90, facecolors="none", edgecolors=colours.wrong, linewidths=1.8, zorder=3)
         axes.set_xscale("log")
@@ -172,7 +172,6 @@ def search(losses: Mapping[str, float], chosen: float) -> Chart:
             f"{chosen:.3g}", best, xytext=(0, -20), textcoords="offset points", ha="center", color=colours.ink
         )
         axes.margins(y=0.25)
-        label_axes(axes, colours, "C: to the right, less regularisation", "log loss, cross-validated")
         return figure
 
     words = (
@@ -191,7 +190,8 @@ def photos_per_class(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) 
 
     def draw(colours: Colours) -> Figure:
         height = max(SIZE[1], 0.21 * len(names) + 0.7) if is_named else SIZE[1]
-        figure, axes = new_axes(colours, (SIZE[0], height))
+        labels = ("photos", "") if is_named else (f"{len(names)} classes, the largest first", "photos")
+        figure, axes = new_axes(colours, *labels, (SIZE[0], height))
         start = np.zeros(len(names))
         places = np.arange(len(names))
         for stack, part, alpha in zip(stacks, parts, (1.0, 0.5, 0.3), strict=False):
@@ -208,10 +208,8 @@ def photos_per_class(counts: Mapping[str, Sequence[int]], parts: Sequence[str]) 
             axes.set_yticks(places, [_short(name) for name in names])
             axes.invert_yaxis()
             axes.grid(visible=False, axis="y")
-            axes.set_xlabel("photos", color=colours.quiet, fontsize=10)
         else:
             axes.set_xticks([])
-            label_axes(axes, colours, f"{len(names)} classes, the largest first", "photos")
         add_legend(figure, colours)
         return figure
 
@@ -229,7 +227,7 @@ def refusal(excess: Floats, is_right: NDArray[np.bool_], threshold: float) -> Ch
     refused = int((excess > threshold).sum())
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = new_axes(colours)
+        figure, axes = new_axes(colours, "distance to the nearest class, beyond what is typical", "photos")
         groups = [excess[is_right], excess[~is_right]]
         axes.hist(
             groups, bins=edges.tolist(), stacked=True, color=[colours.accent, colours.wrong],
@@ -242,7 +240,6 @@ def refusal(excess: Floats, is_right: NDArray[np.bool_], threshold: float) -> Ch
         )  # fmt: skip
         axes.set_xlim(right=high + 0.2 * (high - low))
         add_legend(figure, colours)
-        label_axes(axes, colours, "distance to the nearest class, beyond what is typical", "photos")
         return figure
 
     words = (
@@ -257,7 +254,7 @@ def confusion(matrix: NDArray[np.intp], classes: Sequence[str]) -> Chart:
 
     def draw(colours: Colours) -> Figure:
         side = max(4.2, min(14.0, 0.32 * len(classes) + 2.2))
-        figure, axes = new_axes(colours, (side, side))
+        figure, axes = new_axes(colours, "answer", "truth", (side, side))
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.imshow(share, cmap=_map_of(colours.accent), vmin=0, vmax=1, aspect="equal")
         axes.grid(visible=False)
@@ -268,7 +265,6 @@ def confusion(matrix: NDArray[np.intp], classes: Sequence[str]) -> Chart:
         for row, column in np.argwhere(matrix):
             colour = "white" if share[row, column] > 0.5 else colours.ink
             axes.text(column, row, matrix[row, column], ha="center", va="center", fontsize=size, color=colour)
-        label_axes(axes, colours, "answer", "truth")
         return figure
 
     right = int(matrix.trace())
@@ -285,7 +281,7 @@ def sizes(width: NDArray[np.int32], height: NDArray[np.int32], network: int) -> 
     low, high = min(points.min(), network) / 1.25, max(points.max(), network) * 1.25
 
     def draw(colours: Colours) -> Figure:
-        figure, axes = new_axes(colours, (5.2, 4.8))
+        figure, axes = new_axes(colours, "width in pixels", "height in pixels", (5.2, 4.8))
         axes.plot([low, high], [low, high], color=colours.quiet, linewidth=1, linestyle=(0, (4, 3)))
         axes.scatter(
             *points.T, s=12 + 260 * counts / counts.sum(), color=colours.accent, alpha=0.6, linewidths=0
@@ -296,7 +292,6 @@ def sizes(width: NDArray[np.int32], height: NDArray[np.int32], network: int) -> 
         axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
             _pixel_ticks(axis, is_wide=high > 30 * low)
-        label_axes(axes, colours, "width in pixels", "height in pixels")
         return figure
 
     words = (

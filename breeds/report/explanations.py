@@ -18,14 +18,12 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 from breeds.errors import PhotoError
 from breeds.files import write_aside
-from breeds.heads.explain import EXACT, GRADIENT
+from breeds.heads.explain import EXACT, GRADIENT, NEAREST
 from breeds.heads.model import Model
-from breeds.heads.neighbours import NEAREST
-from breeds.labels import UNKNOWN
 from breeds.outputs import EXPLANATIONS, PICTURE, check_output, replaceable
 from breeds.photos import key_of, parse_resize, photo_at, picture
 from breeds.report.answers import COLUMNS, Ranked, Value, as_cell, ranked, said
-from breeds.text import certainty
+from breeds.text import UNKNOWN, certainty
 
 if TYPE_CHECKING:
     from breeds.prediction import Answer, Evidence

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones.convert import is_prepared
+from breeds.backbones.pipeline import KeyAndPhoto, Pipeline
+from breeds.backbones.resolve import check_computable, open_network
 from breeds.errors import BreedsError, PhotoError
 from breeds.evaluation import Tested
-from breeds.heads.explain import EXACT, Explanation, check_explainable, explain
-from breeds.heads.neighbours import Neighbour, Neighbours
+from breeds.heads.explain import EXACT, Explanation, Neighbour, Neighbours, check_explainable, explanation_of
+from breeds.heads.model import Model
 from breeds.heads.scikit import alone
 from breeds.photos import photo_at
 from breeds.report.explanations import overlay
@@ -298,6 +300,25 @@ class Mistakes:
             }
             for i, nearest in zip(self.places, self.nearest, strict=True)
         ]
+
+
+def explain(
+    model: Model, photos: Iterable[KeyAndPhoto], weights: str | None = None, engine: str = "auto"
+) -> Iterator[Explanation | PhotoError]:
+    """Say of every photo which parts of it speak for which class, or why not; in order, one at a time.
+
+    Raises
+    ------
+    BreedsError
+        If the model rests on several stores, its network normalises after the average, or its weights
+        are not there.
+    """
+    check_explainable(model)
+    check_computable(model.config)
+    opener = partial(open_network, model, model.parts[0], weights, engine, maps=True)
+    with Pipeline(opener, 2) as pipeline:
+        for _, found in pipeline.maps(photos, model.config):
+            yield found if isinstance(found, PhotoError) else explanation_of(model, *found)
 
 
 def look_again(mistakes: Mistakes, album: Album) -> Looked:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from breeds import __version__
-from breeds.backbones.network import MOST_BYTES
+from breeds.config import MOST_BYTES
 from breeds.errors import BreedsError
 from breeds.files import open_regular, read_regular, write_aside
 from breeds.heads.model import Model

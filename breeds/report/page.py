@@ -16,9 +16,8 @@ from breeds.errors import BreedsError
 from breeds.evaluation import Tested
 from breeds.features import Store
 from breeds.features.corrections import corrections_path
-from breeds.heads.kinds import KINDS
+from breeds.heads.kinds import KEPT, KINDS
 from breeds.heads.label_issues import Doubt, NearDuplicate, find_doubts, find_near_duplicates
-from breeds.heads.record import KEPT
 from breeds.metrics import FEW
 from breeds.report.charts import draw_charts
 from breeds.report.gallery import Gallery, Looked, Mistakes, look_again
@@ -65,7 +64,8 @@ def write_report(
         If it cannot be written, or the store is damaged.
     """
     report = Report(numbers, tested, Once(lambda: Labels.of(tested.store, found)))
-    gallery, album = report.gallery, Album(tested.store.table, path)
+    gallery, table = report.gallery, tested.store.table
+    album = Album(table.root, table.path, table.key, path)
     labels = report.labels()
     album.fetch([*map(gallery.row, gallery.shown), *labels.rows, *report.mistakes.rows])
     looked = look_again(report.mistakes, album)
@@ -314,7 +314,7 @@ def _facts(tested: Tested) -> list[tuple[str, str]]:
         ("Store", f"{store.path}, {len(store.table):,} photos, made {store.created}"),
         ("Engine", store.engine),
         *([("Corrections", "; ".join(corrections))] if corrections else []),
-        ("Set aside", f"{len(store.table.quarantine)} photos that could not be used"),
+        ("Set aside", f"{len(store.table.rejected)} photos that could not be used"),
         ("Training", f"{record.get('seconds', '?')} s{own}"),
     ]
 

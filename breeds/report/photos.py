@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from breeds.backbones.pipeline import KeyAndPhoto
-from breeds.errors import PhotoError
+from breeds.errors import BreedsError, PhotoError
 from breeds.machine import cores, run_ahead
 from breeds.photos import key_of, photo_at, picture
 from breeds.report.render import data_address, link
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Longest side of a thumbnail, in pixels.
 LONGEST = 160
@@ -66,7 +66,7 @@ class Thumbnail:
 
     @staticmethod
     def of_pixels(pixels: NDArray[np.uint8], longest: int = LONGEST) -> Thumbnail:
-        """Return pixels, uint8 (height, width, 3), such as `breeds.photos.decode` gives, as a picture."""
+        """Return pixels, uint8 (height, width, 3), as a picture."""
         from PIL import Image
 
         image = Image.fromarray(pixels)
@@ -91,6 +91,17 @@ class Served:
     served: ClassVar[bool] = True
 
 
+def each(work: Callable[[T, Event], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield what threads make of items, in order; Ctrl-C sets the event that each is given."""
+    stop = Event()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for _, made in run_ahead(pool, lambda item: work(item, stop), items, window=64):
+                yield made
+        finally:
+            stop.set()  # nobody wants what is still being decoded
+
+
 def thumbnails(photos: Iterable[KeyAndPhoto], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
     """Yield a thumbnail of every photo, in order, or why there is none.
 
@@ -102,29 +113,21 @@ def thumbnails(photos: Iterable[KeyAndPhoto], longest: int = LONGEST) -> Iterato
     longest
         Longest side in pixels; smaller photos stay as they are.
     """
-    stop = threading.Event()
-    with ThreadPoolExecutor(cores()) as pool:
-        try:
-            for _, found in run_ahead(
-                pool, partial(thumbnail, longest=longest, stop=stop), photos, window=64
-            ):
-                yield found
-        finally:
-            stop.set()  # after Ctrl-C, nobody wants what is still being decoded
+    return each(lambda photo, stop: thumbnail(photo, longest, stop), photos, cores())
 
 
 def thumbnail(
-    photo: KeyAndPhoto, longest: int = LONGEST, stop: threading.Event | None = None
+    photo: KeyAndPhoto, longest: int = LONGEST, stop: Event | None = None
 ) -> Thumbnail | PhotoError:
     """Return a thumbnail of one photo, as `thumbnails` does, or why there is none."""
     key, source = photo
     try:
         data = source.read()
-        if key and key_of(data) != key:
-            return PhotoError("changed since its features were computed")
-        return Thumbnail.of(picture(data, longest, stop))
-    except PhotoError as error:
-        reason = str(error)
+        if not key or key_of(data) == key:
+            return Thumbnail.of(picture(data, longest, stop))
+        reason = "changed since its features were computed"
+    except BreedsError as error:
+        reason = str(error)  # the error itself would keep the photo's bytes
     return PhotoError(reason)
 
 
@@ -140,6 +143,10 @@ class Cut(Generic[T]):
 
     shown: Sequence[T]
     more: int
+
+    def each(self, make: Callable[[T], R]) -> Cut[R]:
+        """Return what `make` gives for each of them."""
+        return Cut([make(item) for item in self.shown], self.more)
 
 
 def cut(items: Sequence[T], most: int) -> Cut[T]:
@@ -171,37 +178,29 @@ class Photos(Protocol):
         """
 
 
-class Rows(Protocol):
-    """Photos in rows, such as a store's table: where they are, and the keys of their bytes."""
-
-    @property
-    def root(self) -> str:
-        """The folder that paths start from."""
-
-    @property
-    def path(self) -> Sequence[str]:
-        """Path of each."""
-
-    @property
-    def key(self) -> Sequence[str]:
-        """Key of each, "" for whatever bytes are there."""
-
-
 class Album:
     """The photos that a page from disk shows, each opened once.
 
     Parameters
     ----------
-    rows
-        Whose photos; their files must still have the bytes that their keys say.
+    root, path, key
+        The folder that paths start from, and path and key of each row; its file must still have the bytes
+        that its key says, whatever they are if that is "".
     page
         Where the page will lie; links start from there.
     bad
         Rows that are known to have no picture, each with the reason.
     """
 
-    def __init__(self, rows: Rows, page: Path, bad: Mapping[int, str] | None = None) -> None:
-        self._rows, self._bad = rows, bad or {}
+    def __init__(
+        self,
+        root: str,
+        path: Sequence[str],
+        key: Sequence[str],
+        page: Path,
+        bad: Mapping[int, str] | None = None,
+    ) -> None:
+        self._root, self._path, self._key, self._bad = root, path, key, bad or {}
         self._page = page.absolute()
         self._thumbnails: dict[int, Thumbnail | PhotoError] = {}
 
@@ -213,13 +212,11 @@ class Album:
 
     def pictures(self, rows: Iterable[int], longest: int = LONGEST) -> Iterator[Thumbnail | PhotoError]:
         """Yield pictures of photos, in their order, that are not kept."""
-        return thumbnails(
-            ((self._rows.key[row], photo_at(self._rows.root, self._rows.path[row])) for row in rows), longest
-        )
+        return thumbnails(((self._key[row], photo_at(self._root, self._path[row])) for row in rows), longest)
 
     def file(self, row: int) -> str:
         """Return where a photo's file should be."""
-        return os.path.join(self._rows.root, self._rows.path[row])
+        return os.path.join(self._root, self._path[row])
 
     def thumbnail(self, row: int) -> Thumbnail | PhotoError:
         """Return the thumbnail of a photo that was fetched, or why there is none."""
@@ -231,8 +228,8 @@ class Album:
         if isinstance(found, Thumbnail) and longest:
             found = found.smaller(longest)
         return {
-            "key": self._rows.key[row],
-            "name": self._rows.path[row],
+            "key": self._key[row],
+            "name": self._path[row],
             "href": link(self.file(row), self._page),
             "alt": alt,
             **shown(found),

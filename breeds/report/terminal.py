@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from breeds.heads.label_issues import Doubt, NearDuplicate
 
 
-def as_text(report: dict[str, Any]) -> str:
-    """Lay a report out as text."""
-    return "\n".join(as_lines(report))
-
-
 def as_lines(report: dict[str, Any]) -> list[str]:
     """Lay a report out for a terminal, line by line: names are part of a line, whatever is in them."""
     lines = _scores(report)

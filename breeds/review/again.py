@@ -14,9 +14,8 @@ from breeds import metrics
 from breeds.features import Store, check_config
 from breeds.features.corrections import Corrections
 from breeds.heads.crossval import compare_answers
-from breeds.heads.kinds import TrainingSettings
+from breeds.heads.kinds import KEPT, TrainingSettings
 from breeds.heads.model import Model, check_stores
-from breeds.heads.record import KEPT
 from breeds.outputs import view_store
 from breeds.report.modelcard import write_card
 from breeds.text import mention, visible
@@ -123,7 +122,7 @@ def _trained(store: Store, old: Model, search: bool) -> Model:
 
 
 def _views(store: Store, record: dict[str, Any]) -> list[Store]:
-    views = [Store.open(view_store(store.path, view)) for view in record.get("views", [])]
+    views = [Store(view_store(store.path, view)) for view in record.get("views", [])]
     for view in views:
         check_config(view.path, replace(view.config, view=store.config.view), store.config)
     return views
@@ -143,11 +142,10 @@ def _compared(store: Store, old: Model, new: Model) -> dict[str, Any]:
         return found | scores | {"in_words": " ".join([words, *_changes(gained, lost)])}
     features = store.features(np.array(rows))
     labels = [store.table.label[row] for row in rows]
-    before, after = (_score(model, features, labels) for model in (old, new))
+    (before, old_wrong), (after, new_wrong) = (_score(model, features, labels) for model in (old, new))
     # Right is 0 and wrong is 1: the two may number classes differently.
-    truth = np.zeros(len(rows), dtype=np.intp)
-    wrong = [_is_wrong(model, features, labels) for model in (new, old)]
-    mcnemar = compare_answers(truth, wrong[0], wrong[1], names=("the new model", "the old one"))
+    right = np.zeros(len(rows), dtype=np.intp)
+    mcnemar = compare_answers(right, new_wrong, old_wrong, names=("the new model", "the old one"))
     words = (
         f"On the {len(rows)} test photos that nobody touched: accuracy {before.accuracy:.1%} before, "
         f"{after.accuracy:.1%} after; log loss {before.log_loss:.3f} before, {after.log_loss:.3f} after; "
@@ -184,25 +182,15 @@ def untouched(store: Store, old: Model, new: Model) -> list[int]:
     ]
 
 
-def _score(model: Model, features: NDArray[np.float32], labels: list[str]) -> Score:
-    truth, answers = _numbers(model, labels), model.probabilities(features)
-    right = int((answers.argmax(axis=1) == truth).sum())
-    losses = metrics.log_losses(truth, answers)
-    return Score(
-        right / len(truth),
-        metrics.wilson_interval(right, len(truth)),
-        float(losses.mean()),
-        metrics.mean_interval(losses),
-    )
-
-
-def _is_wrong(model: Model, features: NDArray[np.float32], labels: list[str]) -> NDArray[np.intp]:
-    return np.asarray(model.logits(features).argmax(axis=1) != _numbers(model, labels), dtype=np.intp)
-
-
-def _numbers(model: Model, labels: list[str]) -> NDArray[np.intp]:
-    number = {name: i for i, name in enumerate(model.classes)}
-    return np.array([number[label] for label in labels], dtype=np.intp)
+def _score(model: Model, features: NDArray[np.float32], labels: list[str]) -> tuple[Score, NDArray[np.intp]]:
+    """Return a model's score on photos, and 1 where it is wrong, intp (n,)."""
+    truth = np.array([model.classes.index(label) for label in labels], dtype=np.intp)
+    answers = model.probabilities(features)
+    wrong = (answers.argmax(axis=1) != truth).astype(np.intp)
+    right, losses = len(truth) - int(wrong.sum()), metrics.log_losses(truth, answers)
+    interval = metrics.wilson_interval(right, len(truth))
+    score = Score(right / len(truth), interval, float(losses.mean()), metrics.mean_interval(losses))
+    return score, wrong
 
 
 def _changes(new: list[str], gone: list[str]) -> list[str]:

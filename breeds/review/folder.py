@@ -15,10 +15,9 @@ from pathlib import Path
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
 from breeds.features.corrections import Corrections, corrections_path
-from breeds.labels import means_unknown, unfit
 from breeds.photos import FilePhoto, Layout, key_of, walk_photos
-from breeds.photos.names import EXTENSIONS
-from breeds.text import as_bytes
+from breeds.selection import EXTENSIONS
+from breeds.text import as_bytes, means_unknown, unfit
 
 # Bytes of a stem and of a class's folder: names of 255 bytes can be written, with our own additions.
 _LONGEST_STEM, _LONGEST_LABEL = 100, 200
@@ -75,7 +74,7 @@ class Folder:
                 f"The photos of {store.path} do not have their labels from the folders in {root}, but from a "
                 f"table: add the new photos to that, and extract again."
             )
-        aside = {layout.photo(path).label for path, _ in table.quarantine if path in there}
+        aside = {layout.photo(path).label for path, _ in table.rejected if path in there}
         classes = ({*table.label.names} | aside) - {""}
         selected = _selected(store, {photo.label for photo in there.values()} - {""}, classes)
         listed = {*table.path}

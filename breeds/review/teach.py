@@ -102,7 +102,7 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
     """
     lock = store.path.with_name(f".{store.path.name}.teach.lock")
     with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
-        store = replace(Store.open(store.path), also=store.also)  # somebody may have taught it meanwhile
+        store = Store(store.path).like(also=store.also)  # somebody may have taught it meanwhile
         folder = Folder.of(store, label)
         folder.check(label)
         target = folder.place(label)
@@ -152,7 +152,7 @@ def _stores(store: Store) -> Iterator[Store]:
     for part in (store, *store.also):
         yield part
         for path in view_stores(part.path):
-            yield Store.open(path)
+            yield Store(path)
 
 
 def _check_extractable(store: Store) -> None:
@@ -236,7 +236,7 @@ def _write(folder: Folder, target: str, name: str, data: bytes) -> Written:
     """Write a photo under a name that nothing has, but for one that is there already, new to the store."""
     key, plain = key_of(data), photo_name(name)
     if key in folder.fresh_keys:
-        return Written(name, key, folder.fresh_keys[key].path)
+        return Written(name, key, folder.fresh_keys[key].name)
     stem, extension = os.path.splitext(plain)
     _make_folder(folder.root, target)
     for candidate in (plain, f"{stem}-{key[:8]}{extension}", f"{stem}-{key}{extension}"):
@@ -286,7 +286,7 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
         config = replace(part.config, weights=_weights(part))
         summaries = [extract(selection, part.path, config)]
         for path in view_stores(part.path):
-            of_view = replace(config, view=Store.open(path).config.view)
+            of_view = replace(config, view=Store(path).config.view)
             summaries.append(extract(selection, path, of_view, plain=part.path))
         for summary in summaries:
             reasons |= summary.quarantined

@@ -56,7 +56,7 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     copy_some(drawn_photos, folder / "photos")
     store = made_up_store(folder / "photos", folder / "features/photos.h5", random_config)
-    train(Store.open(store), C=1.0).save(folder / MODEL)
+    train(Store(store), C=1.0).save(folder / MODEL)
     stranger = folder / "stranger.jpg"
     stranger.write_bytes(min(folder.rglob("photos/*/*.jpg")).read_bytes() + b"!")
     with FeatureCache(folder / "models") as cache:

@@ -569,25 +569,25 @@ def uploaded(*paths: Path) -> list[Upload]:
     return found
 
 
-def answered(service: InferenceService, photos: list[Upload], explain: bool = False) -> list[Answered]:
-    return asyncio.run(service.answers(photos, explain))
+def answered(service: InferenceService, photos: list[Upload]) -> list[Answered]:
+    return asyncio.run(service.answers(photos))
 
 
 def test_the_model_is_exchanged_while_it_runs(service: InferenceService, app_place: Path) -> None:
     paths = sorted((app_place / "photos").rglob("*.jpg"))[:6]
     before = answered(service, uploaded(*paths))
-    store = Store.open(app_place / "features/photos.h5")
+    store = Store(app_place / "features/photos.h5")
     other = train(store, C=10.0)
     other.classes = [name.upper() for name in other.classes]
     service.use(other)
     assert service.warm  # the same network stays open
-    after = answered(service, uploaded(*paths), explain=True)
+    after = answered(service, uploaded(*paths))
     features = store.features_of([key_of(path.read_bytes()) for path in paths])
     for (old, new), feature in zip(zip(before, after, strict=True), features, strict=True):
         assert old.model.classes != new.model.classes == other.classes
         assert new.answer.probabilities is not None
         assert np.allclose(new.answer.probabilities, other.probabilities(feature[None])[0], atol=1e-12)
-        assert old.explanation is None and new.explanation is not None
+        assert old.explanation is not None and new.explanation is not None
 
 
 @pytest.fixture(scope="module")
@@ -595,7 +595,7 @@ def two_stores(app_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
     """A model on two stores of the same photos."""
     other = tmp_path_factory.mktemp("other") / "crop.h5"
     extract_photos(app_place / "photos", other, size=96, resize="crop")
-    return train(Store.open_beside([app_place / "features/photos.h5", other]), C=0.01)
+    return train(Store(app_place / "features/photos.h5", other), C=0.01)
 
 
 def test_a_model_that_cannot_be_explained_still_answers(
@@ -605,7 +605,7 @@ def test_a_model_that_cannot_be_explained_still_answers(
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     paths = [*sorted((app_place / "photos").rglob("*.jpg"))[:9], tmp_path / "bad.jpg"]
     service.use(two_stores)
-    found = answered(service, uploaded(*paths), explain=True)
+    found = answered(service, uploaded(*paths))
     options = ("--format=json", "--no-cache", "--model", tmp_path / "two.safetensors")
     done = run_script("predict.py", *paths, *options, cwd=tmp_path)
     wanted = [json.loads(line) for line in done.stdout.splitlines()]
@@ -659,7 +659,7 @@ def test_what_goes_wrong_is_a_sentence_and_no_page_of_python(
         def fail(*_: object) -> None:
             raise ZeroDivisionError("\x1b[2J\nfake: line")
 
-        running.site.state.large = fail  # type: ignore[union-attr, method-assign]
+        running.site.picture = fail  # type: ignore[union-attr, method-assign]
         answer = client.get("/photo/" + "0" * 64)
         assert (answer.status_code, set(answer.headers) >= STRICT) == (500, True)
         assert "ZeroDivision" not in answer.text

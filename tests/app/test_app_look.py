@@ -45,7 +45,7 @@ KEY = re.compile(r'href="/review/([0-9a-f]{64})"')
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of six classes with hostile names, their store, and a model of it that makes mistakes."""
     folder = tmp_path_factory.mktemp("made")
-    store = Store.open(store_with_photos(folder, NAMES, 20, RECIPE, spread=0.3))
+    store = Store(store_with_photos(folder, NAMES, 20, RECIPE, spread=0.3))
     train(store).save(folder / MODEL)
     train(store, C=1.0).save(folder / "models/other.safetensors")
     return folder
@@ -68,7 +68,7 @@ def fresh(made: Path, tmp_path: Path) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def tested(made: Path) -> Tested:
     model = Model.load(made / MODEL)
-    return answer_test_photos(Store.open(Path(model.record["store"])), model)
+    return answer_test_photos(Store(Path(model.record["store"])), model)
 
 
 def keys_of(tested: Tested, wanted: np.ndarray) -> set[str]:
@@ -205,7 +205,7 @@ def test_photos_that_are_gone_or_changed_say_so(made: Path, tmp_path: Path) -> N
     # The model's store is found by its path, so the photos of a copy are moved under it.
     place = tmp_path / "place"
     shutil.copytree(made, place)
-    store = Store.open(place / "features/made.h5")
+    store = Store(place / "features/made.h5")
     root = Path(store.table.root)
     rows = answer_test_photos(store, Model.load(place / MODEL)).rows
     gone, changed, touched = (store.table.path[row] for row in rows[:3])
@@ -245,7 +245,7 @@ def test_without_the_store_there_is_a_sentence(made: Path, tmp_path: Path) -> No
             assert page.status_code == 503
             assert "features/gone.h5 cannot be opened; start again with --store" in page.text
     with serving_here(made, tmp_path, Gate().open) as running, running.client() as client:
-        store = Path(Store.open(made / "features/made.h5").path)
+        store = Path(Store(made / "features/made.h5").path)
         store.rename(store.with_suffix(".away"))
         try:
             page = client.get("/look")
@@ -322,7 +322,7 @@ def test_corrections_count_as_soon_as_they_are_made(
         assert "as corrected" not in before
         added = add(path, [Correction(key, called)])
         try:
-            store = Store.open_beside([made / "features/made.h5"], corrected=True)
+            store = Store(made / "features/made.h5", corrected=True)
             numbers = measure(answer_test_photos(store, Model.load(made / MODEL)))
             text = client.get("/look").text
             assert counted == {"answers": 2, "labels": 2}
@@ -365,7 +365,7 @@ def test_the_top_is_there_before_what_takes_long_and_nobody_is_held_up(
 
 def test_where_it_looked_is_a_picture_of_the_photo(served: Served, app_place: Path) -> None:
     model = Model.load(app_place / MODEL)
-    store = Store.open(app_place / "features/photos.h5")
+    store = Store(app_place / "features/photos.h5")
     key, names = store.table.key[0], model.classes
     with served.client() as client:
         one = client.get(f"/look/looked/{key}", params={"for": names[0]})

@@ -76,7 +76,7 @@ def place(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     extract_photos(folder / "photos", folder / STORE, size=96)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        train(Store.open(folder / STORE), C=0.01).save(folder / MODEL)
+        train(Store(folder / STORE), C=0.01).save(folder / MODEL)
     shutil.copy(folder / MODEL, folder / "model.first")
     return folder
 
@@ -346,7 +346,7 @@ def test_what_has_changed_on_disk_is_noticed_or_said(app: Served, place: Path) -
         words(place).write_bytes(good)
         assert "line 3" not in text_of(get(client))
         # Another model, as train_head.py writes one: Try answers with it.
-        model = train(Store.open(place / STORE), C=0.01)
+        model = train(Store(place / STORE), C=0.01)
         model.classes = [f"new {name}" for name in model.classes]
         model.save(place / MODEL)
         get(client)
@@ -359,7 +359,7 @@ def test_what_has_changed_on_disk_is_noticed_or_said(app: Served, place: Path) -
 
 
 def test_without_enough_photos_the_model_stays_as_it_was(app: Served, place: Path) -> None:
-    store, before = Store.open(place / STORE), (place / MODEL).read_bytes()
+    store, before = Store(place / STORE), (place / MODEL).read_bytes()
     keep = store.table.label[0]
     out = [
         Correction(key, "")
@@ -620,7 +620,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, random_config: FeatureConf
     made = store_with_photos(folder, [*HOSTILE, ""], 8, random_config, spread=0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        train(Store.open(made), C=0.01).save(folder / MODEL)
+        train(Store(made), C=0.01).save(folder / MODEL)
     with serving_here(folder, tmp_path_factory.mktemp("temporary")) as found:
         yield found
 
@@ -642,7 +642,7 @@ def test_it_looks_right_and_hostile_names_are_text(hostile: Served, browser: Bro
 def test_hostile_names_can_be_kept_or_say_why_not(hostile: Served) -> None:
     place = hostile.place / "features/made.h5"
     with hostile.client() as client:
-        for key, name in zip(Store.open(place).table.key, Store.open(place).table.label, strict=True):
+        for key, name in zip(Store(place).table.key, Store(place).table.label, strict=True):
             if name in (HOSTILE[0], HOSTILE[2]):
                 found = say(client, get(client, f"/review/{key}"), "keep")
                 assert found.status_code == (303 if name == HOSTILE[0] else 409), found.text

@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of six classes with hostile names, its photos, and a model of it that makes mistakes."""
     folder = tmp_path_factory.mktemp("made")
     store = store_with_photos(folder, NAMES, 20, RECIPE, spread=0.3)
-    train(Store.open(store)).save(folder / "models" / "made.safetensors")
+    train(Store(store)).save(folder / "models" / "made.safetensors")
     return folder
 
 
@@ -39,7 +39,7 @@ def page_of(folder: Path, out: Path, change: Callable[[Model], object] = lambda 
     """Write a report into `out` and return its text."""
     model = Model.load(folder / "models" / "made.safetensors")
     change(model)
-    tested = answer_test_photos(Store.open(folder / "features" / "made.h5"), model)
+    tested = answer_test_photos(Store(folder / "features" / "made.h5"), model)
     write_report(measure(tested) | {"model": "models/made.safetensors"}, tested, out)
     return out.read_text(encoding="utf-8")
 
@@ -100,7 +100,7 @@ def test_a_page_that_cannot_be_written_is_found_before_any_work(made: Path, tmp_
 
 @pytest.mark.slow
 def test_every_tested_photo_is_in_its_cell(made: Path, page: Path) -> None:
-    store, model = Store.open(made / "features" / "made.h5"), Model.load(made / "models" / "made.safetensors")
+    store, model = Store(made / "features" / "made.h5"), Model.load(made / "models" / "made.safetensors")
     tested = answer_test_photos(store, model)
     answers = tested.probabilities.argmax(axis=1)
     text = page.read_text(encoding="utf-8")
@@ -116,7 +116,7 @@ def test_every_tested_photo_is_in_its_cell(made: Path, page: Path) -> None:
 @pytest.mark.slow
 def test_photos_that_are_gone_or_changed_are_grey_tiles_with_their_names(made: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(made, tmp_path / "made")
-    store = Store.open(moved / "features" / "made.h5")
+    store = Store(moved / "features" / "made.h5")
     folder = Path(store.table.root)
     model = Model.load(moved / "models" / "made.safetensors")
     rows = answer_test_photos(store, model).rows
@@ -185,9 +185,7 @@ def test_the_report_by_keyboard_alone(browser, page: Path) -> None:
 def test_120_classes_are_readable(browser, tmp_path: Path) -> None:
     names = [f"breed_number_{number}" for number in range(120)]
     store_with_photos(tmp_path, names, 8, RECIPE, spread=0.5)
-    train(Store.open(tmp_path / "features" / "made.h5"), C=1e-3).save(
-        tmp_path / "models" / "made.safetensors"
-    )
+    train(Store(tmp_path / "features" / "made.h5"), C=1e-3).save(tmp_path / "models" / "made.safetensors")
     page_of(tmp_path, tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < 6e6
     with opened(browser, tmp_path / "page.html", 390, 844) as tab:
@@ -212,9 +210,9 @@ def test_what_cannot_be_shown_is_said(made: Path, make_store, tmp_path: Path) ->
     assert "C was not searched for" in text
     assert "refuses no photo" in text
     # The photos of this store were never there, one class has a single photo, and few are tested.
-    model = train(Store.open(make_store({"a": 4, "b": 4}, config=RECIPE)))
+    model = train(Store(make_store({"a": 4, "b": 4}, config=RECIPE)))
     tested = answer_test_photos(
-        Store.open(make_store({"a": 2, "b": 1}, name="few.h5", seed=1, config=RECIPE)), model
+        Store(make_store({"a": 2, "b": 1}, name="few.h5", seed=1, config=RECIPE)), model
     )
     write_report(measure(tested) | {"model": "m.safetensors"}, tested, tmp_path / "few.html")
     few = (tmp_path / "few.html").read_text(encoding="utf-8")
@@ -228,7 +226,7 @@ def test_a_model_on_two_stores_says_that_it_cannot_show_where_it_looked(tmp_path
     first = store_with_photos(tmp_path / "a", ["a", "b"], 30, RECIPE, spread=0.05)
     other = FeatureConfig("resnet50v2", "random", "1" * 64, 224, "stretch")
     second = store_with_photos(tmp_path / "b", ["a", "b"], 30, other, spread=0.05)
-    store = Store.open_beside([first, second])
+    store = Store(first, second)
     tested = answer_test_photos(store, train(store))
     assert (tested.probabilities.argmax(axis=1) != tested.truth).any()
     write_report(measure(tested) | {"model": "m.safetensors"}, tested, tmp_path / "page.html")
@@ -241,7 +239,7 @@ def test_charts_say_in_words_what_they_show(made: Path) -> None:
     from breeds.report.charts import draw_charts
 
     model = Model.load(made / "models" / "made.safetensors")
-    tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)
+    tested = answer_test_photos(Store(made / "features" / "made.h5"), model)
     numbers = measure(tested)
     drawn, missing = draw_charts(numbers, tested)
     assert missing == []
@@ -259,7 +257,7 @@ def test_the_map_is_the_same_each_time(made: Path, tmp_path: Path) -> None:
     from breeds.report.gallery import Gallery
 
     model = Model.load(made / "models" / "made.safetensors")
-    tested = answer_test_photos(Store.open(made / "features" / "made.h5"), model)
+    tested = answer_test_photos(Store(made / "features" / "made.h5"), model)
     one, other = Gallery(tested).map(), Gallery(tested).map()
     assert one == other
     places = np.array([(point["x"], point["y"]) for point in one["points"]])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, assert_refused, run_script, starts_tensorflow
 
+from breeds.cli import COMMANDS
 from breeds.heads.model import Model
 
 SCRIPTS = ("extract_features.py", "train_head.py", "evaluate.py", "predict.py")
@@ -89,6 +90,14 @@ def test_logistic_regression_never_loads_tensorflow(make_store, tmp_path: Path) 
     make_store({"a": 9, "b": 9})
     result = run_script("train_head.py", cwd=tmp_path, env=without_tensorflow(tmp_path))
     assert result.returncode == 0, result.stderr
+
+
+def test_python_m_breeds_is_the_command(tmp_path: Path) -> None:
+    shown = run_script("-m breeds", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert all(f"\n    {name} " in shown.stdout for name in COMMANDS)
+    assert_refused(run_script("-m breeds", "evaluate", cwd=tmp_path), "run python -m breeds train first")
+    assert_refused(run_script("-m breeds", "nonsense", cwd=tmp_path), "no command nonsense")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -35,14 +35,13 @@ from breeds.features.corrections import (
     undo,
 )
 from breeds.heads.crossval import compare_heads, compare_models, cross_validate
+from breeds.heads.explain import Neighbours
 from breeds.heads.label_issues import find_doubts, find_near_duplicates
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbours
-from breeds.labels import unfit
 from breeds.metrics import wilson_interval
-from breeds.report.terminal import as_text, cross_validation_text
+from breeds.report.terminal import as_lines, cross_validation_text
 from breeds.split import fold_of
-from breeds.text import is_formula
+from breeds.text import is_formula, unfit
 from breeds.training import labelled, train
 
 ONE, TWO, LAST = ("1" * 64, "2" * 64, "3" * 64)
@@ -291,7 +290,7 @@ Words = dict[int, str]
 @pytest.fixture
 def noisy(make_store: MakeStore) -> Store:
     """A store of three classes that a head takes for each other now and then."""
-    return Store.open(make_store(THREE, width=64, noise=2.0, spread=0.5))
+    return Store(make_store(THREE, width=64, noise=2.0, spread=0.5))
 
 
 def corrected(store: Store, words: Words) -> Store:
@@ -305,7 +304,7 @@ def like(store: Store, name: str, **columns: list[str]) -> Store:
     """A store of the same photos with other columns."""
     path = store.path.with_name(name)
     write_store(path, replace(store.table, **columns), store.config, store.features(), "made up")
-    return Store.open(path)
+    return Store(path)
 
 
 def rows_of(store: Store, part: str) -> list[int]:
@@ -375,7 +374,7 @@ def test_evaluation_gives_both_numbers_and_the_first_is_of_labels_as_they_came(n
     assert (found["corrected"]["relabelled"], found["corrected"]["left_out"]) == (6, 1)
     assert found["corrected"]["accuracy"] != found["accuracy"]
     assert found["corrections"]["applied"] == 7
-    text = as_text(found)
+    text = "\n".join(as_lines(found))
     assert text.index("as they came") < text.index("corrected  accuracy") < text.index("may flatter")
 
 
@@ -384,7 +383,7 @@ def test_corrections_of_training_photos_alone_leave_one_number(noisy: Store) -> 
     found = evaluate(store, train(store, C=0.01))
     assert found["corrected"] is None
     assert found["corrections"]["applied"] == 4
-    assert "as they came" not in as_text(found)
+    assert "as they came" not in "\n".join(as_lines(found))
 
 
 def test_a_photo_left_out_of_training_is_never_tested_on(noisy: Store) -> None:
@@ -450,7 +449,7 @@ def test_a_class_that_is_merged_into_another_counts_as_corrected(noisy: Store) -
     gone = sum(noisy.table.label[row] == "beagle" for row in rows_of(noisy, "test"))
     assert found["corrected"]["n_gone"] == gone
     assert found["corrected"]["n_test"] == found["n_test"] + gone == len(rows_of(noisy, "test"))
-    assert f"{gone} came with a label that is no class now" in as_text(found)
+    assert f"{gone} came with a label that is no class now" in "\n".join(as_lines(found))
     assert cross_validate(store, model, 3, 1)["corrected"]["photos"] == 90
     every = corrected(noisy, {row: f"{label}s" for row, label in enumerate(noisy.table.label)})
     with pytest.raises(BreedsError, match="knows them only as corrected"):
@@ -502,12 +501,12 @@ def test_the_first_stores_corrections_count(noisy: Store) -> None:
     key = noisy.table.key[0]
     add(corrections_path(noisy.path), [Correction(key, "pug", "beagle")])
     add(corrections_path(other.path), [Correction(key, "shih-tzu", "beagle")])
-    both = Store.open_beside([noisy.path, other.path], corrected=True)
+    both = Store(noisy.path, other.path, corrected=True)
     assert (both.table.label[0], both.corrected.label[0]) == ("beagle", "pug")
     assert train(both, C=0.01).record["corrections"]["applied"] == 1
-    single = Store.open_beside([noisy.path], corrected=True)
+    single = Store(noisy.path, corrected=True)
     assert train(single, C=0.01, views=[other]).record["corrections"]["applied"] == 1
-    assert Store.open_beside([noisy.path, other.path]).corrected.label[0] == "beagle"
+    assert Store(noisy.path, other.path).corrected.label[0] == "beagle"
 
 
 @pytest.mark.slow
@@ -529,7 +528,7 @@ def test_the_scripts_apply_them_and_say_so(noisy: Store, tmp_path: Path) -> None
     ]
     training = run_script("train_head.py", "--C", "0.01", cwd=tmp_path)
     evaluation = run_script("evaluate.py", cwd=tmp_path)
-    info = run_script("-m breeds.features", "info", noisy.path, cwd=tmp_path)
+    info = run_script("-m breeds store", "info", noisy.path, cwd=tmp_path)
     for done in (training, evaluation, info):
         assert done.returncode == 0, done.stderr
         assert [line for line in done.stdout.splitlines() if "correction" in line][:3] == said
@@ -584,10 +583,9 @@ def test_a_record_that_lies_about_its_corrections_is_refused(noisy: Store, tmp_p
 @pytest.mark.slow
 def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "features" / "dogs.h5"
-    how = {"weights": "imagenet", "backbone": str(brought.network(tmp_path / "small.onnx"))}
-    how |= {"mean": [0.5] * 3, "std": [0.5] * 3}  # as it says nothing of itself
+    how = {"weights": "imagenet", "backbone": str(brought.described(tmp_path / "small.onnx"))}
     extract_photos(photos, store, **how)
-    table = Store.open(store).table
+    table = Store(store).table
     second = sorted(path.name for path in photos.iterdir())[1]
     add(corrections_path(store), [Correction(table.key[0], second, table.label[0])])
     before = corrections_path(store).read_bytes()
@@ -595,7 +593,7 @@ def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tm
     moved.rename(photos / second / f"moved-{moved.name}")
     extract_photos(photos, store, **how)
     assert corrections_path(store).read_bytes() == before
-    again = Store.open_beside([store], corrected=True)
+    again = Store(store, corrected=True)
     assert again.corrections.effect(again.table).stale == 1
     assert again.corrections.effect(again.table).applied == 1
     assert again.corrected.label == again.table.label

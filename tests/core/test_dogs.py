@@ -15,8 +15,8 @@ import pytest
 from conftest import ROOT, assert_refused, run_script
 
 from breeds.errors import BreedsError
-from breeds.sample import dogs
-from breeds.sample.dogs import BOUNDS, BREEDS, Bounds, fetch_dogs
+from breeds.sample import demo
+from breeds.sample.demo import BOUNDS, BREEDS, Bounds, fetch_dogs
 
 FEW = Bounds(members=1000)
 
@@ -85,7 +85,7 @@ def hostile(tar: tarfile.TarFile) -> None:
     add(tar, f"{inside}001.JPEG", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd")
     add(tar, f"{inside}002.JPEG", b"", type=tarfile.CHRTYPE)
     add(tar, f"{inside}003.JPEG", b"", type=tarfile.FIFOTYPE)
-    add(tar, f"{inside}004.JPEG", b"x" * (dogs.MOST_PHOTO + 1))
+    add(tar, f"{inside}004.JPEG", b"x" * (demo.MOST_PHOTO + 1))
     add(tar, f"imagewoof2-160/train/{wnid}", b"", type=tarfile.SYMTYPE, linkname="/tmp")
     add(tar, "imagewoof2-160/train/n99999999/a.JPEG")
     add(tar, f"{inside}run.sh", b"#!/bin/sh", mode=0o7777)
@@ -147,7 +147,7 @@ def test_damaged_archives_are_refused(serve, tmp_path: Path) -> None:
     refused(url, tmp_path, "larger than", Bounds(packed=1000))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
     serve, drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +163,7 @@ def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
     for script in ("extract_features.py", "train_head.py", "evaluate.py", "predict.py"):
         (tmp_path / script).symlink_to(ROOT / script)
     env = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    result = run_script("-m breeds.sample.dogs", "--url", serve(dressed), cwd=tmp_path, env=env)
+    result = run_script("-m breeds.sample.demo", "--dogs", "--url", serve(dressed), cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
     assert "ImageNet photos" in result.stdout and "optimistic" in result.stdout
     assert len((tmp_path / "dogs/photos-random.csv").read_text().splitlines()) == 2
@@ -172,6 +172,6 @@ def test_make_dogs_runs_the_four_scripts_and_says_that_they_are_imagenet_photos(
 @pytest.mark.slow
 def test_without_a_network_it_is_one_sentence(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/dogs.tgz"  # nobody listens there
-    result = run_script("-m breeds.sample.dogs", "--url", url, cwd=tmp_path)
+    result = run_script("-m breeds.sample.demo", "--dogs", "--url", url, cwd=tmp_path)
     assert_refused(result, url, "make demo DATA=photos/")
     assert list(tmp_path.iterdir()) == []

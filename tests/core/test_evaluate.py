@@ -16,7 +16,7 @@ from breeds.features import Store
 from breeds.heads.crossval import compare_models, cross_validate
 from breeds.heads.model import Model
 from breeds.metrics import wilson_interval
-from breeds.report.terminal import as_text, cross_validation_text
+from breeds.report.terminal import as_lines, cross_validation_text
 from breeds.training import train
 
 FOUR = {"a": 16, "b": 16, "c": 16, "d": 16}
@@ -25,19 +25,19 @@ TWENTY_SPLITS = (["test"] * 10 + [""] * 90) * 2
 
 
 def test_all_right_is_not_said_to_be_certain(make_store: MakeStore) -> None:
-    store = Store.open(make_store(FOUR))
+    store = Store(make_store(FOUR))
     report = evaluate(store, train(store, C=0.01))
     assert report["n_test"] == 12
     assert report["top3"] == 1
     assert report["top3_interval"] == pytest.approx(wilson_interval(12, 12))
     assert report["top3_interval"][0] == pytest.approx(0.7575, abs=1e-4)
-    text = as_text(report)
+    text = "\n".join(as_lines(report))
     assert "100.0%  (95 % interval 75.8% to 100.0%)" in text
     assert not re.search(r"(100\.0%|1\.000) to (100\.0%|1\.000)", text)
 
 
 def test_every_share_in_the_report_has_wilsons_interval(make_store: MakeStore) -> None:
-    store = Store.open(make_store({**FOUR, "e": 60}, noise=4.0))
+    store = Store(make_store({**FOUR, "e": 60}, noise=4.0))
     report = evaluate(store, train(store, C=0.001))
     n, unknown = report["n_test"], report["unknown"]
     kept = round(unknown["kept"] * n)
@@ -55,14 +55,14 @@ def test_every_share_in_the_report_has_wilsons_interval(make_store: MakeStore) -
     ]
     for share, interval, total in shares:
         assert interval == pytest.approx(wilson_interval(round(share * total), total))
-    text = as_text(report)
+    text = "\n".join(as_lines(report))
     for share, (low, high), _ in shares:
         assert re.search(rf"{share:.1%}.*\(95 % interval {low:.1%} to {high:.1%}\)", text)
 
 
 @pytest.mark.slow
 def test_no_interval_misses_its_own_number(make_store: MakeStore) -> None:
-    store = Store.open(make_store({**FOUR, "e": 60}, noise=4.0))
+    store = Store(make_store({**FOUR, "e": 60}, noise=4.0))
     model = train(store, C=0.001)
     report, across = evaluate(store, model), cross_validate(store, model, 3, 2)
     model.temperature /= 4  # too sure of itself
@@ -82,7 +82,7 @@ def test_no_interval_misses_its_own_number(make_store: MakeStore) -> None:
 
 @pytest.mark.slow
 def test_comparison_and_cross_validation_have_intervals_too(make_store: MakeStore) -> None:
-    store = Store.open(make_store(FOUR, noise=3.0))
+    store = Store(make_store(FOUR, noise=3.0))
     one, two = train(store, C=0.01), train(store, C=1e-6)
     numbers = compare_models(store, one, store, two)
     for name in ("accuracy", "accuracy_other"):
@@ -95,19 +95,19 @@ def test_comparison_and_cross_validation_have_intervals_too(make_store: MakeStor
 
 
 def test_where_nothing_is_kept_nothing_is_said_of_the_kept(make_store: MakeStore) -> None:
-    store = Store.open(make_store(FOUR))
+    store = Store(make_store(FOUR))
     model = train(store, C=0.01)
     model.unknown = replace(model.unknown, threshold=-1e6)
     report = evaluate(store, model)
     assert report["unknown"]["kept"] == 0
     assert report["unknown"]["accuracy_of_kept"] is None
-    assert "keeps 0.0%" in as_text(report)
-    assert "accuracy of the kept" not in as_text(report)
+    assert "keeps 0.0%" in "\n".join(as_lines(report))
+    assert "accuracy of the kept" not in "\n".join(as_lines(report))
 
 
 def test_top_three_of_three_classes_is_no_news(make_store: MakeStore) -> None:
-    store = Store.open(make_store({"a": 16, "b": 16, "c": 16}))
-    assert "top 3" not in as_text(evaluate(store, train(store, C=0.01)))
+    store = Store(make_store({"a": 16, "b": 16, "c": 16}))
+    assert "top 3" not in "\n".join(as_lines(evaluate(store, train(store, C=0.01))))
 
 
 def parts_said(training: str, evaluation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,7 +160,7 @@ def test_a_manifest_from_photos_to_report_adds_up(drawn_photos: Path, tmp_path: 
 @pytest.mark.slow
 @tensorflow
 def test_the_dense_heads_parts_add_up_too(make_store: MakeStore) -> None:
-    store = Store.open(make_store({"a": 20, "b": 20}, width=64, spread=1.0))
+    store = Store(make_store({"a": 20, "b": 20}, width=64, spread=1.0))
     model = train(store, head="dense", val=0.2)
     report = evaluate(store, model)
     for numbers in (model.record, report):
@@ -196,7 +196,7 @@ def test_a_store_that_is_gone_is_named_with_what_to_do(make_store: MakeStore, tm
 
 
 def test_the_reports_readme_names_what_is_in_it(make_store: MakeStore) -> None:
-    store = Store.open(make_store(FOUR))
+    store = Store(make_store(FOUR))
     report = evaluate(store, train(store, C=0.01))
     text = (ROOT / "reports/README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(\w+)`", text))

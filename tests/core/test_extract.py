@@ -14,11 +14,12 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, run_script
+from stores import as_journal, committed, write_journal
 
 import breeds.extraction
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Summary
-from breeds.features import Store, shard_folder
+from breeds.features import Store, journal_folder, list_shards
 from breeds.photos import key_of
 
 RANDOM = ("--weights", "random", "--size", "96")
@@ -59,9 +60,9 @@ def run(photos: Path, store: Path, **options: object) -> Summary:
     """Extract, and check what must hold of every run."""
     summary = extract_photos(photos, store, **options)
     assert summary.photos == summary.features + len(summary.quarantined)
-    table = Store.open(store).table
-    assert summary.features == len(table) == len(Store.open(store).features())
-    assert summary.quarantined == table.quarantine
+    table = Store(store).table
+    assert summary.features == len(table) == len(Store(store).features())
+    assert summary.quarantined == table.rejected
     for path, key in zip(table.path, table.key, strict=True):
         assert key == key_of((photos / path).read_bytes())
     return summary
@@ -69,12 +70,12 @@ def run(photos: Path, store: Path, **options: object) -> Summary:
 
 def by_key(store: Path) -> dict[str, bytes]:
     """Return the features' bits."""
-    found = Store.open(store)
+    found = Store(store)
     return {k: f.tobytes() for k, f in zip(found.table.key, found.features(), strict=True)}
 
 
 def by_path(store: Path) -> dict[str, bytes]:
-    found = Store.open(store)
+    found = Store(store)
     return {p: f.tobytes() for p, f in zip(found.table.path, found.features(), strict=True)}
 
 
@@ -114,12 +115,11 @@ def test_a_second_run_computes_nothing_and_touches_nothing(
 def test_a_new_photo_is_the_only_one_computed(
     photos: Path, store: Path, engine: list[str], drawn_photos: Path
 ) -> None:
-    shards, features = snapshot(shard_folder(store)), by_key(store)
+    features = by_key(store)
     unseen = max(drawn_photos.rglob("*.jpg"))
     shutil.copyfile(unseen, photos / "new.jpg")
     summary = run(photos, store)
     assert (summary.features, summary.new, summary.changed, engine) == (13, 1, True, ["opened"])
-    assert shards.items() <= snapshot(shard_folder(store)).items()
     assert features.items() <= by_key(store).items()
     assert key_of(unseen.read_bytes()) in by_key(store)
 
@@ -165,16 +165,17 @@ def remove_a_class(photos: Path) -> None:
 def test_no_computation_without_new_bytes(
     photos: Path, store: Path, engine: list[str], change, trust_mtime: bool
 ) -> None:
-    features, shards = by_key(store), snapshot(shard_folder(store))
+    features = by_key(store)
     change(photos)
     summary = run(photos, store, trust_mtime=trust_mtime)
     assert (summary.new, summary.changed, engine) == (0, True, [])
-    table = Store.open(store).table
+    table = Store(store).table
     found = {os.path.relpath(p, photos) for p in photos.rglob("*") if p.is_file()}
     assert set(table.path) == found
     assert table.label == [Path(path).parent.name.removeprefix("n02085620-") for path in table.path]
     assert by_key(store).items() <= features.items()
-    assert snapshot(shard_folder(store)) == shards
+    assert committed(store) == features
+    assert os.listdir(store.parent) == [store.name]
 
 
 def test_a_photo_taken_out_and_put_back_is_not_computed_again(
@@ -267,39 +268,52 @@ def test_features_do_not_depend_on_the_company_the_order_or_the_run(
     assert by_key(other) == by_key(store)
 
 
-def test_the_store_is_rebuilt_from_its_shards(photos: Path, store: Path, engine: list[str]) -> None:
+def test_what_a_killed_run_has_committed_is_taken_in(photos: Path, store: Path, engine: list[str]) -> None:
     before = by_path(store)
-    store.unlink()
+    journal = as_journal(store)
     summary = run(photos, store)
     assert (summary.new, summary.changed, engine) == (0, True, [])
     assert by_path(store) == before
+    assert not journal.exists()
+    assert Store(store).engine == ""
 
 
-def test_the_store_does_without_its_shards(photos: Path, store: Path, engine: list[str]) -> None:
+def test_what_is_in_the_journal_and_no_photo_is_kept_in_the_store(photos: Path, store: Path) -> None:
     before = by_key(store)
-    shutil.rmtree(shard_folder(store))
+    write_journal(journal_folder(store), {"ab" * 32: np.ones(2048, dtype=np.float32)}, Store(store).config)
+    assert run(photos, store).changed
+    assert committed(store) == before | {"ab" * 32: np.ones(2048, dtype=np.float32).tobytes()}
+    assert by_key(store) == before and not journal_folder(store).exists()
+    assert list(Store(store).unused) == ["ab" * 32]
+    write_journal(journal_folder(store), {"ab" * 32: np.ones(2048, dtype=np.float32)}, Store(store).config)
+    assert not run(photos, store).changed, "as if killed before the journal was deleted"
+    assert not journal_folder(store).exists()
+
+
+def test_the_store_alone_is_enough(photos: Path, store: Path, engine: list[str], tmp_path: Path) -> None:
+    copied = Path(shutil.copy(store, tmp_path / "copied.h5"))
+    before = by_key(store)
     rename(photos)
-    assert run(photos, store).new == 0
+    assert run(photos, copied).new == 0
     assert engine == []
-    assert by_key(store) == before
+    assert by_key(copied) == before
 
 
 def test_a_damaged_shard_is_set_aside_and_its_photos_computed_again(photos: Path, store: Path) -> None:
     before = by_path(store)
-    store.unlink()
-    (shard,) = shard_folder(store).iterdir()
+    (shard,) = list_shards(as_journal(store))
     shard.write_bytes(shard.read_bytes()[:-1])
     summary = run(photos, store)
     assert (summary.new, summary.damaged) == (12, [shard])
-    assert {p.suffix for p in shard_folder(store).iterdir()} == {".damaged", ".h5"}
+    assert [p.suffix for p in journal_folder(store).iterdir()] == [".damaged"]
     assert by_path(store) == before
 
 
-@pytest.mark.parametrize("shards_only", [False, True])
-def test_another_config_is_refused_with_both_named(photos: Path, store: Path, shards_only: bool) -> None:
-    config = Store.open(store).config
-    if shards_only:
-        store.unlink()
+@pytest.mark.parametrize("journal_only", [False, True])
+def test_another_config_is_refused_with_both_named(photos: Path, store: Path, journal_only: bool) -> None:
+    config = Store(store).config
+    if journal_only:
+        as_journal(store)
     before = snapshot(store.parent)
     with pytest.raises(BreedsError) as refused:
         extract_photos(photos, store, resize="crop")
@@ -331,7 +345,7 @@ def test_bad_photos_are_quarantined_with_their_reasons(photos: Path, store: Path
     }.items():
         assert reason.lower() in reasons[name].lower()
     with h5py.File(store) as f:
-        columns = (f["quarantine_path"].asstr()[:], f["quarantine_reason"].asstr()[:])
+        columns = (f["rejected_path"].asstr()[:], f["rejected_reason"].asstr()[:])
         assert dict(zip(*columns, strict=True)) == reasons
     again = extract_photos(photos, store)
     assert (again.changed, again.quarantined, engine) == (False, summary.quarantined, [])
@@ -434,7 +448,7 @@ def test_new_labels_from_a_file_refresh_the_table_alone(photos: Path, store: Pat
     labels.write_text("path,label,split\n" + "".join(f"{p},new,test\n" for p in features))
     summary = run(photos, store)
     assert (summary.new, summary.changed, engine) == (0, True, [])
-    table = Store.open(store).table
+    table = Store(store).table
     assert set(table.label) == {"new"}
     assert set(table.split) == {"test"}
     assert by_path(store) == features
@@ -453,9 +467,8 @@ def test_fewer_classes_and_back_compute_nothing(photos: Path, store: Path, engin
 
 
 @pytest.fixture
-def two_places(drawn_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def two_places(drawn_photos: Path, tmp_path: Path) -> list[Path]:
     """Two folders called ``train``, of different photos, whose store is the same by default."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     breeds_of = sorted(drawn_photos.iterdir())
     for place, some in (("a", breeds_of[:2]), ("b", breeds_of[2:4])):
         for breed in some:
@@ -470,15 +483,15 @@ def test_another_folders_photos_are_another_data_set(
 ) -> None:
     one, other = two_places
     store = tmp_path / "features" / "train.h5"
-    extract_photos(one, store, view=view)
+    extract_photos(one, store, view=view, engine=StandIn())
     before = snapshot(store.parent)
     with pytest.raises(BreedsError, match=r"another data set.*name another --store") as refused:
-        extract_photos(other, store, view=view)
+        extract_photos(other, store, view=view, engine=StandIn())
     assert f"{store} holds the photos of {one}, and 0 of the 12 photos in {other}" in str(refused.value)
     assert snapshot(store.parent) == before
     shutil.copyfile(first_photo(one), other / "one.jpg")  # one photo in common makes no data set one
     with pytest.raises(BreedsError, match="and 1 of the 13 photos"):
-        extract_photos(other, store, view=view)
+        extract_photos(other, store, view=view, engine=StandIn())
 
 
 @pytest.mark.slow
@@ -486,7 +499,7 @@ def test_another_folder_of_the_same_name_is_refused_by_the_script(
     two_places: list[Path], tmp_path: Path
 ) -> None:
     one, other = two_places
-    extract_photos(one, tmp_path / "features" / "train.h5")
+    extract_photos(one, tmp_path / "features" / "train.h5", engine=StandIn())
     result = run_script("extract_features.py", other, *RANDOM, cwd=tmp_path)
     assert_refused(result, "features/train.h5", str(one), str(other), "name another --store")
 
@@ -496,10 +509,10 @@ def test_a_folder_that_has_gone_and_another_in_its_stead_are_two_data_sets(
 ) -> None:
     """As when a disk is not there just now."""
     one, other = two_places
-    extract_photos(one, tmp_path / "train.h5")
+    extract_photos(one, tmp_path / "train.h5", engine=StandIn())
     one.rename(tmp_path / "away")
     with pytest.raises(BreedsError, match="another data set"):
-        extract_photos(other, tmp_path / "train.h5")
+        extract_photos(other, tmp_path / "train.h5", engine=StandIn())
 
 
 @pytest.mark.parametrize("how", ["moved", "copied", "linked", "part", "grown"])
@@ -508,7 +521,7 @@ def test_a_moved_copied_or_linked_folder_is_the_same_data_set(
 ) -> None:
     one, more = two_places
     store, there = tmp_path / "train.h5", tmp_path / "there"
-    extract_photos(one, store)
+    extract_photos(one, store, engine=StandIn())
     before = by_key(store)
     if how == "moved":
         one.rename(there)
@@ -521,9 +534,9 @@ def test_a_moved_copied_or_linked_folder_is_the_same_data_set(
     if how == "grown":
         for breed in more.iterdir():
             shutil.copytree(breed, there / breed.name)
-    summary = extract_photos(there, store)
+    summary = extract_photos(there, store, engine=StandIn())
     assert (summary.photos, summary.new) == {"part": (6, 0), "grown": (24, 12)}.get(how, (12, 0))
-    assert Store.open(store).table.root == str(there)
+    assert Store(store).table.root == str(there)
     after = by_key(store)
     assert after.items() <= before.items() if how == "part" else before.items() <= after.items()
 
@@ -536,7 +549,8 @@ def test_the_command_that_a_damaged_store_asks_for_mends_it(
 ) -> None:
     before = by_path(store)
     store = store.rename(store.with_name("it's $(mine).h5"))
-    shard_folder(store.with_name("photos.h5")).rename(shard_folder(store))
+    journal = dict(zip(Store(store).table.key, Store(store).features(), strict=True))
+    write_journal(journal_folder(store), journal, Store(store).config)
     os.truncate(store, store.stat().st_size // 2)
     arguments = ("extract_features.py", photos, *RANDOM, "--store", store)
     result = run_script(*arguments, cwd=tmp_path)
@@ -554,51 +568,16 @@ def test_the_command_that_a_damaged_store_asks_for_mends_it(
 # what is looked at again
 
 
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The shards that were looked through, in the order in which they were."""
-    from breeds.features import shards
-
-    looked: list[Path] = []
-    list_shards = shards.list_shards
-
-    def look(folder: Path) -> list[Path]:
-        looked.extend(list_shards(folder))
-        return list_shards(folder)
-
-    monkeypatch.setattr(shards, "list_shards", look)
-    return looked
-
-
-def test_a_bad_photo_does_not_make_every_run_read_the_shards(
-    photos: Path, store: Path, engine: list[str], hashed: list[Path]
-) -> None:
-    (photos / "text.jpg").write_text("not a photo")
-    (photos / "zero.jpg").touch()
-    first = extract_photos(photos, store)
-    assert len(hashed) == 1, "the photo is new: it may be in a shard"
-    hashed.clear()
-    again = extract_photos(photos, store)
-    assert (again.quarantined, again.changed) == (first.quarantined, False)
-    assert len(again.quarantined) == 2
-    assert hashed == []
-    edit(photos / "text.jpg")
-    extract_photos(photos, store)
-    assert len(hashed) == 1, "other bytes are another photo"
-    assert engine == []
-
-
 def test_a_photo_that_can_be_decoded_at_last_is(
-    photos: Path, store: Path, monkeypatch: pytest.MonkeyPatch, hashed: list[Path]
+    photos: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bad photo is tried again each time, as a newer Pillow may read it."""
     edit(first_photo(photos))
     with monkeypatch.context() as patch:
         patch.setattr("breeds.backbones.pipeline.decode", lambda *_: (_ for _ in ()).throw(PhotoError("odd")))
         assert len(extract_photos(photos, store).quarantined) == 1
-    hashed.clear()
     summary = run(photos, store)
-    assert (summary.new, summary.quarantined, hashed) == (1, [], [])
+    assert (summary.new, summary.quarantined) == (1, [])
 
 
 # refused before any work, with nothing written
@@ -632,7 +611,7 @@ def test_the_script_says_both_numbers_and_quarantine_is_exit_code_1(photos: Path
     result = run_script("extract_features.py", "photos", *RANDOM, cwd=photos.parent)
     assert result.returncode == 1
     assert "13 photos = 12 features (0 new, 12 reused) + 1 quarantined; 1 other files" in result.stdout
-    assert str(Store.open(store).config) in result.stdout
+    assert str(Store(store).config) in result.stdout
     assert "wrote features/photos.h5" in result.stdout
     assert "quarantined zero.jpg: empty file (0 bytes)" in result.stderr
     again = run_script("extract_features.py", "photos", *RANDOM, cwd=photos.parent)
@@ -656,27 +635,25 @@ def test_a_second_run_never_loads_tensorflow(photos: Path, store: Path) -> None:
     assert "loaded" in script().stderr  # so the poison works
 
 
-def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
+def test_a_folder_whose_name_is_not_utf8(photos: Path, tmp_path: Path) -> None:
     folder = photos.rename(tmp_path / "\udcff")
-    extract_photos(folder, tmp_path / "s.h5")
-    assert Store.open(tmp_path / "s.h5").table.root == str(folder)
+    extract_photos(folder, tmp_path / "s.h5", engine=StandIn())
+    assert Store(tmp_path / "s.h5").table.root == str(folder)
 
 
 def test_an_extraction_that_another_overtakes_mixes_nothing_up(
-    photos: Path, tmp_path: Path, monkeypatch
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one run still hashes, another finishes, with one photo less."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     store = tmp_path / "s.h5"
-    extract_photos(photos, store)
-    right = dict(zip(Store.open(store).table.key, Store.open(store).features(), strict=True))
+    extract_photos(photos, store, engine=StandIn())
+    right = dict(zip(Store(store).table.key, Store(store).features(), strict=True))
     identify = breeds.extraction.make_table
 
     def slowly(*arguments):
         table = identify(*arguments)
         monkeypatch.setattr("breeds.extraction.make_table", identify)
-        extract_photos(tmp_path / "fewer", store)
+        extract_photos(tmp_path / "fewer", store, engine=StandIn())
         return table
 
     shutil.copytree(photos, tmp_path / "fewer")
@@ -687,8 +664,8 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
     (photos / "labels.csv").write_text(
         "path,label\n" + "".join(f"{p.relative_to(photos)},new\n" for p in photos.rglob("*.jpg"))
     )
-    extract_photos(photos, store)
-    found = Store.open(store)
+    extract_photos(photos, store, engine=StandIn())
+    found = Store(store)
     for key, feature in zip(found.table.key, found.features(), strict=True):
         assert np.array_equal(feature, right[key])
 
@@ -702,7 +679,7 @@ def test_classes_with_few_photos_are_left_out_and_named(
     for photo in few:
         photo.unlink()
     summary = extract_photos(photos, tmp_path / "s.h5", min_photos=2)
-    assert {*Store.open(tmp_path / "s.h5").table.label} == {path.name for path in others}
+    assert {*Store(tmp_path / "s.h5").table.label} == {path.name for path in others}
     assert summary.notes == [f"1 class of fewer than 2 photos left out: {small.name} (1)"]
     with pytest.raises(BreedsError, match=r"No class .* has 99 photos"):
         extract_photos(photos, tmp_path / "s.h5", min_photos=99)

@@ -25,7 +25,7 @@ from PIL import Image
 from threadpoolctl import threadpool_info
 
 import breeds
-from breeds.backbones import loading
+from breeds.backbones import import_openvino
 from breeds.photos import decode, key_of, photo_of
 
 
@@ -244,6 +244,17 @@ def test_a_models_copy_answers_too(place: Path) -> None:
     assert breeds.predict(pickle.loads(pickle.dumps(model)), [photo]).equals(first)
 
 
+def test_a_predictor_answers_call_after_call_with_its_own_options(place: Path) -> None:
+    photo = next(place.glob("photos/*/*.jpg")).read_bytes() + b"?"
+    model = breeds.load("models/photos.safetensors")
+    expected = breeds.predict(model, [photo], views="flip")
+    with breeds.Predictor(model, views=["flip"]) as predictor:
+        for _ in range(2):
+            assert breeds.predict(predictor, [photo]).equals(expected)
+        with pytest.raises(breeds.BreedsError, match="the Predictor's"):
+            breeds.predict(predictor, [photo], views="flip")
+
+
 def test_many_threads_may_ask_one_model(place: Path) -> None:
     photos = [path.read_bytes() + b"?" for path in sorted(place.glob("photos/*/*.jpg"))[:8]]
     model = breeds.load("models/photos.safetensors")
@@ -364,14 +375,14 @@ def test_what_happens_by_the_way_is_in_the_log(place: Path, said: pytest.LogCapt
 @pytest.mark.slow
 def test_loading_openvino_leaves_no_module_blocked() -> None:
     code = (
-        "import sys; from breeds.backbones.loading import import_openvino; import_openvino()\n"
+        "import sys; from breeds.backbones import import_openvino; import_openvino()\n"
         "assert [name for name, module in sys.modules.items() if module is None] == []\n"
         "assert not hasattr(sys.modules['openvino.tools.ovc'].telemetry, 'backend')\n"
         "assert 'openvino_telemetry' not in sys.modules"
     )
     done = run_python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert loading.import_openvino() is sys.modules["openvino"]
+    assert import_openvino() is sys.modules["openvino"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ TWO = {"beagle": 25, "pug": 25}
 @pytest.fixture
 def place(make_store: MakeStore, tmp_path: Path) -> Path:
     """A folder with a store and a model, without a card."""
-    store = Store.open(make_store(TWO, name="features/made.h5", width=64, spread=0.3))
+    store = Store(make_store(TWO, name="features/made.h5", width=64, spread=0.3))
     train(store, C=0.01).save(tmp_path / "models/made.safetensors")
     return tmp_path
 
@@ -133,7 +133,7 @@ def test_whatever_names_say_they_are_text(hostile: Model, place: Path) -> None:
 def saved(place: Path, C: float = 0.01, report: dict | None = None) -> str:
     """Train and write model and card, as `train_head.py` does; what is said of the card."""
     path = place / "models/made.safetensors"
-    model = train(Store.open(place / "features/made.h5"), C=C)
+    model = train(Store(place / "features/made.h5"), C=C)
     return write_card(model, path, model.save(path), report)
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_written_is_said_and_stops_nothing(place: Path) -> None:
 
 
 def test_training_again_writes_it_anew(place: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path, store = place / "models/made.safetensors", Store.open(place / "features/made.h5")
+    path, store = place / "models/made.safetensors", Store(place / "features/made.h5")
     breeds.train(breeds.Store(place / "features/made.h5"), C=0.5).save(path)
     assert not card_path(path).exists(), "a program that saves a model has asked for no card"
     train_again(path, store, Corrections())

@@ -58,7 +58,7 @@ def place(
 ) -> Path:
     """A folder with photos and a model trained on them, whose store is all that answering needs."""
     store = made_up_store(photos, tmp_path / "features" / "photos.h5", random_config)
-    model = train(Store.open(store), C=1.0)
+    model = train(Store(store), C=1.0)
     model.unknown = None
     model.save(tmp_path / "models" / "photos.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -749,7 +749,7 @@ def test_a_training_store_replaced_meanwhile_gives_no_wrong_answers(
 ) -> None:
     paths = sorted(map(str, Path("photos").rglob("*.jpg"))) * 20
     right = [a.probabilities.argmax() for a in answered(model, paths, opener=quick_engine)]
-    store = Store.open(Path("features/photos.h5"))
+    store = Store(Path("features/photos.h5"))
     reverse, features = store.table.take(range(len(store.table))[::-1]), store.features()[::-1]
     answers = answered(model, paths, opener=quick_engine)
     found = [next(answers)]
@@ -778,7 +778,7 @@ def test_what_is_like_no_class_is_unknown_with_the_best_guess_beside_it(
     monkeypatch.chdir(tmp_path)
     known = sorted(map(str, photos.rglob("*.jpg")))
     store = made_up_store(photos, Path("features/photos.h5"), random_config)
-    model = train(Store.open(store), C=1.0)
+    model = train(Store(store), C=1.0)
     stranger = Path("stranger.jpg")
     shutil.copy(known[0], stranger)
     with stranger.open("ab") as file:

@@ -37,7 +37,7 @@ NONE = Corrections()
 def relabelled(store: Store, labels: dict[int, str]) -> Store:
     """The store as if these rows had come with other labels."""
     column = [labels.get(row, label) for row, label in enumerate(store.table.label)]
-    return replace(store, table=replace(store.table, label=Names.of(column)))
+    return store.like(table=replace(store.table, label=Names.of(column)))
 
 
 def write_store(
@@ -49,7 +49,7 @@ def write_store(
     n = len(labels)
     table = Table("made up", "", keys, paths, labels, [""] * n, [1] * n, [0] * n)
     stores.write_store(path, table, config, features.astype(np.float32), "made up")
-    return Store.open(path)
+    return Store(path)
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_what_is_wrong_with_the_stores_is_said(
     planted: tuple[Store, Model, list[str]], make_store: MakeStore
 ) -> None:
     store, model, _ = planted
-    other = replace(store, config=replace(store.config, size=96))
+    other = store.like(config=replace(store.config, size=96))
     with pytest.raises(BreedsError, match="another config"):
         queue(other, model, NONE)
     with pytest.raises(BreedsError, match="another config"):
@@ -244,7 +244,7 @@ def test_what_is_wrong_with_the_stores_is_said(
 
 
 def test_names_are_lines_in_the_words(make_store: MakeStore) -> None:
-    store = Store.open(make_store({"a\x1b[2J\nb": 12, "caf\udce9": 12}, spread=0.05))
+    store = Store(make_store({"a\x1b[2J\nb": 12, "caf\udce9": 12}, spread=0.05))
     for item in queue(store, train(store, C=0.001), NONE):
         assert item.label in store.table.label.names, "as it is, for what comes back"
         assert item.reason.replace("\u202f", " ").isprintable()
@@ -256,7 +256,7 @@ def test_names_are_lines_in_the_words(make_store: MakeStore) -> None:
 @pytest.fixture
 def halfway(make_store: MakeStore) -> tuple[Store, Model]:
     """A store of which each class has eight labels, and its model."""
-    store = Store.open(make_store(THREE, noise=1.0, spread=0.05))
+    store = Store(make_store(THREE, noise=1.0, spread=0.05))
     bare = relabelled(store, {row: "" for row in range(90) if row % 30 >= 8})
     return bare, train(bare, C=0.001)
 
@@ -415,7 +415,7 @@ def test_before_and_after_are_of_untouched_test_photos(
 def test_taught_photos_are_never_compared(
     make_store: MakeStore, tmp_path: Path, random_config: FeatureConfig
 ) -> None:
-    store = Store.open(make_store(THREE, spread=0.05))
+    store = Store(make_store(THREE, spread=0.05))
     path = tmp_path / "m.safetensors"
     train(store, C=0.001).save(path)
     old = Model.load(path)
@@ -492,9 +492,9 @@ def test_what_cannot_be_trained_leaves_the_model_as_it_is(
     with pytest.raises(BreedsError):
         train_again(model_path, store, all_out)
     with pytest.raises(BreedsError, match="another config"):
-        train_again(model_path, replace(store, config=replace(store.config, size=96)), NONE)
+        train_again(model_path, store.like(config=replace(store.config, size=96)), NONE)
     with pytest.raises(BreedsError, match="stores"):
-        train_again(model_path, replace(store, also=(store,)), NONE)
+        train_again(model_path, store.like(also=(store,)), NONE)
     with pytest.raises(BreedsError, match="No such model"):
         train_again(model_path.with_name("none.safetensors"), store, NONE)
     assert model_path.read_bytes() == before
@@ -505,7 +505,7 @@ def test_what_cannot_be_trained_leaves_the_model_as_it_is(
 def test_views_are_trained_on_again(
     make_store: MakeStore, tmp_path: Path, random_config: FeatureConfig
 ) -> None:
-    store = Store.open(make_store(THREE, name="features/made.h5", spread=0.05))
+    store = Store(make_store(THREE, name="features/made.h5", spread=0.05))
     flip = replace(random_config, view="flip")
     view = write_store(
         tmp_path / "features" / "made+flip.h5", flip, store.features() * 1.01,
@@ -553,7 +553,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         left = step
-        train_again(Path(model), Store.open(Path(store)), Corrections.of([Correction(k, "") for k in keys]))
+        train_again(Path(model), Store(Path(store)), Corrections.of([Correction(k, "") for k in keys]))
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -562,7 +562,7 @@ for line in sys.stdin:
 
 @pytest.mark.slow
 def test_killed_at_every_step_the_model_is_the_old_or_the_new(make_store: MakeStore, tmp_path: Path) -> None:
-    store = Store.open(make_store(dict.fromkeys(THREE, 10), width=64, spread=0.6))
+    store = Store(make_store(dict.fromkeys(THREE, 10), width=64, spread=0.6))
     path = tmp_path / "models" / "m.safetensors"
     train(store, C=0.001).save(path)
     old, outcomes = path.read_bytes(), set()

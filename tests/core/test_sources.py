@@ -156,7 +156,7 @@ def test_every_source_gives_the_folders_keys_and_labels(
     for source in SOURCES.values():
         table = look(source if "://" in source else str(forms / source))
         assert dict(zip(table.key, table.label, strict=True)) == wanted
-        assert list(table.path) == sorted(table.path) and not table.quarantine
+        assert list(table.path) == sorted(table.path) and not table.rejected
         where = os.path.join(table.root, table.path[17])  # as pages read it again
         assert sha(photo_at("", where).read()) == table.key[17]
 
@@ -166,11 +166,11 @@ def test_a_source_gives_the_folders_features_and_nothing_twice(
     kind: str, app_place: Path, forms: Path, bucket: Storage, tmp_path: Path
 ) -> None:
     source = SOURCES[kind] if "://" in SOURCES[kind] else str(forms / SOURCES[kind])
-    wanted = Store.open(app_place / "features/photos.h5")
+    wanted = Store(app_place / "features/photos.h5")
     by_key = dict(zip(wanted.table.key, wanted.table.label, strict=True))
     store = tmp_path / "made.h5"
     summary = extract_photos(source, store, size=96)  # type: ignore[arg-type]
-    made = Store.open(store)
+    made = Store(store)
     assert summary.photos == summary.features == summary.new == len(by_key) == 30
     assert dict(zip(made.table.key, made.table.label, strict=True)) == by_key
     order = [list(wanted.table.key).index(key) for key in made.table.key]
@@ -280,7 +280,7 @@ def test_what_is_no_plain_file_is_set_aside_and_reaches_no_disk(tmp_path: Path) 
         made.addfile(last, io.BytesIO(b"last"))
     table = look(tar)
     assert list(table.path) == ["odd.tar/last.jpg", "odd.tar/plain.jpg"]
-    reasons = {path.removeprefix("odd.tar/"): reason for path, reason in table.quarantine}
+    reasons = {path.removeprefix("odd.tar/"): reason for path, reason in table.rejected}
     words = {
         "link.jpg": "link", "hard.jpg": "link", "null.jpg": "device", "pipe.jpg": "pipe",
         "bomb.jpg": "sparse", "gnu.jpg": "sparse", "empty.jpg": "empty",
@@ -318,11 +318,11 @@ def test_labels_none_one_and_two(tmp_path: Path) -> None:
         )
     }  # fmt: skip
     assert dict(zip(table.path, table.split, strict=True))["labels.tar/same.jpg"] == "val"
-    reasons = {os.path.basename(path): reason for path, reason in table.quarantine}
+    reasons = {os.path.basename(path): reason for path, reason in table.rejected}
     assert "two labels: pug and beagle" in reasons["two.jpg"]
     assert "another of this name" in reasons["same.jpg"]
     assert all("its label" in reasons[f"{name}.jpg"] for name in ("broken", "deep", "odd", "long"))
-    assert len(table) + len(table.quarantine) == 11
+    assert len(table) + len(table.rejected) == 11
     assert found.ignored == 2
 
 
@@ -399,7 +399,7 @@ def test_rows_of_parquet_are_photos_or_reasons(tmp_path: Path, monkeypatch: pyte
     table = look(path)
     assert list(table.path) == ["dogs.parquet/000000000", "dogs.parquet/000000004"]
     assert (list(table.label), list(table.split)) == (["pug", ""], ["train", "val"])
-    reasons = [reason for _, reason in table.quarantine]
+    reasons = [reason for _, reason in table.rejected]
     words = ["no bytes", "empty", "over the limit", "split is none"]
     assert all(word in reason for word, reason in zip(words, reasons, strict=True))
     assert photo_at("", f"{path}/000000004").read() == b"five"
@@ -455,7 +455,7 @@ def test_the_script_says_what_is_cut_and_goes_on_when_it_is_whole(
     cut = run_script("extract_features.py", *how, cwd=tmp_path)
     assert cut.returncode == 1, cut.stderr
     assert "photos-002.tar: ends in the middle" in cut.stderr and "\n" in cut.stdout
-    had = Store.open(tmp_path / "features/photos.h5").table
+    had = Store(tmp_path / "features/photos.h5").table
     assert 8 <= len(had) < 12
     last.write_bytes(whole)
     store = tmp_path / "features/photos.h5"
@@ -491,7 +491,7 @@ def test_what_fails_in_passing_is_tried_again(kind: str, bucket: Storage) -> Non
     bucket.fault = once_each(kind)
     table = look(f"s3://dogs/{kind}")
     assert sorted(table.key) == sorted(sha(b"%d" % number * 3000) for number in range(4))
-    assert set(table.label) == {"pug"} and not table.quarantine
+    assert set(table.label) == {"pug"} and not table.rejected
 
 
 @pytest.mark.slow
@@ -585,10 +585,10 @@ def test_what_changes_while_it_is_read_is_set_aside_and_what_is_the_same_is_not_
     bucket.put("changing/pug/3.jpg", b"3" * 10**6)
     table, _ = make_table(listed, None, 2)
     reasons = ["no such file", *["changed while it was being read; run again"] * 2]
-    assert table.quarantine == [(f"pug/{i}.jpg", reason) for i, reason in enumerate(reasons, 1)]
+    assert table.rejected == [(f"pug/{i}.jpg", reason) for i, reason in enumerate(reasons, 1)]
     listed = find_photos(Selection("s3://dogs/changing"))
     table, _ = make_table(listed, None, 2)
-    assert len(table.key) == 4 and not table.quarantine
+    assert len(table.key) == 4 and not table.rejected
     bucket.asked.clear()
     again = find_photos(Selection("s3://dogs/changing"))
     assert make_table(again, table, 2)[0].key == table.key  # as with --trust-mtime

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from breeds.errors import BreedsError
-from breeds.split import fold_of, split_keys
+from breeds.split import check_parts, draw_parts, fold_of
 
 relaxed = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds = st.integers(0, 10**6)
@@ -23,6 +23,13 @@ def keys_of(counts: dict[str, int]) -> tuple[list[str], list[str]]:
     labels = [label for label, count in counts.items() for _ in range(count)]
     keys = [hashlib.sha256(f"{label} {i}".encode()).hexdigest() for i, label in enumerate(labels)]
     return keys, labels
+
+
+def split_keys(keys, labels, seed: int, val: float = 0.0, given=None) -> np.ndarray:
+    """The parts that training draws, if there are enough photos for each."""
+    parts = draw_parts(keys, labels, seed, val, given)
+    check_parts(keys, labels, parts.tolist(), val)
+    return parts
 
 
 def class_counts(least: int = 2) -> st.SearchStrategy[dict[str, int]]:

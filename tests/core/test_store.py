@@ -17,14 +17,22 @@ import pytest
 from conftest import MakeStore, assert_refused, run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import seal
+from stores import committed, seal, write_journal
 
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, ShardWriter, Store, Table, assemble, shard_folder, verify
+from breeds.features import (
+    FeatureLookup,
+    Store,
+    Table,
+    extend_store,
+    journal_folder,
+    list_shards,
+    verify,
+    write_store,
+)
 from breeds.features.columns import Keys, Names, Texts
 from breeds.features.hdf5 import open_hdf5
-from breeds.features.shards import list_shards
 
 RECIPE = FeatureConfig("xception", "random", "a" * 64, 299, "stretch")
 Features = dict[str, np.ndarray]
@@ -35,13 +43,16 @@ def made_up(count: int, width: int = 8) -> Features:
     return {rng.bytes(32).hex(): rng.normal(size=width).astype(np.float32) for _ in range(count)}
 
 
-def write_shards(folder: Path, features: Features, config: FeatureConfig = RECIPE) -> FeatureIndex:
-    index = FeatureIndex(config)
-    writer = ShardWriter(folder, config, index)
-    for key, feature in features.items():
-        writer.add(key, f"{key[:4]}.jpg", feature, "made up")
-    writer.commit("made up")
-    return index
+def write_made_up(
+    path: Path, features: Features, table: Table | None = None, config: FeatureConfig = RECIPE
+) -> Store:
+    """Write a store of these features, whose photos are named by their keys if nothing else is said."""
+    if table is None:
+        n = len(features)
+        names = [f"{key[:9]}.jpg" for key in features]
+        table = Table("r", "", list(features), names, names, [""] * n, [1] * n, [1] * n)
+    write_store(path, table, config, np.stack(list(features.values())), "made up")
+    return Store(path)
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -58,17 +69,11 @@ def flip(path: Path, needle: bytes) -> None:
 
 
 @pytest.fixture
-def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of three rows."""
-    monkeypatch.setattr("breeds.features.shards.SHARD_ROWS", 3)
-
-
-@pytest.fixture
 def store(make_store: MakeStore) -> Path:
-    """A small store of eight numbers a photo, and its shard."""
+    """A small store of eight numbers a photo, and a shard in its journal."""
     path = make_store({"beagle": 3, "samoyed": 2}, width=8)
-    found = Store.open(path)
-    write_shards(shard_folder(path), dict(zip(found.table.key, found.features(), strict=True)), found.config)
+    found = Store(path)
+    write_journal(journal_folder(path), {"f" * 64: found.features()[0]}, found.config)
     return path
 
 
@@ -79,7 +84,7 @@ def test_plain_h5py_and_pandas_read_a_store_in_three_lines(store: Path) -> None:
     with h5py.File(store) as f:
         frame = pd.DataFrame(f["features"][:], index=f["key"].asstr()[:])
         frame["path"], frame["label"] = f["path"].asstr()[:], f["label"].asstr()[:]
-    ours = Store.open(store)
+    ours = Store(store)
     assert frame.index.tolist() == ours.table.key
     assert frame.path.tolist() == [f"{b}/{i:04d}.jpg" for i, b in enumerate(["beagle"] * 3 + ["samoyed"] * 2)]
     assert frame.label.value_counts().to_dict() == {"beagle": 3, "samoyed": 2}
@@ -95,19 +100,25 @@ def test_the_config_and_the_versions_are_attributes(store: Path, random_config: 
         assert json.loads(f.attrs["versions"])["h5py"] == h5py.__version__
         digests = f["block_sha256"][:].tobytes()
         assert digests == hashlib.sha256(f["features"][:].tobytes()).digest()  # of sixteen rows each
-        assert f.attrs["features_sha256"].decode() == hashlib.sha256(digests).hexdigest()
+        about = f.attrs["about"].decode()
+        assert json.loads(about)["digests"]["block_sha256"] == hashlib.sha256(digests).hexdigest()
+        assert json.loads(about)["digests"]["path"] == hashlib.sha256(f["path"][:].tobytes()).hexdigest()
+        identity = hashlib.sha256(f"{about} {f.attrs['config'].decode()}".encode()).hexdigest()
+        assert f.attrs["sha256"].decode() == identity == Store(store).sha256
 
 
 @pytest.mark.slow
 def test_more_rows_than_a_block_come_back_as_they_were(tmp_path: Path) -> None:
     features = made_up(2100)
-    index = write_shards(shard_folder(tmp_path / "s.h5"), features)
-    keys = sorted(features)  # not the order of the shards
+    keys = sorted(features)
     columns = [[f"{key[:9]}.jpg" for key in keys], [key[0] for key in keys], ["test"] * 2100]
     numbers = [list(range(2100)), [2**40 + i for i in range(2100)]]
     table = Table("root", "w.h5", keys, *columns, *numbers, [("bad.jpg", "empty")])
-    assemble(tmp_path / "s.h5", table, index, "an engine")
-    store = Store.open(tmp_path / "s.h5")
+    journal = write_journal(journal_folder(tmp_path / "s.h5"), features, RECIPE)  # in another order
+    found = FeatureLookup(tmp_path / "s.h5", RECIPE).rows(table.key)
+    write_store(tmp_path / "s.h5", table, RECIPE, found, "an engine")
+    assert len(list_shards(journal)) == 17
+    store = Store(tmp_path / "s.h5")
     assert store.table == table
     assert (store.engine, store.config) == ("an engine", RECIPE)
     assert np.array_equal(store.features(), [features[key] for key in keys])
@@ -127,34 +138,116 @@ def test_odd_names_survive(tmp_path: Path) -> None:
     ]
     features = made_up(len(names))
     table = Table("r", "", list(features), names, names, [""] * 8, [1] * 8, [1] * 8, [(n, n) for n in names])
-    assemble(tmp_path / "\udcff.h5", table, write_shards(tmp_path / "shards", features), "")
-    assert Store.open(tmp_path / "\udcff.h5").table == table
+    assert write_made_up(tmp_path / "\udcff.h5", features, table).table == table
 
 
 @pytest.fixture(scope="module")
-def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureIndex, Features]:
-    """A store of sixty rows, the index over its shards of seven rows each, and what is in them."""
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, FeatureLookup, Features]:
+    """Sixty photos, thirty in a store, twenty unused in it, ten in shards of three."""
     path = tmp_path_factory.mktemp("sixty") / "s.h5"
     features = made_up(60)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("breeds.features.shards.SHARD_ROWS", 7)
-        index = write_shards(shard_folder(path), features)
-    text = [""] * 60
-    assemble(path, Table("r", "", list(features), text, text, text, [1] * 60, [1] * 60), index, "")
-    assert len(list_shards(shard_folder(path))) == 9
-    return Store.open(path), index, features
+    keys, rows = list(features), np.stack(list(features.values()))
+    text, ones = [""] * 30, [1] * 30
+    table = Table("r", "", keys[:30], text, text, text, ones, ones)
+    write_store(path, table, RECIPE, rows[:30], "", (Keys.of(keys[30:50]), rows[30:50]))
+    write_journal(journal_folder(path), {key: features[key] for key in keys[50:]}, RECIPE, rows=3)
+    return Store(path), FeatureLookup(path, RECIPE), features
 
 
 @pytest.mark.slow
 @settings(deadline=None)
 @given(rows=st.lists(st.integers(0, 59), min_size=1, max_size=80))
 def test_rows_come_in_the_order_asked_for_with_repeats(sixty, rows: list[int]) -> None:
-    store, index, features = sixty
+    store, lookup, features = sixty
     names = list(features)
-    keys = [names[row] for row in rows]
-    expected = [features[key] for key in keys]
-    assert np.array_equal(index.read(keys), expected)
-    assert np.array_equal(store.features(np.array(rows)), expected)
+    expected = [features[names[row]] for row in rows]
+    assert np.array_equal(lookup.read([names[row] for row in rows]), expected)
+    assert np.array_equal(lookup.rows(Keys.of(names))[min(rows) :], list(features.values())[min(rows) :])
+    there = [row for row in rows if row < 30]
+    assert np.array_equal(
+        store.features(np.array(there, dtype=int)),
+        np.reshape([features[names[row]] for row in there], (-1, 8)),
+    )
+    assert list(lookup.lacks(Keys.of([names[rows[0]], "e" * 64]))) == [False, True]
+    with pytest.raises(KeyError):
+        lookup.read(["e" * 64])
+
+
+# growing
+
+
+@pytest.mark.parametrize("new", [0, 1, 15, 16, 2500])
+@pytest.mark.parametrize("there", [1, 16, 47])
+def test_a_store_grows_by_new_rows_alone(tmp_path: Path, there: int, new: int) -> None:
+    features = made_up(there + new)
+    keys, rows = list(features), np.stack(list(features.values()))
+    old = write_made_up(tmp_path / "s.h5", dict(list(features.items())[:there]))
+    before = old.table.key, old.table.path
+    read: list[slice] = []
+
+    class Rows:
+        def __getitem__(self, part: slice) -> np.ndarray:
+            read.append(part)
+            return rows[part]
+
+    n = there + new
+    paths = [f"{i} with a longer name.jpg" for i in range(n)]
+    extend_store(
+        old, Table("r", "", keys, paths, ["a"] * n, [""] * n, [2] * n, [3] * n), Rows(), "another engine"
+    )
+    store = Store(tmp_path / "s.h5")
+    assert (
+        list(store.table.key) == keys and list(store.table.path) == paths and store.engine == "another engine"
+    )
+    assert np.array_equal(store.features(), rows)
+    assert list(verify(store.path)) == []
+    assert all(part.start >= there // 16 * 16 for part in read)
+    assert len(before[0]) == there
+
+
+def test_a_damaged_store_that_grows_is_as_damaged_as_before(tmp_path: Path) -> None:
+    features = made_up(60)
+    rows = np.stack(list(features.values()))
+    old = write_made_up(tmp_path / "s.h5", dict(list(features.items())[:40]))
+    flip(old.path, rows[7].tobytes())
+    text, ones = [""] * 60, [1] * 60
+    extend_store(Store(old.path), Table("r", "", list(features), text, text, text, ones, ones), rows, "")
+    store = Store(old.path)
+    assert np.array_equal(store.features(np.arange(16, 60)), rows[16:])
+    with pytest.raises(BreedsError, match="the features do not match their checksum"):
+        store.features(np.array([7]))
+
+
+def test_a_store_that_grows_often_wastes_little(tmp_path: Path) -> None:
+    features = made_up(4000, width=64)
+    keys, rows = list(features), np.stack(list(features.values()))
+    write_made_up(tmp_path / "whole.h5", features)
+    write_made_up(tmp_path / "s.h5", dict(list(features.items())[:200]))
+    for n in range(400, 4001, 200):
+        paths = [f"{key[:9]}.jpg" for key in keys[:n]]
+        table = Table("r", "", keys[:n], paths, paths, [""] * n, [1] * n, [1] * n)
+        extend_store(Store(tmp_path / "s.h5"), table, rows, "")
+    assert np.array_equal(Store(tmp_path / "s.h5").features(), rows)
+    assert (tmp_path / "s.h5").stat().st_size < 1.2 * (tmp_path / "whole.h5").stat().st_size
+
+
+@pytest.mark.slow
+@given(old=st.lists(st.integers(0, 9), max_size=12), new=st.lists(st.integers(0, 9), max_size=15))
+def test_photos_that_were_there_stay_first_and_in_order(old: list[int], new: list[int]) -> None:
+    keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(10)]
+    n = len(new)
+    table = Table(
+        "r", "", [keys[i] for i in new], [f"{i}" for i in range(n)], [""] * n, [""] * n, [1] * n, [1] * n
+    )
+    after = table.after(Keys.of(keys[i] for i in old))
+    if any(old.count(i) > new.count(i) for i in old):
+        assert after is None
+    else:
+        assert after is not None
+        assert list(after.key[: len(old)]) == [keys[i] for i in old]
+        assert sorted(map(int, after.path)) == list(range(n))
+        assert [after.key[i] for i in range(n)] == [keys[new[int(path)]] for path in after.path]
+        assert list(map(int, after.path[len(old) :])) == sorted(map(int, after.path[len(old) :]))
 
 
 ODD = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5) | st.just("\udcff")
@@ -187,9 +280,9 @@ def test_columns_are_as_lists_are(rows: list[tuple[bytes, str, str]], data) -> N
         assert (column == kind.of([*texts, "ab" * 32])) is False
         with pytest.raises(IndexError):
             column[len(texts)]
-    ordered = Texts.of(sorted(lists[1], key=os.fsencode))
-    assert all(ordered[ordered.find(text)] == text for text in lists[1])
-    assert ordered.find("nowhere at all") == -1
+    paths = Texts.of(lists[1])
+    assert all(paths[paths.find(text)] == text for text in lists[1])
+    assert paths.find("nowhere at all") == -1
     table = Table("r", "", *lists, [""] * len(rows), range(len(rows)), range(len(rows)))
     first: dict[str, int] = {}
     for row, (key, label) in enumerate(zip(lists[0], lists[2], strict=True)):
@@ -200,28 +293,12 @@ def test_columns_are_as_lists_are(rows: list[tuple[bytes, str, str]], data) -> N
     assert (part.key, part.size.tolist()) == ([lists[0][row] for row in chosen], chosen)
 
 
-@pytest.mark.slow
-@settings(deadline=None)
-@given(blocks=st.lists(st.lists(st.integers(0, 40), max_size=12), max_size=12))
-def test_the_index_knows_the_first_place_of_every_key(blocks: list[list[int]]) -> None:
-    index, first = FeatureIndex(RECIPE), {}
-    for number, block in enumerate(blocks):
-        keys = [hashlib.sha256(bytes([value])).hexdigest() for value in block]
-        index.add_file(Path(str(number)), keys, "")
-        for row, key in enumerate(keys):
-            first.setdefault(key, (number, row))
-    wanted = [hashlib.sha256(bytes([value])).hexdigest() for value in range(41)]
-    files, rows = index._find(Keys.of(wanted))
-    assert list(zip(files, rows, strict=True)) == [first.get(key, (-1, -1)) for key in wanted]
-    assert [key in index for key in wanted] == [key in first for key in wanted]
+# the journal
 
 
-# shards
-
-
-def test_a_shards_name_is_its_number_and_its_sha256(tmp_path: Path, few_rows: None) -> None:
+def test_a_shards_name_is_its_number_and_its_sha256(tmp_path: Path) -> None:
     features = made_up(7)
-    write_shards(tmp_path, features)
+    write_journal(tmp_path, features, RECIPE, rows=3)
     shards = list_shards(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [shard.name for shard in shards]
     assert [s.name for s in shards] == [
@@ -231,81 +308,48 @@ def test_a_shards_name_is_its_number_and_its_sha256(tmp_path: Path, few_rows: No
     for shard in shards:
         with h5py.File(shard) as f:
             keys += f["key"].asstr()[:].tolist()
+            assert FeatureConfig.from_json(f.attrs["config"].decode()) == RECIPE
     assert keys == list(features)
 
 
-def test_committed_shards_are_never_touched_again(tmp_path: Path, few_rows: None) -> None:
+def test_committed_shards_are_never_touched_again(tmp_path: Path) -> None:
     features = made_up(10)
-    write_shards(tmp_path, dict(list(features.items())[:6]))
-    before = contents(tmp_path)
-    index = FeatureIndex(RECIPE)
-    index.add_shards(tmp_path)
-    writer = ShardWriter(tmp_path, RECIPE, index)
-    for key, feature in features.items():
-        writer.add(key, "p", feature * 2, "another")  # what is known is not written again
-    writer.commit("another")
-    after = contents(tmp_path)
+    folder = write_journal(tmp_path / "s.journal", dict(list(features.items())[:6]), RECIPE, rows=3)
+    before = contents(folder)
+    write_journal(folder, dict(list(features.items())[6:]), RECIPE, rows=3)
+    after = contents(folder)
     assert before.items() <= after.items()
     assert [name[:6] for name in sorted(after)] == ["000001", "000002", "000003", "000004"]
-    *_, old, _, _, _, new = features
-    assert np.array_equal(index.read([new, old]), [features[new] * 2, features[old]])
+    assert committed(tmp_path / "s.h5") == {key: row.tobytes() for key, row in features.items()}
 
 
-def test_a_flipped_byte_in_a_shard_is_noticed_and_the_shard_set_aside(tmp_path: Path, few_rows: None) -> None:
+@pytest.mark.parametrize("size", [0, 100, 3000, None])
+def test_a_damaged_shard_counts_as_not_there_and_its_number_is_not_given_again(
+    tmp_path: Path, size: int | None
+) -> None:
     features = made_up(6)
     keys = list(features)
-    write_shards(tmp_path, features)
-    first, second = list_shards(tmp_path)
-    flip(first, keys[0].encode())
-    damaged = first.read_bytes()
-    index = FeatureIndex(RECIPE)
-    index.add_shards(tmp_path)
-    assert index.damaged == [first]
-    assert [key in index for key in keys] == [False] * 3 + [True] * 3
-    assert not first.exists()
-    assert first.with_suffix(".damaged").read_bytes() == damaged
-    writer = ShardWriter(tmp_path, RECIPE, index)
-    writer.add(keys[0], "p", features[keys[0]], "again")
-    writer.commit("again")
-    assert [s.name[:6] for s in list_shards(tmp_path)] == ["000002", "000003"]
+    folder = write_journal(tmp_path / "s.journal", features, RECIPE, rows=3)
+    first, second = list_shards(folder)
+    if size is None:
+        flip(first, keys[0].encode())
+    else:
+        os.truncate(first, size)
+    lookup = FeatureLookup(tmp_path / "s.h5", RECIPE)
+    assert lookup.damaged == [first] and first.exists()
+    assert list(lookup.lacks(Keys.of(keys))) == [True] * 3 + [False] * 3
+    first.rename(first.with_suffix(".damaged"))
+    write_journal(folder, {keys[0]: features[keys[0]]}, RECIPE)
+    assert [s.name[:6] for s in list_shards(folder)] == ["000002", "000003"]
     assert second.exists()
-
-
-def test_the_number_of_a_damaged_shard_is_not_given_again(tmp_path: Path) -> None:
-    features = made_up(1)
-    write_shards(tmp_path, features)
-    os.truncate(list_shards(tmp_path)[0], 10)
-    index = FeatureIndex(RECIPE)
-    index.add_shards(tmp_path)
-    writer = ShardWriter(tmp_path, RECIPE, index)
-    for key, feature in features.items():
-        writer.add(key, "p", feature, "again")
-    writer.commit("again")
-    assert sorted((p.name[:6], p.suffix) for p in tmp_path.iterdir()) == [
-        ("000001", ".damaged"),
-        ("000002", ".h5"),
-    ]
-
-
-@pytest.mark.parametrize("size", [0, 100, 3000])
-def test_a_truncated_shard_counts_as_not_there(tmp_path: Path, size: int) -> None:
-    features = made_up(2)
-    write_shards(tmp_path, features)
-    (shard,) = list_shards(tmp_path)
-    os.truncate(shard, size)
-    index = FeatureIndex(RECIPE)
-    index.add_shards(tmp_path)
-    assert index.damaged == [shard]
-    assert not any(key in index for key in features)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "000001-abc.h5", "x.h5", ".000001.tmp"])
 def test_files_that_are_no_shards_are_left_alone(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("mine")
-    index = FeatureIndex(RECIPE)
-    index.add_shards(tmp_path)
-    assert index.damaged == []
-    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / "s.journal").mkdir()
+    (tmp_path / "s.journal" / name).write_text("mine")
+    assert FeatureLookup(tmp_path / "s.h5", RECIPE).damaged == []
+    assert (tmp_path / "s.journal" / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -321,10 +365,10 @@ def test_files_that_are_no_shards_are_left_alone(tmp_path: Path, name: str) -> N
     ],
 )
 def test_configs_never_mix_and_both_are_named(tmp_path: Path, change: dict) -> None:
-    write_shards(tmp_path, made_up(1))
+    write_journal(tmp_path / "s.journal", made_up(1), RECIPE)
     other = dataclasses.replace(RECIPE, **change)
     with pytest.raises(BreedsError) as refused:
-        FeatureIndex(other).add_shards(tmp_path)
+        FeatureLookup(tmp_path / "s.h5", other)
     (value,) = change.values()
     assert str(RECIPE) in str(refused.value)
     assert str(other) in str(refused.value)
@@ -333,10 +377,9 @@ def test_configs_never_mix_and_both_are_named(tmp_path: Path, change: dict) -> N
 
 def test_another_name_for_the_same_weights_is_the_same_config(tmp_path: Path) -> None:
     features = made_up(1)
-    write_shards(tmp_path, features)
-    index = FeatureIndex(dataclasses.replace(RECIPE, weights="file:renamed.h5"))
-    index.add_shards(tmp_path)
-    assert next(iter(features)) in index
+    write_journal(tmp_path / "s.journal", features, RECIPE)
+    lookup = FeatureLookup(tmp_path / "s.h5", dataclasses.replace(RECIPE, weights="file:renamed.h5"))
+    assert not lookup.lacks(Keys.of(features)).any()
 
 
 # what cannot be read just now
@@ -364,31 +407,25 @@ NO_PERMISSION = pytest.param(
 
 @pytest.mark.parametrize("fail", [Cannot.read_error, NO_PERMISSION])
 def test_a_shard_that_cannot_be_read_is_not_taken_for_damaged(
-    tmp_path: Path, few_rows: None, fail: Callable[[Path], str]
+    tmp_path: Path, fail: Callable[[Path], str]
 ) -> None:
     features = made_up(6)
-    write_shards(tmp_path / "s.shards", features)
-    first, second = list_shards(tmp_path / "s.shards")
+    folder = write_journal(tmp_path / "s.journal", features, RECIPE, rows=3)
+    first, second = list_shards(folder)
     data = first.read_bytes()
     words = fail(first)
-    index = FeatureIndex(RECIPE)
     with pytest.raises(BreedsError, match=rf"{first}.*{words}.*nothing was changed"):
-        index.add_shards(tmp_path / "s.shards")
-    assert index.damaged == []
-    assert list_shards(tmp_path / "s.shards") == [first, second]
+        FeatureLookup(tmp_path / "s.h5", RECIPE)
+    assert list_shards(folder) == [first, second]
     first.unlink()
     first.write_bytes(data)  # the disk is well again
-    index = FeatureIndex(RECIPE)
-    index.add_shards(tmp_path / "s.shards")
-    assert not index.lacks(Keys.of(features)).any()
+    assert not FeatureLookup(tmp_path / "s.h5", RECIPE).lacks(Keys.of(features)).any()
 
 
-def test_verify_says_that_a_shard_cannot_be_read_and_checks_the_others(
-    store: Path, few_rows: None, tmp_path: Path
-) -> None:
-    (shard,) = list_shards(shard_folder(store))
-    write_shards(shard_folder(store), made_up(3), Store.open(store).config)
-    _, other = list_shards(shard_folder(store))
+def test_verify_says_that_a_shard_cannot_be_read_and_checks_the_others(store: Path) -> None:
+    (shard,) = list_shards(journal_folder(store))
+    write_journal(journal_folder(store), made_up(3), Store(store).config)
+    _, other = list_shards(journal_folder(store))
     os.truncate(other, 10)
     words = Cannot.read_error(shard)
     assert list(verify(store)) == [
@@ -404,13 +441,13 @@ def test_a_store_that_cannot_be_read_is_not_called_damaged(
     store: Path, tmp_path: Path, command: str, fail: Callable[[Path], str]
 ) -> None:
     words = fail(store)
-    result = run_script("-m breeds.features", command, store, cwd=tmp_path)
+    result = run_script("-m breeds store", command, store, cwd=tmp_path)
     assert_refused(result, f"{store} cannot be read ({words})", "try again; nothing was changed")
     assert "damaged" not in result.stderr
     assert "delete" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["-m breeds.features info", "-m breeds.features verify", "train_head.py"])
+@pytest.mark.parametrize("command", ["-m breeds store info", "-m breeds store verify", "train_head.py"])
 def test_a_store_that_another_program_has_open_is_not_called_damaged(
     store: Path, tmp_path: Path, command: str
 ) -> None:
@@ -420,14 +457,14 @@ def test_a_store_that_another_program_has_open_is_not_called_damaged(
     assert_refused(result, f"{store} is open in another program", "close it there and try again")
     assert "damaged" not in result.stderr
     assert "delete" not in result.stderr
-    assert len(Store.open(store).table) == 5
+    assert len(Store(store)) == 5
 
 
 def test_a_read_that_fails_half_way_is_not_called_damage(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The words are HDF5's own, as it puts a failing disk."""
-    opened = Store.open(store)
+    opened = Store(store)
 
     def fail(*_: object) -> None:
         raise OSError(
@@ -523,13 +560,13 @@ SABOTAGE = {
     "keys too few": replace("key", data=np.array([b"a" * 64] * 4)),
     "keys too short": replace("key", data=np.array([b"a"] * 5)),
     "keys that are not ASCII": replace("key", data=np.array([b"\xff" * 64] * 5)),
-    "labels too many": replace("label", data=["a"] * 6, dtype=TEXT),
+    "labels too many": replace("label", data=np.array([b"a"] * 6)),
     "labels that are numbers": replace("label", data=np.arange(5)),
     "labels that are lists": replace(
         "label", data=np.array([np.arange(2)] * 5 + [None], dtype=object)[:5], dtype=h5py.vlen_dtype(np.int64)
     ),
     "sizes as one number": replace("size", data=5),
-    "quarantine columns of two lengths": replace("quarantine_path", data=["a"], dtype=TEXT),
+    "rejected photos without a reason": replace("rejected_path", data=np.array([b"a"])),
 }
 
 
@@ -539,7 +576,7 @@ def test_a_store_that_is_not_one_is_refused(store: Path, change: Callable[[h5py.
     with h5py.File(store, "r+") as f:
         change(f)
     with pytest.raises(BreedsError, match=r"made\.h5 is damaged \(.+\); put back a copy, or move it aside"):
-        Store.open(store)
+        list(Store(store).table.key)
 
 
 def test_another_format_is_no_damage(store: Path) -> None:
@@ -548,7 +585,7 @@ def test_another_format_is_no_damage(store: Path) -> None:
     with pytest.raises(
         BreedsError, match=r"is not a feature store of Breeds: its format is 'breeds store 99'"
     ):
-        Store.open(store)
+        Store(store)
 
 
 @pytest.mark.parametrize("data", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + bytes(999)])
@@ -556,7 +593,7 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path: Path, data: bytes) -> None
     (tmp_path / "s.h5").write_bytes(data)
     words = "is damaged" if data.startswith(b"\x89HDF") else "is not a feature store"
     with pytest.raises(BreedsError, match=words):
-        Store.open(tmp_path / "s.h5")
+        Store(tmp_path / "s.h5")
 
 
 def test_hdf5_of_something_else_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
@@ -564,19 +601,20 @@ def test_hdf5_of_something_else_a_folder_and_nothing_are_refused(tmp_path: Path)
         f["temperature"] = np.arange(3)
     for path in (tmp_path / "s.h5", tmp_path):
         with pytest.raises(BreedsError, match="is not a feature store"):
-            Store.open(path)
+            Store(path)
     with pytest.raises(BreedsError, match=r"No such store: .*nothere\.h5"):
-        Store.open(tmp_path / "nothere.h5")
+        Store(tmp_path / "nothere.h5")
 
 
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a store."""
     path = tmp_path_factory.mktemp("small") / "s.h5"
-    features = made_up(5)
+    features, more = made_up(5), np.ones((3, 8), dtype=np.float32)
     text = list("abcde")
     table = Table("r", "", list(features), text, text, [""] * 5, [1] * 5, [1] * 5, [("f", "empty")])
-    assemble(path, table, write_shards(path.with_suffix(".shards"), features), "")
+    unused = Keys.of(f"{i:064x}" for i in range(3))
+    write_store(path, table, RECIPE, np.stack(list(features.values())), "", (unused, more))
     return path.read_bytes()
 
 
@@ -587,7 +625,7 @@ def test_a_truncated_store_is_refused(
     path = tmp_path_factory.getbasetemp() / "truncated.h5"
     path.write_bytes(small_store[: (length := int(len(small_store) * share))])
     with pytest.raises(BreedsError, match="is damaged" if length >= 8 else "is not a feature store"):
-        Store.open(path)
+        Store(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38, -1e38])
@@ -597,16 +635,16 @@ def test_features_that_are_not_finite_are_refused_by_name(store: Path, value: fl
         seal(f)
     for rows in (None, np.array([4, 3])):
         with pytest.raises(BreedsError, match=r"not finite numbers, .* first those of samoyed/0003\.jpg"):
-            Store.open(store).features(rows)
-    assert np.isfinite(Store.open(store).features(np.array([0, 4]))).all()
+            Store(store).features(rows)
+    assert np.isfinite(Store(store).features(np.array([0, 4]))).all()
 
 
 def test_a_flipped_byte_of_a_feature_is_noticed(store: Path) -> None:
-    flip(store, Store.open(store).features()[2].tobytes())
+    flip(store, Store(store).features()[2].tobytes())
     with pytest.raises(BreedsError, match="damaged"):
-        Store.open(store).features()
+        Store(store).features()
     (problem,) = verify(store)
-    assert problem.startswith(f"{store}: its features cannot be read")
+    assert problem.startswith(f"{store}: the features do not match")
 
 
 def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
@@ -616,26 +654,26 @@ def test_verify_notices_features_that_someone_rewrote(store: Path) -> None:
     assert problem.startswith(f"{store}: ")
 
 
-# python -m breeds.features
+# python -m breeds store
 
 
 def test_info_and_verify_say_what_a_store_holds(
     store: Path, tmp_path: Path, random_config: FeatureConfig
 ) -> None:
-    info = run_script("-m breeds.features", "info", store, cwd=tmp_path)
+    info = run_script("-m breeds store", "info", store, cwd=tmp_path)
     assert info.returncode == 0
     config = dataclasses.replace(random_config, backbone="made up")
     for part in (str(store), "5 photos", str(config), config.digest, "3 beagle", "2 samoyed"):
         assert part in info.stdout
-    whole = run_script("-m breeds.features", "verify", store, cwd=tmp_path)
+    whole = run_script("-m breeds store", "verify", store, cwd=tmp_path)
     assert (whole.returncode, whole.stderr) == (0, "")
-    assert "5 features and 1 shards match their checksums" in whole.stdout
+    assert "5 features and 1 parts of its journal match their checksums" in whole.stdout
 
 
 def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: Path) -> None:
-    (shard,) = list_shards(shard_folder(store))
-    flip(shard, Store.open(store).table.key[0].encode())
-    result = run_script("-m breeds.features", "verify", store, cwd=tmp_path)
+    (shard,) = list_shards(journal_folder(store))
+    flip(shard, b"f" * 64)
+    result = run_script("-m breeds store", "verify", store, cwd=tmp_path)
     assert result.returncode == 1
     assert result.stdout == f"{shard}: the bytes do not match the checksum in the name\n"
     assert shard.exists()  # verify looks, and changes nothing
@@ -645,7 +683,7 @@ def test_verify_names_the_damaged_shard_and_exits_with_1(store: Path, tmp_path: 
 @pytest.mark.parametrize("name", ["nothere.h5", "text.h5", "."])
 def test_what_is_no_store_is_one_sentence_and_exit_code_2(tmp_path: Path, command: str, name: str) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
-    assert_refused(run_script("-m breeds.features", command, name, cwd=tmp_path), name)
+    assert_refused(run_script("-m breeds store", command, name, cwd=tmp_path), name)
 
 
 _GOOD: list[tuple[Store, np.ndarray]] = []  # the small store as it is, read once
@@ -658,14 +696,14 @@ def test_no_flipped_byte_goes_unnoticed(small_store: bytes, tmp_path_factory, da
     path = tmp_path_factory.getbasetemp() / "flipped.h5"
     path.write_bytes(small_store)
     if not _GOOD:
-        _GOOD.append((Store.open(path), Store.open(path).features()))
+        _GOOD.append((Store(path), Store(path).features()))
     ((good, features),) = _GOOD
     at = data.draw(st.integers(0, len(small_store) - 1))
     changed = bytearray(small_store)
     changed[at] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(changed)
     try:
-        store = Store.open(path)
+        store = Store(path)
         assert list(verify(path)) or (
             store.table == good.table and np.array_equal(store.features(), features)
         )
@@ -675,7 +713,7 @@ def test_no_flipped_byte_goes_unnoticed(small_store: bytes, tmp_path_factory, da
 
 def test_a_store_that_was_replaced_since_it_was_opened_is_refused_not_mixed_up(make_store) -> None:
     path = make_store({"a": 3, "b": 2}, width=8)
-    store = Store.open(path)
+    store = Store(path)
     make_store({"b": 2, "a": 3}, width=8, seed=1)
     with pytest.raises(BreedsError, match="was replaced while it was being read"):
         store.features()
@@ -684,20 +722,33 @@ def test_a_store_that_was_replaced_since_it_was_opened_is_refused_not_mixed_up(m
 def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
     features = made_up(1)
     table = Table("r", "", list(features), ["\udcff"], ["\udcff"], [""], [1], [1], [("q\udcff", "bad")])
-    assemble(tmp_path / "s.h5", table, write_shards(tmp_path / "shards", features), "")
+    write_made_up(tmp_path / "s.h5", features, table)
     env = {"PYTHONIOENCODING": "utf-8:strict"}  # as in every locale but C and POSIX
-    result = run_script("-m breeds.features", "info", "s.h5", cwd=tmp_path, env=env)
+    result = run_script("-m breeds store", "info", "s.h5", cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
 
 
-def test_verify_checks_the_network_of_int8_too(make_store, tmp_path: Path) -> None:
-    from breeds.backbones.network import Network, list_networks, save_network
+def test_the_network_of_int8_lies_in_the_store_and_is_checked(make_store, tmp_path: Path) -> None:
+    from breeds.config import Network
+    from breeds.features.lookup import find_network
+    from breeds.features.network import list_networks, save_network
 
-    store = make_store({"a": 3, "b": 3})
-    save_network(Network(np.arange(9, dtype=np.uint8), np.arange(99, dtype=np.uint8)), shard_folder(store))
-    assert list(verify(store)) == []
-    (kept,) = list_networks(shard_folder(store))
-    data = bytearray(kept.read_bytes())
-    data[-1] ^= 1
-    kept.write_bytes(data)
-    assert list(verify(store)) == [f"{kept}: the bytes do not match the checksum in the name"]
+    network = Network(np.arange(9, dtype=np.uint8), np.arange(99, dtype=np.uint8))
+    config = dataclasses.replace(RECIPE, precision="int8", calibration=network.digest)
+    plain, path = Store(make_store({"a": 3, "b": 3}, width=8)), tmp_path / "int8.h5"
+    with pytest.raises(BreedsError, match="is not in"):
+        find_network(network.digest, [path])
+    save_network(network, journal_folder(path))  # as in a run that has not come to its end
+    assert find_network(network.digest, [path]).digest == network.digest
+    write_store(path, plain.table, config, plain.features(), "", None, network)
+    assert list(verify(path)) == []
+    (kept,) = list_networks(journal_folder(path))
+    flip(kept, network.bin.tobytes())
+    assert list(verify(path)) == [f"{kept}: the bytes do not match the checksum in the name"]
+    kept.unlink()
+    assert find_network(network.digest, [path]).digest == network.digest
+    assert Store(path).networks()[network.digest].bin.tobytes() == network.bin.tobytes()
+    with h5py.File(path, "r+") as f:
+        f["network/bin"][3] ^= 1
+    with pytest.raises(BreedsError, match="int8 network does not match its checksum"):
+        list(verify(path))

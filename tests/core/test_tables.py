@@ -30,14 +30,14 @@ from breeds.heads.model import Model
 from breeds.outputs import ANSWERS_PARQUET, FEATURES_PARQUET, replaceable
 from breeds.training import train
 
-EXPORT = ("-m breeds.features", "export")
+EXPORT = ("-m breeds store", "export")
 
 
 @pytest.fixture
 def place(make_store: MakeStore, tmp_path: Path) -> Path:
     """A folder with a store of three classes, and a model trained on it."""
     path = make_store({"a": 12, "=b": 12, "c c": 12}, "features/made.h5", spread=0.5)
-    train(Store.open(path), C=0.01).save(tmp_path / "models/made.safetensors")
+    train(Store(path), C=0.01).save(tmp_path / "models/made.safetensors")
     return tmp_path
 
 
@@ -46,7 +46,7 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
     done = run_script(*EXPORT, "made.parquet", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("wrote made.parquet: 36 photos, ")
-    store = Store.open(place / "features/made.h5")
+    store = Store(place / "features/made.h5")
     table = parquet.read_table(place / "made.parquet")
     assert table.schema.field("features").type == pa.list_(pa.field("element", pa.float32(), False), 2048)
     frame = pd.read_parquet(place / "made.parquet")
@@ -62,7 +62,7 @@ def test_features_are_those_of_the_store_bit_for_bit(place: Path) -> None:
 
 @pytest.mark.slow
 def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
-    store, model = Store.open(place / "features/made.h5"), Model.load(place / "models/made.safetensors")
+    store, model = Store(place / "features/made.h5"), Model.load(place / "models/made.safetensors")
     assert model.unknown is not None
     model.unknown = replace(model.unknown, threshold=float(np.median(model.unknown.excess(store.features()))))
     model.save(place / "models/made.safetensors")
@@ -89,7 +89,7 @@ def test_with_a_model_a_row_says_what_it_says_of_the_photo(place: Path) -> None:
 
 @pytest.mark.slow
 def test_labels_are_as_corrected_unless_they_are_to_be_as_they_came(place: Path) -> None:
-    store = Store.open(place / "features/made.h5")
+    store = Store(place / "features/made.h5")
     rows = [f"{store.table.key[0]},c c", f"{store.table.key[1]},"]
     corrections_path(store.path).write_text("\n".join(["key,label", *rows, ""]))
     sentences = []
@@ -104,7 +104,7 @@ def test_labels_are_as_corrected_unless_they_are_to_be_as_they_came(place: Path)
 
 def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStore, tmp_path: Path) -> None:
     """The second has the same photos in another order, among more."""
-    first = Store.open(make_store({"a": 7, "b": 7}, "features/one.h5", width=5))
+    first = Store(make_store({"a": 7, "b": 7}, "features/one.h5", width=5))
     order = np.random.default_rng(1).permutation(14)
     config = replace(first.config, size=96)
     keys = [first.table.key[i] for i in order] + ["f" * 64]
@@ -112,7 +112,7 @@ def test_features_of_stores_beside_each_other_follow_by_key(make_store: MakeStor
     table = Table("made up", "", keys, [f"{i}.jpg" for i in range(n)], [""] * n, [""] * n, [1] * n, [0] * n)
     numbers = np.repeat(np.arange(n, dtype=np.float32)[:, None], 3, axis=1)
     write_store(tmp_path / "features/two.h5", table, config, numbers, "made up")
-    both = Store.open_beside([first.path, tmp_path / "features/two.h5"])
+    both = Store(first.path, tmp_path / "features/two.h5")
     assert export_features(both, tmp_path / "both.parquet") == 14
     features = np.stack(pd.read_parquet(tmp_path / "both.parquet").features)
     np.testing.assert_array_equal(features, both.features())
@@ -126,7 +126,7 @@ def test_odd_names_are_text_and_what_is_no_unicode_is_marked(
     keys = [f"{i:064x}" for i in range(3)]
     table = Table("ro\udce9t", "", keys, names, names, [""] * 3, [1] * 3, [0] * 3)
     write_store(tmp_path / "odd.h5", table, random_config, np.ones((3, 4), dtype=np.float32), "made up")
-    export_features(Store.open(tmp_path / "odd.h5"), tmp_path / "odd.parquet")
+    export_features(Store(tmp_path / "odd.h5"), tmp_path / "odd.parquet")
     read = parquet.read_table(tmp_path / "odd.parquet")
     assert read["path"].to_pylist() == read["label"].to_pylist() == ["caf�.jpg", *names[1:]]
     about = json.loads(parquet.read_metadata(tmp_path / "odd.parquet").metadata[b"breeds"])
@@ -135,7 +135,7 @@ def test_odd_names_are_text_and_what_is_no_unicode_is_marked(
 
 @pytest.mark.slow
 def test_only_a_table_of_breeds_is_replaced_and_a_failure_leaves_the_old_one(place: Path) -> None:
-    export_features(Store.open(place / "features/made.h5"), place / "made.parquet")
+    export_features(Store(place / "features/made.h5"), place / "made.parquet")
     mine = parquet.read_table(place / "made.parquet")
     assert replaceable(place / "made.parquet", FEATURES_PARQUET)
     assert not replaceable(place / "made.parquet", ANSWERS_PARQUET)
@@ -147,10 +147,10 @@ def test_only_a_table_of_breeds_is_replaced_and_a_failure_leaves_the_old_one(pla
     assert not (place / "no").exists()
     before = (place / "made.parquet").read_bytes()
     data = bytearray((place / "features/made.h5").read_bytes())
-    data[data.index(Store.open(place / "features/made.h5").features()[5].tobytes())] ^= 1
+    data[data.index(Store(place / "features/made.h5").features()[5].tobytes())] ^= 1
     (place / "features/made.h5").write_bytes(data)
     with pytest.raises(BreedsError, match=r"made\.h5 is damaged"):
-        export_features(Store.open(place / "features/made.h5"), place / "made.parquet")
+        export_features(Store(place / "features/made.h5"), place / "made.parquet")
     assert (place / "made.parquet").read_bytes() == before
     assert not list(place.glob(".*.tmp"))
 
@@ -200,7 +200,7 @@ from breeds.heads.model import Model
 from breeds.features import Store
 from breeds import tables
 tables.GROUP_BYTES = 2**18
-store, model = Store.open(Path(sys.argv[1])), Model.load(Path(sys.argv[2]))
+store, model = Store(Path(sys.argv[1])), Model.load(Path(sys.argv[2]))
 print(tables.export_features(store, Path(sys.argv[3]), model))
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
@@ -211,7 +211,7 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1
 def test_memory_does_not_grow_with_the_rows(make_store: MakeStore, tmp_path: Path) -> None:
     """The features of ten times as many are 18 MB more; keys and names cost 100 bytes each, 0.5 MB."""
     few = make_store({"a": 20, "b": 20}, "few.h5", width=1024)
-    train(Store.open(few), C=0.01).save(tmp_path / "made.safetensors")
+    train(Store(few), C=0.01).save(tmp_path / "made.safetensors")
     peaks = []
     for count in (250, 2500):
         path = make_store({"a": count, "b": count}, f"{count}.h5", width=1024)
@@ -255,9 +255,9 @@ RECIPES = {
 def written(make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """``photos.parquet`` of a store in which some test photos are told wrong, in the working folder."""
     path = make_store({"beagle": 30, "pug": 30}, noise=1.5, spread=0.07)
-    store = Store.open(path)
+    store = Store(path)
     names = [name.replace("beagle/0001.jpg", "beagle/01.jpg") for name in store.table.path]
-    store = replace(store, table=replace(store.table, path=names))
+    store = store.like(table=replace(store.table, path=names))
     model = train(store, C=0.01)
     export_features(store, tmp_path / "photos.parquet", model)
     monkeypatch.chdir(tmp_path)

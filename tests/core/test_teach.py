@@ -27,10 +27,9 @@ from breeds.features.corrections import Correction, Corrections, add, correction
 from breeds.files import hold
 from breeds.outputs import view_store
 from breeds.photos import find_photos, key_of
-from breeds.photos.names import EXTENSIONS
 from breeds.review import Taught, teach, train_again
 from breeds.review.folder import check_label, photo_name
-from breeds.selection import Selection
+from breeds.selection import EXTENSIONS, Selection
 from breeds.training import train
 
 DOGS = tuple[Path, Path, list[tuple[str, bytes]]]
@@ -71,7 +70,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def assert_taught(found: Taught, store: Path, photos: list[tuple[str, bytes]]) -> None:
     """Assert that these photos, and no others, are in the store under the label, as what they are."""
-    opened = Store.open(store)
+    opened = Store(store)
     assert [photo.name for photo in found.written] == [name for name, _ in photos]
     for photo, (_, data) in zip(found.written, photos, strict=True):
         row = list(opened.table.path).index(photo.path)
@@ -83,11 +82,11 @@ def assert_taught(found: Taught, store: Path, photos: list[tuple[str, bytes]]) -
 def test_photos_go_into_a_class_or_a_new_one(dogs: DOGS) -> None:
     folder, path, new = dogs
     before = contents(folder)
-    known = Store.open(path).table.label.names[0]
-    found = teach(Store.open(path), known, new[:1])
+    known = Store(path).table.label.names[0]
+    found = teach(Store(path), known, new[:1])
     assert not found.is_new
     assert_taught(found, path, new[:1])
-    found = teach(Store.open(path), "Great Dane", new[1:])
+    found = teach(Store(path), "Great Dane", new[1:])
     assert found.is_new
     assert_taught(found, path, new[1:])
     assert found.others == 0
@@ -102,12 +101,12 @@ def test_photos_go_into_a_class_or_a_new_one(dogs: DOGS) -> None:
     written = folder / "Great Dane" / new[1][0]
     assert stat.S_IMODE(written.stat().st_mode) == 0o666 & ~umask
     assert written.stat().st_nlink == 1
-    assert len(Store.open(path).table) == 15
+    assert len(Store(path).table) == 15
 
 
 def test_inputs_are_written_and_refused_each_with_its_reason(dogs: DOGS) -> None:
     folder, path, new = dogs
-    store = Store.open(path)
+    store = Store(path)
     there = Path(folder, store.table.path[0])
     add(corrections_path(path), [Correction(key_of(new[2][1]), "")])
     given = [
@@ -128,18 +127,18 @@ def test_inputs_are_written_and_refused_each_with_its_reason(dogs: DOGS) -> None
     assert reasons["again.jpg"] == f"it is the same photo as {new[0][0]}"
     assert store.table.path[0] in reasons["known.jpg"]
     assert sorted(os.listdir(folder / "husky")) == sorted(name for name, _ in new[:2])
-    nothing = teach(Store.open(path), "spitz", given[3:5])
+    nothing = teach(Store(path), "spitz", given[3:5])
     assert (nothing.written, len(nothing.refused)) == ([], 2)
     assert not (folder / "spitz").exists()
 
 
 def test_nothing_that_is_there_is_ever_replaced(dogs: DOGS) -> None:
     folder, path, new = dogs
-    known = Store.open(path).table.label.names[0]
+    known = Store(path).table.label.names[0]
     taken = next(name for name in os.listdir(folder / known))
     before = contents(folder)
     (folder / known / "dangling.jpg").symlink_to(folder.parent / "elsewhere.jpg")
-    found = teach(Store.open(path), known, [(taken, new[0][1]), ("dangling.jpg", new[1][1])])
+    found = teach(Store(path), known, [(taken, new[0][1]), ("dangling.jpg", new[1][1])])
     assert_taught(found, path, [(taken, new[0][1]), ("dangling.jpg", new[1][1])])
     (folder / known / "dangling.jpg").unlink()
     assert before.items() <= contents(folder).items()
@@ -180,11 +179,11 @@ def test_whatever_a_photo_is_called_its_name_is_one_of_a_file(name: str) -> None
 
 def test_hostile_names_of_photos_are_files_in_the_class(dogs: DOGS, drawn_photos: Path) -> None:
     folder, path, _ = dogs
-    known = set(Store.open(path).table.key)
+    known = set(Store(path).table.key)
     data = [photo.read_bytes() for photo in sorted(drawn_photos.rglob("*.*"))]
     data = [one for one in data if key_of(one) not in known][: len(NAMES)]
     given = list(zip(NAMES, data, strict=True))
-    found = teach(Store.open(path), "husky", given)
+    found = teach(Store(path), "husky", given)
     assert found.refused == []
     assert_taught(found, path, given)
     assert {os.path.dirname(photo.path) for photo in found.written} == {"husky"}
@@ -202,21 +201,21 @@ def test_what_cannot_be_a_folder_is_refused_before_anything_is_written(dogs: DOG
     folder, path, new = dogs
     before = contents(folder.parent)
     with pytest.raises(BreedsError, match="choose another name"):
-        teach(Store.open(path), label, new)
+        teach(Store(path), label, new)
     assert contents(folder.parent) == before
 
 
 def test_another_spelling_of_a_class_is_refused(dogs: DOGS) -> None:
     folder, path, new = dogs
-    add(corrections_path(path), [Correction(Store.open(path).table.key[0], "Shih Tzu")])
-    teach(Store.open(path), "German Shepherd", new[:1])
+    add(corrections_path(path), [Correction(Store(path).table.key[0], "Shih Tzu")])
+    teach(Store(path), "German Shepherd", new[:1])
     before = contents(folder)
     for label in ("german shepherd", "German_Shepherd", "GERMAN-SHEPHERD", "shih-tzu"):
         with pytest.raises(BreedsError, match="another spelling"):
-            teach(Store.open(path), label, new[1:])
+            teach(Store(path), label, new[1:])
     (folder / "Whippet").mkdir()
     with pytest.raises(BreedsError, match="Whippet"):
-        teach(Store.open(path), "whippet", new[1:])
+        teach(Store(path), "whippet", new[1:])
     assert contents(folder) == before
     check_label("Whippet", ["whippets", "German Shepherd"])
 
@@ -245,12 +244,12 @@ def test_photos_go_where_those_of_the_class_are(
         photo = next((folder / "train" / names[0]).iterdir())
         photo.rename(folder / "test" / names[0] / photo.name)
     extract_photos(folder, path, size=96)
-    before = Store.open(path).table
-    found = teach(Store.open(path), names[0], new[:1])
+    before = Store(path).table
+    found = teach(Store(path), names[0], new[:1])
     assert found.written[0].path == f"{class_folder.format(name=names[0])}/{new[0][0]}"
-    found = teach(Store.open(path), "husky", new[1:2])
+    found = teach(Store(path), "husky", new[1:2])
     assert found.written[0].path == f"{base}husky/{new[1][0]}"
-    after = Store.open(path).table
+    after = Store(path).table
     rows = {p: (label, split) for p, label, split in zip(after.path, after.label, after.split, strict=True)}
     assert len(rows) == len(before) + 2
     for p, label, split in zip(before.path, before.label, before.split, strict=True):
@@ -263,12 +262,12 @@ def test_a_store_of_some_classes_stays_one_of_these_and_the_new(dogs: DOGS, tmp_
     names = sorted(os.listdir(folder))
     path = tmp_path / "features" / "some.h5"
     extract_photos(folder, path, size=96, classes=names[:2])
-    found = teach(Store.open(path), "husky", new[:1])
-    assert Store.open(path).table.label.names == tuple(sorted([*names[:2], "husky"]))
+    found = teach(Store(path), "husky", new[:1])
+    assert Store(path).table.label.names == tuple(sorted([*names[:2], "husky"]))
     assert found.others == 0
     stray = folder / names[0] / "stray.png"
     Image.new("RGB", (100, 100), "red").save(stray)
-    found = teach(Store.open(path), names[2], new[1:2])
+    found = teach(Store(path), names[2], new[1:2])
     assert found.is_new
     assert found.others == 5, "four of the class that the folder had already, and the stray one"
 
@@ -277,9 +276,9 @@ def test_a_photo_elsewhere_in_the_folder_is_not_put_into_another_class(dogs: DOG
     folder, path, new = dogs
     names = sorted(os.listdir(folder))
     (folder / names[0] / "late.jpg").write_bytes(new[0][1])
-    found = teach(Store.open(path), names[1], new[:1])
+    found = teach(Store(path), names[1], new[:1])
     assert [photo.reason for photo in found.refused] == [f"it is in the folder already: {names[0]}/late.jpg"]
-    found = teach(Store.open(path), names[0], new[:1])
+    found = teach(Store(path), names[0], new[:1])
     assert [photo.path for photo in found.written] == [f"{names[0]}/late.jpg"], "it need not be written twice"
     assert_taught(found, path, new[:1])
 
@@ -296,7 +295,7 @@ def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: P
     extract_photos(folder, path, size=96, labels=table)
     before = contents(folder)
     with pytest.raises(BreedsError, match="from a table: add the new photos to that"):
-        teach(Store.open(path), "dog", new)
+        teach(Store(path), "dog", new)
     kaggle, path = tmp_path / "kaggle", tmp_path / "features" / "k.h5"
     (kaggle / "train").mkdir(parents=True)
     for number, (photo, _) in enumerate(rows):
@@ -306,7 +305,7 @@ def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: P
     )
     extract_photos(kaggle, path, size=96)
     with pytest.raises(BreedsError, match="from a table: add the new photos to that"):
-        teach(Store.open(path), "dog", new)
+        teach(Store(path), "dog", new)
     assert contents(folder) == before
 
 
@@ -317,9 +316,9 @@ def test_a_flat_folder_gets_its_first_class(dogs: DOGS, tmp_path: Path) -> None:
     for number, photo in enumerate(sorted(folder.rglob("*.jpg"))):
         shutil.copyfile(photo, flat / f"{number}.jpg")
     extract_photos(flat, path, size=96)
-    found = teach(Store.open(path), "husky", new)
+    found = teach(Store(path), "husky", new)
     assert_taught(found, path, new)
-    assert Store.open(path).table.label.names == ("", "husky")
+    assert Store(path).table.label.names == ("", "husky")
 
 
 # What goes wrong
@@ -331,31 +330,31 @@ def test_what_is_missing_is_said_before_anything_is_written(
     folder, path, new = dogs
     before = contents(folder)
     with hold(lock_file(path), str(path)), pytest.raises(BreedsError, match="is being written by process"):
-        teach(Store.open(path), "husky", new)
+        teach(Store(path), "husky", new)
     assert contents(folder) == before
     with monkeypatch.context() as patch:
         patch.setattr("breeds.backbones.weights.RANDOM_RULE", "0")
         with pytest.raises(BreedsError, match="another config"):
-            teach(Store.open(path), "husky", new)
+            teach(Store(path), "husky", new)
     assert contents(folder) == before
-    stale = Store.open(path)
+    stale = Store(path)
     teach(stale, "husky", new[:1])
     assert "it is in the store already" in teach(stale, "spitz", new[:1]).refused[0].reason
     folder.rename(folder.with_name("moved"))
     with pytest.raises(BreedsError, match="is not there"):
-        teach(Store.open(path), "husky", new)
+        teach(Store(path), "husky", new)
     assert not folder.exists()
     folder.mkdir()
     (folder / "x.jpg").write_bytes(new[0][1])
     with pytest.raises(BreedsError, match="has none of the photos"):
-        teach(Store.open(path), "husky", new)
+        teach(Store(path), "husky", new)
 
 
 def test_files_that_were_written_stay_and_are_named_where_extraction_fails(
     dogs: DOGS, monkeypatch: pytest.MonkeyPatch, stand_in: None
 ) -> None:
     folder, path, new = dogs
-    before = Store.open(path).table
+    before = Store(path).table
 
     def broken(*_: object, **__: object) -> object:
         raise RuntimeError("the engine is out of order")
@@ -363,13 +362,13 @@ def test_files_that_were_written_stay_and_are_named_where_extraction_fails(
     with monkeypatch.context() as patch:
         patch.setattr("breeds.extraction.open_engine", broken)
         with pytest.raises(BreedsError, match="3 of 3 photos were written") as refusal:
-            teach(Store.open(path), "husky", new)
+            teach(Store(path), "husky", new)
     for name, data in new:
         assert f"husky/{name}" in str(refusal.value)
         assert (folder / "husky" / name).read_bytes() == data
     assert "out of order" in str(refusal.value)
-    assert Store.open(path).table == before
-    found = teach(Store.open(path), "husky", new)
+    assert Store(path).table == before
+    found = teach(Store(path), "husky", new)
     assert_taught(found, path, new)
     assert sorted(os.listdir(folder / "husky")) == sorted(name for name, _ in new)
 
@@ -387,7 +386,7 @@ def test_a_full_disk_leaves_no_half_file(dogs: DOGS, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BreedsError, match="No space left"):
-        teach(Store.open(path), "husky", new)
+        teach(Store(path), "husky", new)
     assert contents(folder) == before
     assert not (folder / "husky").exists()
 
@@ -399,7 +398,7 @@ def test_a_file_system_without_links_will_do(dogs: DOGS, monkeypatch: pytest.Mon
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    found = teach(Store.open(path), "husky", [new[0], (new[0][0], new[1][1])])
+    found = teach(Store(path), "husky", [new[0], (new[0][0], new[1][1])])
     assert len(found.written) == 2
     assert len(os.listdir(folder / "husky")) == 2
 
@@ -409,10 +408,10 @@ def test_views_are_brought_up_to_date_and_the_class_is_learnt(dogs: DOGS, tmp_pa
     folder, path, new = dogs
     extract_photos(folder, view_store(path, "flip"), size=96, view="flip")
     model = tmp_path / "m.safetensors"
-    view = Store.open(view_store(path, "flip"))
-    train(Store.open(path), C=0.01, views=[view]).save(model)
-    teach(Store.open(path), "husky", new)
-    again = train_again(model, Store.open(path), Corrections())
+    view = Store(view_store(path, "flip"))
+    train(Store(path), C=0.01, views=[view]).save(model)
+    teach(Store(path), "husky", new)
+    again = train_again(model, Store(path), Corrections())
     assert again.new == ["husky"]
     assert again.model.record["views"] == ["flip"]
 
@@ -443,7 +442,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         left = step
-        teach(Store.open(Path(store)), "husky", [(Path(p).name, Path(p).read_bytes()) for p in photos])
+        teach(Store(Path(store)), "husky", [(Path(p).name, Path(p).read_bytes()) for p in photos])
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -457,7 +456,7 @@ def test_killed_at_every_step_a_photo_is_whole_or_not_there(dogs: DOGS, tmp_path
     for name, data in new:
         (tmp_path / "given" / name).write_bytes(data)
     given = [str(tmp_path / "given" / name) for name, _ in new]
-    before, table = contents(folder), Store.open(path).table
+    before, table = contents(folder), Store(path).table
     saved = tmp_path / "saved"
     shutil.copytree(path.parent, saved)
     parent = subprocess.Popen(
@@ -477,13 +476,13 @@ def test_killed_at_every_step_a_photo_is_whole_or_not_there(dogs: DOGS, tmp_path
         shown = {name for name in after if not os.path.basename(name).startswith(".")}
         assert before.items() <= after.items()
         assert all(after[name] == dict(new)[os.path.basename(name)] for name in shown - before.keys())
-        found = Store.open(path).table
+        found = Store(path).table
         assert found == table or len(found) == 15
         seen.add((len(shown - before.keys()), len(found)))
         if code == 0:
             break
-        again = teach(Store.open(path), "husky", new)
-        assert len(Store.open(path).table) == 15
+        again = teach(Store(path), "husky", new)
+        assert len(Store(path).table) == 15
         assert len(again.written) == (0 if len(found) == 15 else 3)
         assert contents(folder).keys() == before.keys() | {f"husky/{name}" for name, _ in new}
         assert not list(path.parent.glob(".*")), "no lock and nothing half written is left"

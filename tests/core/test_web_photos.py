@@ -660,7 +660,7 @@ def predict_from(
 ) -> subprocess.Popen[str]:
     """Start predict.py with what only a test can give: the port of this one server may be asked."""
     code = (
-        "import sys; from functools import partial; import predict; from breeds.cli import common, photos\n"
+        "import sys; from functools import partial; import predict; from breeds.cli import common\n"
         "from breeds.photos.web import fetch\n"
         f"common.run(lambda: predict.main(partial(fetch, allow={server.allow!r})))"
     )
@@ -755,7 +755,7 @@ def test_the_page_and_the_pictures_show_what_was_fetched_once(
     assert list(table.photo) == names
     assert all((place / "why" / name).is_file() for name in table.picture[:3])
     assert table.error[3] == "the server answers 404 (not found)"
-    assert not list(scratch.iterdir())
+    assert {path.name for path in scratch.iterdir()} <= {"__pycache__"}  # of what TensorFlow makes
 
 
 @pytest.mark.slow

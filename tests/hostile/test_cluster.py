@@ -28,7 +28,7 @@ from breeds.backbones.ray import RayPipeline
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.extraction import Summary, extract
-from breeds.features import Store, list_shards, shard_folder
+from breeds.features import Store, journal_folder, list_shards, verify
 from breeds.photos import key_of
 from breeds.selection import Selection
 
@@ -100,7 +100,7 @@ def alone(drawn_photos: Path, network: Path, tmp_path_factory: pytest.TempPathFa
     """The store of the drawn photos that this machine makes without a cluster."""
     store = tmp_path_factory.mktemp("alone") / "photos.h5"
     extract(Selection(drawn_photos), store, asked(network))
-    return Store.open(store)
+    return Store(store)
 
 
 def on_cluster(
@@ -115,18 +115,18 @@ def on_cluster(
 
 def assert_same(store: Path, alone: Store) -> None:
     """The same photos in the same order, and features within the engine's tolerance."""
-    made = Store.open(store)
+    made = Store(store)
     assert made.table == alone.table and made.config == alone.config
     assert np.allclose(made.features(), alone.features(), rtol=1e-3, atol=1e-6)
-    assert not made.damage()
+    assert list(verify(store)) == []
 
 
 def committed(store: Path) -> list[str]:
-    """The keys of all shards, one for each feature in them."""
+    """The keys of the store and of its journal, one for each feature in them."""
     import h5py
 
-    found = []
-    for shard in list_shards(shard_folder(store)):
+    found = list(Store(store).table.key) if store.exists() else []
+    for shard in list_shards(journal_folder(store)):
         with h5py.File(shard) as file:
             found += [bytes(key).decode() for key in file["key"][:]]
     return found
@@ -176,7 +176,7 @@ def test_a_cluster_gives_what_one_machine_gives_and_says_so(
     assert not re.search("ray|raylet|gcs", done.stderr.lower().replace(str(tmp_path).lower(), "")), (
         done.stderr
     )
-    made = Store.open(tmp_path / "features/photos.h5")
+    made = Store(tmp_path / "features/photos.h5")
     by_key = dict(zip(alone.table.key, alone.features(), strict=True))
     assert made.features().tolist() == [by_key[key].tolist() for key in made.table.key]
     assert sorted(set(committed(made.path))) == sorted(committed(made.path)) == sorted(by_key)
@@ -201,7 +201,7 @@ def test_photos_in_object_storage_that_fails_in_passing(
         summary = on_cluster(nodes, "s3://dogs/tars", tmp_path / "made.h5", asked(network))
     finally:
         nodes.storage.fault = lambda method, path: ""
-    made = Store.open(tmp_path / "made.h5")
+    made = Store(tmp_path / "made.h5")
     assert summary.photos == summary.features == summary.new == sum(summary.nodes.values()) == 60
     assert dict(zip(made.table.key, made.table.label, strict=True)) == dict(
         zip(alone.table.key, alone.table.label, strict=True)
@@ -265,7 +265,7 @@ def test_a_listing_that_changes_while_it_runs_sets_aside_what_is_gone(
     second = on_cluster(nodes, "s3://dogs/changing", store, asked(network))
     assert (second.photos, second.features, second.quarantined) == (24, 24, [])
     there = [nodes.storage.client.get_object(Bucket="dogs", Key=name)["Body"].read() for name in names[:20]]
-    assert {key_of(data) for data in [*there, other, new]} <= set(Store.open(store).table.key)
+    assert {key_of(data) for data in [*there, other, new]} <= set(Store(store).table.key)
 
 
 def test_int8_is_quantised_once_and_computed_on_the_nodes(
@@ -274,7 +274,7 @@ def test_int8_is_quantised_once_and_computed_on_the_nodes(
     here, there = tmp_path / "here.h5", tmp_path / "there.h5"
     extract(Selection(drawn_photos), here, asked(network, precision="int8"))
     on_cluster(nodes, drawn_photos, there, asked(network, precision="int8"))
-    assert_same(there, Store.open(here))
+    assert_same(there, Store(here))
 
 
 # --- whatever dies -----------------------------------------------------------------------------
@@ -337,9 +337,9 @@ import os, signal, sys
 import extract_features
 from breeds.cli import common
 from breeds.cli.extract import main
-from breeds.features import shards
-shards.SHARD_ROWS = 8
-number, left, commit = int(sys.argv.pop(1)), int(sys.argv.pop(1)), shards.commit
+from breeds.features import journal
+journal.SHARD_ROWS = 8
+number, left, commit = int(sys.argv.pop(1)), int(sys.argv.pop(1)), journal.commit
 
 def counted(*arguments):
     global left
@@ -348,7 +348,7 @@ def counted(*arguments):
     if left == 0:
         os.kill(os.getpid(), number)
 
-shards.commit = counted
+journal.commit = counted
 common.run(main)
 """
 
@@ -359,7 +359,7 @@ def test_the_driver_killed_or_stopped_goes_on_where_it_was(
     store, had = tmp_path / "made.h5", 0
     command = [drawn_photos, "--backbone", network, "--engine", "ray", "--address", nodes.address]
     for number, code, commits in ((signal.SIGKILL, -9, 3), (signal.SIGINT, 130, 2)):
-        before = {path: path.read_bytes() for path in list_shards(shard_folder(store))}
+        before = {path: path.read_bytes() for path in list_shards(journal_folder(store))}
         arguments = [str(int(number)), str(commits), *map(str, command), "--store", str(store)]
         stopped = subprocess.run(
             [sys.executable, "-c", DRIVER, *arguments],

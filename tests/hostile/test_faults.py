@@ -21,9 +21,9 @@ import pytest
 from conftest import ROOT, assert_refused, copy_some, extract_photos, run_script
 from killed import BEFORE_FORKS, COUNTED
 from PIL import Image
+from stores import committed
 
-from breeds.features import Store, shard_folder, verify
-from breeds.features.shards import list_shards
+from breeds.features import Store, Table, journal_folder, list_shards, verify
 
 pytestmark = pytest.mark.slow  # each starts processes, stops or kills them, and starts them again
 
@@ -38,7 +38,7 @@ SCRIPT = (
 import json, os, resource, signal, sys, time
 import numpy as np
 import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # which each fork would load else
-import breeds.extraction, breeds.features.shards, extract_features
+import breeds.extraction, breeds.features.journal, extract_features
 from breeds.cli import common
 
 class StandIn:
@@ -56,8 +56,8 @@ class StandIn:
     + """
 def run():
     global left
-    breeds.features.shards.SHARD_ROWS = int(os.environ.get("SHARD_ROWS", 4))
-    breeds.features.shards.SHARD_SECONDS = float(os.environ.get("SHARD_SECONDS", 10))
+    breeds.features.journal.SHARD_ROWS = int(os.environ.get("SHARD_ROWS", 4))
+    breeds.features.journal.SHARD_SECONDS = float(os.environ.get("SHARD_SECONDS", 10))
     if "WAIT_FOR" in os.environ:  # until that is there, nothing is decoded
         import breeds.backbones.pipeline as pipeline
         load = pipeline.load_pixels
@@ -228,20 +228,20 @@ def quick(forked: Finish) -> Quick:
     return make
 
 
-def committed(store: Path) -> dict[str, bytes]:
-    return {shard.name: shard.read_bytes() for shard in list_shards(shard_folder(store))}
+def in_order(path: Path) -> tuple[Table, np.ndarray]:
+    """Return a store's table and features in the order of paths; in the file, new photos come last."""
+    store = Store(path)
+    rows = np.array(sorted(range(len(store)), key=store.table.path.__getitem__))
+    return store.table.take(rows), store.features(rows)
 
 
 def assert_whole(store: Path, like: Path) -> None:
     """Assert that a store is what an uninterrupted run makes, bit for bit, with nothing left over."""
-    one, other = Store.open(store), Store.open(like)
-    assert one.table == other.table
-    assert np.array_equal(one.features(), other.features())
-    assert one.features_sha256 == other.features_sha256
+    (one, two), (table, expected) = (in_order(path) for path in (store, like))
+    assert one == table
+    assert np.array_equal(two, expected)
     assert list(verify(store)) == []
-    expected = {store.name, shard_folder(store).name}
-    assert set(os.listdir(store.parent)) == expected
-    assert all(path.suffix == ".h5" for path in shard_folder(store).iterdir())
+    assert os.listdir(store.parent) == [store.name]
 
 
 # kill -9
@@ -262,7 +262,7 @@ def test_killed_before_every_single_step_of_writing(
         assert not store.exists() or list(verify(store)) == []
         out = quick(photos, store)
         assert before.items() <= committed(store).items()
-        assert f"({12 - 4 * len(before)} new, {4 * len(before)} reused)" in out
+        assert f"({12 - len(before)} new, {len(before)} reused)" in out
         assert_whole(store, like)
     assert step > 12, "three shards and a store, each at least written, renamed and made to last"
 
@@ -284,8 +284,8 @@ def test_an_update_killed_before_every_step_leaves_the_old_store_or_the_new(
         if code == 0:
             break
         assert code == -signal.SIGKILL, err
-        table = Store.open(store).table
-        assert table in (Store.open(old).table, Store.open(new).table)
+        table, _ = in_order(store)
+        assert table in (in_order(old)[0], in_order(new)[0])
         seen.add(len(table))
         quick(photos, store)
         assert_whole(store, new)
@@ -301,11 +301,11 @@ def kill_when(process: int, happened: Callable[[], bool]) -> None:
 
 def moment(store: Path, waits: bool, seconds: float) -> Callable[[], bool]:
     """Say whether so many seconds are over: since now, or since one more shard was committed."""
-    known, since = len(list_shards(shard_folder(store))), None if waits else time.monotonic()
+    known, since = len(list_shards(journal_folder(store))), None if waits else time.monotonic()
 
     def happened() -> bool:
         nonlocal since
-        if since is None and len(list_shards(shard_folder(store))) > known:
+        if since is None and len(list_shards(journal_folder(store))) > known:
             since = time.monotonic()
         return since is not None and time.monotonic() > since + seconds
 
@@ -408,8 +408,8 @@ def test_a_stopped_run_keeps_what_it_computed(
     assert "the same command goes on from there" in err.splitlines()[-1]
     assert not store.exists()
     before = committed(store)
-    assert len(before) > 1, "the shard in flight was committed too"
-    assert os.listdir(store.parent) == [shard_folder(store).name], "nothing else is left"
+    assert len(before) > 4, "the shard in flight was committed too"
+    assert os.listdir(store.parent) == [journal_folder(store).name], "nothing else is left"
     quick(photos, store)
     assert before.items() <= committed(store).items()
     quick(photos, like)
@@ -431,13 +431,13 @@ def test_the_real_engine_can_be_stopped(
 
     def stop(process: int) -> None:
         wait_for(process, opening.exists)
-        wait_for(process, lambda: len(list_shards(shard_folder(store))) >= shards)
+        wait_for(process, lambda: len(list_shards(journal_folder(store))) >= shards)
         os.kill(process, number)
 
     code, _, err = forked(drawn_photos, store, network, stop, OPENING=opening)
     assert code == 130, err
     assert "Traceback" not in err
-    assert len(committed(store)) >= shards
+    assert len(list_shards(journal_folder(store))) >= shards
     code, out, err = forked(drawn_photos, store, network)
     assert code == 0 and "60 features" in out, err
 
@@ -454,15 +454,12 @@ class Breaks:
             yield np.float32(photo[0, :8, 0])
 
 
-def test_a_run_that_breaks_keeps_what_it_computed(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_breaks_keeps_what_it_computed(photos: Path, tmp_path: Path) -> None:
     store = tmp_path / "features" / "s.h5"
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: Breaks())
     for left in (12, 6):
         with pytest.raises(RuntimeError, match="out of memory") if left == 12 else nothing():
-            assert extract_photos(photos, store).new == 6
-    assert Store.open(store).features().shape == (12, 8)
+            assert extract_photos(photos, store, engine=Breaks()).new == 6
+    assert Store(store).features().shape == (12, 8)
 
 
 # two at once
@@ -476,7 +473,7 @@ def test_the_second_of_two_extractions_is_told_of_the_first(
     def another(first: int) -> None:
         wait_for(first, (tmp_path / "held").exists)
         before = committed(store)
-        assert len(before) == 1
+        assert len(before) == 4
         second = run_script("extract_features.py", *arguments(photos, store), cwd=tmp_path)
         assert_refused(second, f"{store} is being written by process {first} on ")
         assert before.items() <= committed(store).items()
@@ -498,7 +495,7 @@ def test_a_store_reached_by_a_link_is_the_same_store(
 
     def others(first: int) -> None:
         wait_for(first, (tmp_path / "held").exists)
-        assert len(committed(store)) == 4
+        assert len(committed(store)) == 16
         for name in (link, store):
             second = run_script("extract_features.py", *arguments(photos, name), cwd=tmp_path)
             assert_refused(second, f"{name} is being written by process {first} on ")
@@ -518,8 +515,8 @@ def test_two_stores_can_be_written_at_once_in_one_folder(photos: Path, tmp_path:
     stores = [tmp_path / "features" / name for name in ("a.h5", "b.h5")]
     processes = [start(photos, store, STAND_IN=0.05) for store in stores]
     assert [finish(process)[0] for process in processes] == [0, 0]
-    assert Store.open(stores[0]).features_sha256 == Store.open(stores[1]).features_sha256
-    assert sorted(os.listdir(tmp_path / "features")) == ["a.h5", "a.shards", "b.h5", "b.shards"]
+    assert np.array_equal(Store(stores[0]).features(), Store(stores[1]).features())
+    assert sorted(os.listdir(tmp_path / "features")) == ["a.h5", "b.h5"]
 
 
 def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> None:
@@ -531,7 +528,7 @@ def test_a_reader_that_is_gone_costs_nothing(photos: Path, tmp_path: Path) -> No
     assert process.returncode == 0
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
-    assert len(Store.open(store).table) == 12
+    assert len(Store(store).table) == 12
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(

@@ -23,13 +23,12 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, MakeStore, copy_some, extract_photos
-from stores import seal
+from stores import as_journal, seal, write_journal
 
 from breeds.backbones.weightfile import write_arrays
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
-from breeds.features import FeatureIndex, Store, shard_folder, verify, write_store
-from breeds.features.shards import list_shards
+from breeds.features import FeatureLookup, Store, journal_folder, list_shards, verify, write_store
 from breeds.files import hold, open_regular
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, find_photos
@@ -58,18 +57,15 @@ def furnished(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("furnished")
     copy_some(drawn_photos, folder / "photos")
     store = folder / "features" / "s.h5"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
-        extract_photos(folder / "photos", store)
+    extract_photos(folder / "photos", store, engine=StandIn())
     (folder / "models").mkdir()
-    train(Store.open(store), C=0.1).save(folder / "models" / "s.safetensors")
+    train(Store(store), C=0.1).save(folder / "models" / "s.safetensors")
     return folder
 
 
 @pytest.fixture
-def home(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(furnished: Path, tmp_path: Path) -> Path:
     """A copy of that folder, to do with as a test likes."""
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
     shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
     model = Model.load(tmp_path / "models" / "s.safetensors")
     model.record["store"] = str(tmp_path / "features" / "s.h5")
@@ -121,7 +117,7 @@ def extract(home: Path, *more: object, data: object = "photos") -> Done:
 
 
 def by_path(store: Path) -> dict[str, bytes]:
-    found = Store.open(store)
+    found = Store(store)
     return {p: f.tobytes() for p, f in zip(found.table.path, found.features(), strict=True)}
 
 
@@ -185,8 +181,8 @@ def make_odd(path: Path, kind: str) -> None:
 ODD = ["socket", "/dev/zero", "/dev/tty", "/proc/kmsg"]
 PLACES = {
     "a store to train on": ("features/odd.h5", "train_head.py", "--store", "features/odd.h5"),
-    "a store to look at": ("features/odd.h5", "-m breeds.features info", "features/odd.h5"),
-    "a store to verify": ("features/odd.h5", "-m breeds.features verify", "features/odd.h5"),
+    "a store to look at": ("features/odd.h5", "-m breeds store info", "features/odd.h5"),
+    "a store to verify": ("features/odd.h5", "-m breeds store verify", "features/odd.h5"),
     "a model": ("models/odd.safetensors", "evaluate.py", "--model", "models/odd.safetensors"),
     "weights": ("odd.h5", "extract_features.py", "photos", "--weights", "odd.h5"),
     "a manifest": ("odd.csv", "extract_features.py", "odd.csv", "--weights", "random"),
@@ -215,16 +211,15 @@ def test_a_store_to_write_that_is_no_file_is_refused(home: Path, kind: str) -> N
 
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/proc/kmsg"])
 def test_a_shard_that_is_no_file_is_set_aside_and_its_photos_computed_again(home: Path, kind: str) -> None:
-    """The store is at hand, so nothing has to be computed: a shard is looked at when the store is lost."""
     before = by_path(home / "features" / "s.h5")
-    odd = home / "features" / "s.shards" / f"000009-{'a' * 64}.h5"
+    as_journal(home / "features" / "s.h5")
+    odd = home / "features" / "s.journal" / f"000009-{'a' * 64}.h5"
     make_odd(odd, kind)
-    (home / "features" / "s.h5").unlink()
     done = extract(home)
     assert done.code == 0
-    assert f"damaged, set aside and computed again: features/s.shards/{odd.name}" in done.err
+    assert f"damaged, set aside and computed again: features/s.journal/{odd.name}" in done.err
     assert by_path(home / "features" / "s.h5") == before
-    assert front(home, "-m breeds.features verify", "features/s.h5").code == 0
+    assert front(home, "-m breeds store verify", "features/s.h5").code == 0
 
 
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
@@ -262,7 +257,7 @@ SPARSE = {
     "a manifest within bounds": ("w.csv", 10**8, "extract_features.py", "w.csv", "--weights", "random"),
     "a model": ("w.safetensors", 60 * 10**9, "evaluate.py", "--model", "w.safetensors"),
     "a store": ("w.h5", 2 * 2**40, "train_head.py", "--store", "w.h5"),
-    "a store to verify": ("w.h5", 2**39, "-m breeds.features verify", "w.h5"),
+    "a store to verify": ("w.h5", 2**39, "-m breeds store verify", "w.h5"),
 }
 
 
@@ -300,7 +295,7 @@ def two_stores(make_store: MakeStore, random_config: FeatureConfig, tmp_path: Pa
     """Two stores of the same photos, with other features and another config each."""
     first = make_store({"a": 30, "b": 30}, name="features/0.h5")
     crop = replace(random_config, resize="crop")
-    table = Store.open(first).table
+    table = Store(first).table
     features = np.random.default_rng(1).normal(size=(len(table), 2048)).astype(np.float32)
     write_store(tmp_path / "features" / "1.h5", table, crop, features, "made up")
     return [first, tmp_path / "features" / "1.h5"]
@@ -336,13 +331,13 @@ def test_a_model_never_has_one_config_and_anothers_features(two_stores: list[Pat
     place = tmp_path / "features" / "s.h5"
     means = {}
     for path in two_stores:
-        model = train(Store.open(path), C=0.1)
+        model = train(Store(path), C=0.1)
         means[model.config.digest] = model.mean
     trained = refused = 0
     with Swapping(two_stores, place):
         while trained < 3 or trained + refused < 25:
             try:
-                model = train(Store.open(place), C=0.1)
+                model = train(Store(place), C=0.1)
             except BreedsError as error:
                 assert "was replaced while it was being read" in str(error)
                 refused += 1
@@ -355,15 +350,14 @@ def test_features_of_another_config_are_never_read_in_prediction(
     two_stores: list[Path], tmp_path: Path
 ) -> None:
     place = tmp_path / "features" / "s.h5"
-    expected = {store.config.digest: store.features() for store in map(Store.open, two_stores)}
+    expected = {store.config.digest: store.features() for store in map(Store, two_stores)}
     read = 0
     with Swapping(two_stores, place):
         for _ in range(60):
-            store = Store.open(place)
-            index = FeatureIndex(store.config)
-            index.add_file(place, store.table.key, store.features_sha256)
+            store = Store(place)
             try:
-                found = index.read(store.table.key)
+                lookup = FeatureLookup(place, store.config, store)
+                found = lookup.read(store.table.key)
             except BreedsError:
                 continue
             read += 1
@@ -380,14 +374,14 @@ def test_verify_does_not_call_a_store_damaged_that_is_replaced_meanwhile(
 
 
 def test_a_shard_that_is_another_by_now_is_not_read(two_stores: list[Path]) -> None:
-    store = Store.open(two_stores[0])
-    index = FeatureIndex(store.config)
-    index.add_shards(shard_folder(two_stores[0]))
-    (shard,) = list_shards(shard_folder(two_stores[0]))
-    (other,) = list_shards(shard_folder(two_stores[1]))
-    shard.write_bytes(other.read_bytes())
-    with pytest.raises(BreedsError, match="is damaged"):
-        index.read(store.table.key)
+    store, other = map(Store, two_stores)
+    for one in (store, other):
+        write_journal(journal_folder(one.path), {"a" * 64: one.features()[0]}, one.config)
+    lookup = FeatureLookup(store.path, store.config)
+    (shard,), (another,) = (list_shards(journal_folder(path)) for path in two_stores)
+    shard.write_bytes(another.read_bytes())
+    with pytest.raises(BreedsError, match="was replaced"):
+        lookup.read(["a" * 64])
 
 
 def test_what_is_open_is_what_was_checked(tmp_path: Path) -> None:
@@ -417,36 +411,22 @@ def reverse(name: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize("new", [False, True])
-@pytest.mark.parametrize("shards", ["all", "none"])
 @pytest.mark.parametrize("change", [flip_feature, reverse("features")], ids=["flip", "reverse"])
-def test_a_damaged_store_is_mended_and_never_laundered(
-    home: Path, drawn_photos: Path, change: Callable[[Path], None], shards: str, new: bool
+def test_a_damaged_store_is_named_and_never_laundered(
+    home: Path, drawn_photos: Path, change: Callable[[Path], None], new: bool
 ) -> None:
-    """What the shards have is taken from there, and computed again where there are none."""
+    """Whether photos are added or only taken out: it is as it was, and the run says so."""
     store = home / "features" / "s.h5"
-    before = by_path(store)
     change(store)
+    before = store.read_bytes()
     if new:
         shutil.copyfile(max(drawn_photos.rglob("*.jpg")), home / "photos" / "new.jpg")
-    if shards == "none":
-        shutil.rmtree(shard_folder(store))
-    summary = extract_photos(home / "photos", store)
-    assert before.items() <= by_path(store).items()
-    assert list(verify(store)) == []
-    assert summary.new == (12 if shards == "none" else 0) + new
-    assert summary.mended
-
-
-@pytest.mark.parametrize("change", [flip_feature, reverse("features")], ids=["flip", "reverse"])
-def test_the_script_says_that_the_store_was_damaged(home: Path, change: Callable[[Path], None]) -> None:
-    before = by_path(home / "features" / "s.h5")
-    change(home / "features" / "s.h5")
-    done = extract(home)
-    assert done.code == 0
-    assert "features/s.h5 was damaged (" in done.err
-    assert "wrote features/s.h5" in done.out
-    assert by_path(home / "features" / "s.h5") == before
-    assert "nothing to change" in extract(home).out
+    else:
+        min((home / "photos").rglob("*.jpg")).unlink()
+    with pytest.raises(BreedsError, match=r"s\.h5 is damaged .*; put back a copy"):
+        extract_photos(home / "photos", store, engine=StandIn())
+    assert store.read_bytes() == before
+    assert list(verify(store)) == [f"{store}: the features do not match their checksum"]
 
 
 CHANGES = {
@@ -541,7 +521,7 @@ def _packed() -> bytes:
 
 
 @pytest.mark.parametrize("name", ["features", "key", "size"])
-@pytest.mark.parametrize("script", ["train_head.py", "-m breeds.features verify", "extract_features.py"])
+@pytest.mark.parametrize("script", ["train_head.py", "-m breeds store verify", "extract_features.py"])
 def test_a_block_that_unpacks_to_gigabytes_is_not_unpacked(home: Path, name: str, script: str) -> None:
     if name != "features" and script != "train_head.py":
         pytest.skip("all columns are read the same way")
@@ -555,11 +535,10 @@ def test_a_block_that_unpacks_to_gigabytes_is_not_unpacked(home: Path, name: str
 
 
 def test_a_shard_that_unpacks_to_gigabytes_is_not_unpacked(home: Path) -> None:
-    (shard,) = list_shards(home / "features" / "s.shards")
+    (shard,) = list_shards(as_journal(home / "features" / "s.h5"))
     with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
         bomb("features")(file)
     shard.rename(shard.with_name(f"000001-{hashlib.sha256(shard.read_bytes()).hexdigest()}.h5"))
-    (home / "features" / "s.h5").unlink()
     extract(home).refused("is compressed")
 
 
@@ -574,7 +553,7 @@ def test_weights_that_unpack_to_gigabytes_are_not_unpacked(home: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"locking": False}])
-@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds.features verify"])
+@pytest.mark.parametrize("script", ["extract_features.py", "train_head.py", "-m breeds store verify"])
 def test_a_store_that_another_program_has_open_is_not_called_damaged(
     home: Path, script: str, options: dict[str, bool]
 ) -> None:
@@ -590,12 +569,11 @@ def test_a_store_that_another_program_has_open_is_not_called_damaged(
 
 
 def test_a_shard_that_another_program_has_open_is_not_set_aside(home: Path) -> None:
-    (shard,) = list_shards(home / "features" / "s.shards")
-    (home / "features" / "s.h5").unlink()
+    (shard,) = list_shards(as_journal(home / "features" / "s.h5"))
     with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
         file.flush()
         extract(home).refused(shard.name, "open in another program")
-    assert list_shards(home / "features" / "s.shards") == [shard]
+    assert list_shards(home / "features" / "s.journal") == [shard]
 
 
 def test_a_model_dated_in_the_future_is_not_the_newest_for_ever(home: Path) -> None:
@@ -630,7 +608,7 @@ def test_the_cache_of_features_writes_through_no_link(home: Path, what: str) -> 
     from breeds.features.cache import FeatureCache
 
     with FeatureCache(home / "models") as kept:
-        kept.add(Store.open(home / "features" / "s.h5").config, "ab" * 32, np.zeros(2048, np.float32))
+        kept.add(Store(home / "features" / "s.h5").config, "ab" * 32, np.zeros(2048, np.float32))
     assert victim.read_text() == "a diary"
 
 

@@ -24,7 +24,7 @@ import pytest
 from conftest import ROOT, MakeStore, assert_refused, run_script, starts_tensorflow
 from PIL import Image
 
-from breeds.backbones.registry import BACKBONES
+from breeds.backbones import BACKBONES
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
@@ -66,7 +66,7 @@ def furnish(
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory, random_config: FeatureConfig) -> Path:
     folder = tmp_path_factory.mktemp("furnished")
-    store = Store.open(furnish(folder, random_config, ["a", "b"]))
+    store = Store(furnish(folder, random_config, ["a", "b"]))
     train(store, C=0.01).save(folder / "models/made.safetensors")
     return folder
 
@@ -206,8 +206,8 @@ def test_names_of_classes_are_text_in_every_front(random_config: FeatureConfig, 
         ["train_head.py", "--C", "0.01"],
         ["evaluate.py", "--no-html", "--doubts"],
         ["predict.py", "nowhere*", "photos"],
-        ["-m breeds.features", "info", str(store)],
-        ["-m breeds.features", "verify", str(store)],
+        ["-m breeds store", "info", str(store)],
+        ["-m breeds store", "verify", str(store)],
     ):
         result = run_script(*command, cwd=tmp_path)
         assert "Traceback" not in result.stderr
@@ -277,7 +277,8 @@ def test_a_disk_that_is_full_while_a_model_is_saved(option: str, place: Path) ->
 @pytest.mark.parametrize("to", [">&-", "> /dev/full"])
 @pytest.mark.parametrize(
     "command",
-    ["train_head.py --C 0.01", "evaluate.py", "predict.py photos", "-m breeds.features info features/made.h5",
+    ["train_head.py --C 0.01", "evaluate.py", "predict.py photos",
+     "-m breeds store info features/made.h5",
      "extract_features.py photos --weights random --store features/made.h5"],
 )  # fmt: skip
 def test_a_stdout_that_cannot_be_written(command: str, to: str, place: Path) -> None:
@@ -445,7 +446,7 @@ def test_a_network_is_converted_where_warnings_are_errors(make_store: MakeStore,
     small = BACKBONES["mobilenetv3large"]
     weights = get_weights("random", small)
     make_store({"a": 6, "b": 6}, width=small.width)
-    model = train(Store.open(tmp_path / "features/made.h5"), C=0.01)
+    model = train(Store(tmp_path / "features/made.h5"), C=0.01)
     config = FeatureConfig(small.name, weights.name, weights.sha256, 32, "stretch")
     replace(model, config=config).save(tmp_path / "models/made.safetensors")
     Image.new("RGB", (9, 9), (1, 2, 3)).save(tmp_path / "new.png")
@@ -478,12 +479,12 @@ def test_the_plainest_locale(place: Path, tmp_path: Path) -> None:
             (["train_head.py"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
             (["evaluate.py", "--figures", "figures"], (0,)),
-            (["-m breeds.features", "info", "features/made.h5"], (0,)),
+            (["-m breeds store", "info", "features/made.h5"], (0,)),
         ):
             result = run_script(*command, cwd=place)
             assert result.returncode in codes, result.stderr
             assert "Traceback" not in result.stderr
-    for script, *arguments in (("-m breeds.features", "verify", "features/made.h5"), ("evaluate.py",)):
+    for script, *arguments in (("-m breeds store", "verify", "features/made.h5"), ("evaluate.py",)):
         result = run_script(script, *arguments, cwd=place)
         assert result.returncode == 0, result.stderr
     assert "Größe" in Model.load(place / "models/made.safetensors").classes

@@ -19,7 +19,8 @@ from conftest import ROOT, MakeStore
 from PIL import Image
 
 from breeds.errors import PhotoError
-from breeds.features import FeatureIndex, Store
+from breeds.features import FeatureLookup, Store
+from breeds.features.table import COLUMNS
 from breeds.photos import decode, picture
 
 # Extracts a folder with the real pipeline and store, and an engine that needs no network, and says
@@ -29,7 +30,6 @@ EXTRACT = r"""
 import json, re, resource, sys
 from pathlib import Path
 import numpy as np
-import breeds.extraction
 from breeds.config import FeatureConfig
 from breeds.extraction import extract
 from breeds.selection import Selection
@@ -40,8 +40,8 @@ class StandIn:
         for photo in pixels:
             yield np.float32(photo[0].reshape(-1)[:200]).repeat(10)
 
-breeds.extraction.open_engine = lambda *_, **__: StandIn()
-summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), FeatureConfig(weights="random", size=96))
+config = FeatureConfig(weights="random", size=96)
+summary = extract(Selection(Path(sys.argv[1])), Path(sys.argv[2]), config, engine=StandIn())
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.platform == "linux":
     peak = 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -106,13 +106,15 @@ def test_damaged_photos_are_let_go_and_only_their_reasons_stay(tmp_path: Path) -
 def test_a_photo_costs_as_many_bytes_as_the_table_says(make_store: MakeStore, tmp_path: Path) -> None:
     """About 100 for what is known of it and 40 for where its feature is; a list of text needs 360 and 120."""
     path = make_store({f"breed {number}": 500 for number in range(10)}, width=1)
-    Store.open(path)  # what is imported and cached once is no photo's
+    Store(path)  # what is imported and cached once is no photo's
     tracemalloc.start()
     try:
-        store = Store.open(path)
+        store = Store(path)
+        for name in COLUMNS:  # they are read when they are asked for
+            getattr(store.table, name)
         table, peak = tracemalloc.get_traced_memory()
-        index = FeatureIndex(store.config)
-        index.add_file(path, store.table.key, store.features_sha256)
+        lookup = FeatureLookup(path, store.config, store)
+        lookup.keys()
         both, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

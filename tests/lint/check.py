@@ -36,8 +36,8 @@ FLOORS = (
     ("features", "backbones"),
     ("photos",),
     (
-        "config", "split", "labels", "metrics", "files", "outputs", "text", "started", "errors", "progress",
-        "machine", "quiet", "selection", "web",
+        "config", "split", "metrics", "files", "outputs", "text", "started", "errors",
+        "machine", "selection", "plainhdf5", "web",
     ),
 )  # fmt: skip
 APART = (
@@ -47,6 +47,8 @@ APART = (
 NOT_FOR_TRAINING = ("breeds.photos", "breeds.backbones", "breeds.app")
 EXPORTS = {"breeds.exporting", "breeds.export", "breeds.cli.export"}
 MOST_MODULES, MOST_LINES, MOST_LINES_OF_ONE, MOST_PARAMETERS = 110, 21_500, 400, 8
+#: Modules that are longer, until they are not.
+STILL_LONG: set[str] = {"breeds.report.preview"}
 #: Public functions and constructors, whose options are keywords.
 MANY_OPTIONS = {
     "breeds.prediction.Predictor.__init__",
@@ -166,18 +168,20 @@ def training_is_light() -> Iterator[str]:
             yield " < ".join(chain)
 
 
+def totals() -> Iterator[str]:
+    """The whole is small."""
+    lines = sum(text_of(path).count("\n") for path in MODULES.values())
+    if len(MODULES) > MOST_MODULES:
+        yield f"breeds/ has {len(MODULES)} modules, more than {MOST_MODULES}"
+    if lines > MOST_LINES:
+        yield f"breeds/ has {lines} lines, more than {MOST_LINES}"
+
+
 def sizes() -> Iterator[str]:
-    """Few modules, none long, no function that asks for everything."""
-    lines = {name: text_of(path).count("\n") for name, path in MODULES.items()}
-    if len(lines) > MOST_MODULES:
-        yield f"breeds/ has {len(lines)} modules, more than {MOST_MODULES}"
-    if sum(lines.values()) > MOST_LINES:
-        yield f"breeds/ has {sum(lines.values())} lines, more than {MOST_LINES}"
-    yield from (
-        f"{name} has {count} lines, more than {MOST_LINES_OF_ONE}"
-        for name, count in lines.items()
-        if count > MOST_LINES_OF_ONE
-    )
+    """No module is long, no function asks for everything."""
+    long = {name for name, path in MODULES.items() if text_of(path).count("\n") > MOST_LINES_OF_ONE}
+    yield from (f"{name} has more than {MOST_LINES_OF_ONE} lines" for name in long - STILL_LONG)
+    yield from (f"{name} is not long any more: take it out of STILL_LONG" for name in STILL_LONG - long)
     for name, path in MODULES.items():
         for function, node in functions(tree_of(path), name):
             count = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs)
@@ -389,8 +393,10 @@ def notebook() -> Iterator[str]:
         yield "docs/tour.ipynb has outputs, or few cells: keep it without"
 
 
-HOUSE = (floors, training_is_light, sizes, network)
-OTHERS = (
+#: What does not hold yet: it is said, and no error.
+NOT_YET = (totals,)
+CHECKS = (
+    floors, training_is_light, sizes, network,
     people_are_told_by_say, help_is_light, requirements, benchmarks, names_in_documents,
     commands_in_documents, lines_of_the_library, notebook,
 )  # fmt: skip
@@ -403,7 +409,7 @@ def offences(checks: Iterable[Callable[[], Iterator[str]]]) -> list[str]:
 
 def main() -> int:
     """Say all that is wrong; return the exit code."""
-    found, open_still = offences(OTHERS), offences(HOUSE)
+    found, open_still = offences(CHECKS), offences(NOT_YET)
     for offence in open_still:
         print(f"not yet: {offence}")
     print(*found, sep="\n", end="\n" if found else "")

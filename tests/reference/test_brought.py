@@ -150,7 +150,7 @@ def test_from_extraction_to_prediction(dogs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_for_one_photo_is_not_exported_for_many(tmp_path: Path) -> None:
-    from breeds.backbones.loading import import_openvino
+    from breeds.backbones import import_openvino
     from breeds.backbones.openvino import read_network
     from breeds.export.openvino import classifier
     from breeds.heads.model import Model
@@ -463,7 +463,7 @@ def test_gigabytes_out_of_a_small_file_are_refused(operator, inputs, size, tmp_p
 
 @pytest.mark.slow
 def test_where_there_is_no_map_the_network_cannot_show_where_it_looked(tmp_path: Path, files) -> None:
-    from breeds.backbones.choose import open_engine
+    from breeds.backbones.resolve import open_engine
 
     for number, made in enumerate([{"axes": 3, "says": {"pool": "avg"}}, {"axes": 4}]):
         path = brought.described(tmp_path / f"{number}.onnx", **made)
@@ -504,6 +504,7 @@ def config(**changes: Any) -> dict[str, Any]:
         (config(size={"height": "32", "width": "32"}), "size is no number of pixels"),
         (config(resample=9), "resample is none of Pillow's"),
         (config(image_mean=...), "do_normalize is true and there is no image_mean"),
+        (config(image_mean=..., do_normalize=...), 'neither "image_mean" and "image_std" nor'),
         (config(image_mean=[0.5, 0.5]), "image_mean is not of three colours"),
         (config(image_std=[0.5, 0.5, 0]), "have to be more than 0"),
         (config(image_std=[0.5, 0.5, "x"]), "image_std is no number"),

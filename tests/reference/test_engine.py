@@ -25,9 +25,8 @@ from conftest import (
     starts_tensorflow,
 )
 
-from breeds.backbones import Engine
-from breeds.backbones.choose import open_engine
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION, Engine
+from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import Weights, get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
@@ -143,8 +142,8 @@ def test_a_feature_does_not_depend_on_its_place_or_its_neighbours(
 
 LESSER = """
 import numpy as np
-from breeds.backbones.registry import XCEPTION
-from breeds.backbones.choose import open_engine
+from breeds.backbones import XCEPTION
+from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 

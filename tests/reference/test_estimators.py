@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 
 import breeds
 from breeds.backbones.pipeline import Pipeline
-from breeds.features import list_shards, shard_folder
+from breeds.features import journal_folder, list_shards
 
 #: What scikit-learn's checks cannot see of a transformer of photos, as they transform rows of numbers, which
 #: it refuses; and which test here sees it on photos.
@@ -232,7 +232,7 @@ def test_what_is_kept_is_not_computed_again(paths: list[str], computed: list[str
     again = transformer().fit_transform([*new, Image.open(paths[0])])
     assert np.array_equal(again[:-1], expected)
     assert len(computed) == len(new) + 1
-    assert len(list_shards(shard_folder(Path("features/kept.h5")))) == 2
+    assert len(list_shards(journal_folder(Path("features/kept.h5")))) == 2
     shutil.copytree("photos", "others")
     for number, data in enumerate(new):
         Path(f"others/{number}.jpg").write_bytes(data)

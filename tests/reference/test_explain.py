@@ -23,17 +23,17 @@ from conftest import (
 )
 from PIL import Image, ImageFilter
 
-from breeds.backbones.choose import open_engine
-from breeds.backbones.registry import XCEPTION
+from breeds.backbones import XCEPTION
+from breeds.backbones.resolve import open_engine
 from breeds.backbones.weights import get_weights
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError, PhotoError
 from breeds.features import Store
-from breeds.heads.explain import EXACT, GRADIENT, Explanation, class_evidence, explain, linear_head
+from breeds.heads.explain import EXACT, GRADIENT, Explanation, Neighbours, class_evidence, linear_head
 from breeds.heads.model import Model
-from breeds.heads.neighbours import Neighbours
 from breeds.photos import FilePhoto, Photo, decode, key_of, photo_at
 from breeds.report.explanations import AGAINST, FOR, card, overlay, picture_name
+from breeds.report.gallery import explain
 from breeds.training import train
 
 # Few photos of a class are few for scikit-learn's solver, and enough here.
@@ -57,7 +57,7 @@ def dogs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     copy_some(SHARED / "data/dogs10", folder / "dogs", breeds=4, each=3)
     with converted_in_this_process():
         extract_photos(folder / "dogs", folder / "dogs.h5", weights=str(SHARED_WEIGHTS))
-    return Store.open(folder / "dogs.h5")
+    return Store(folder / "dogs.h5")
 
 
 @needs_shared
@@ -151,7 +151,7 @@ def drawn(drawn_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for photo in sorted(breed.iterdir())[:4]:
             shutil.copyfile(photo, folder / "photos" / breed.name / photo.name)
     extract_photos(folder / "photos", folder / "features/p.h5", size=96, resize="crop")
-    model = train(Store.open(folder / "features/p.h5"), C=0.01)
+    model = train(Store(folder / "features/p.h5"), C=0.01)
     model.unknown = None
     model.save(folder / "models/p.safetensors")
     return folder
@@ -179,7 +179,7 @@ def test_photos_are_explained_in_order_and_bad_ones_are_reasons(place: Path) -> 
     assert [isinstance(one, PhotoError) for one in found] == [False, True, False, True, False]
     assert all(isinstance(one, Explanation | PhotoError) for one in found)
     assert "changed while" in str(found[3])
-    features = Store.open(place / "features/p.h5").features_of([known[0][0], known[2][0]])
+    features = Store(place / "features/p.h5").features_of([known[0][0], known[2][0]])
     for one, wanted in zip((found[0], found[2], found[4]), (*features, features[0]), strict=True):
         assert isinstance(one, Explanation)
         assert np.array_equal(one.feature, wanted)
@@ -196,13 +196,12 @@ def test_a_model_on_several_stores_is_refused_before_any_work() -> None:
 
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
-def test_the_nearest_are_scikit_learns(make_store, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+def test_the_nearest_are_scikit_learns(make_store, block: int) -> None:
     from sklearn.neighbors import NearestNeighbors
 
-    monkeypatch.setattr("breeds.heads.neighbours._BLOCK", block)
-    store = Store.open(make_store({"a": 9, "b": 8, "c": 5}))
+    store = Store(make_store({"a": 9, "b": 8, "c": 5}))
     keys = set(store.table.key[3:])
-    neighbours = Neighbours(store, keys)
+    neighbours = Neighbours(store, keys, block)
     assert len(neighbours) == 19
     among = store.features()[3:]
     queries = np.vstack([store.features()[:5], among[:1]])
@@ -310,7 +309,7 @@ def test_the_answers_are_the_same_and_every_photo_has_its_picture(place: Path) -
             assert (place / "photos" / row["nearest_1"]).is_file()
             assert row["label_1"] == Path(row["nearest_1"]).parent.name
             assert float(row["similarity_1"]) >= float(row["similarity_2"]) >= float(row["similarity_3"])
-    store = Store.open(place / "features/p.h5").table
+    store = Store(place / "features/p.h5").table
     seen = Model.load(place / "models/p.safetensors").seen_keys()
     trained = {path for key, path in zip(store.key, store.path, strict=True) if key in seen}
     assert {row["nearest_1"] for row in rows if not row["error"]} <= trained

@@ -147,7 +147,7 @@ def test_the_program_of_the_documents_runs(word: str, made: Path, app_place: Pat
     if word != "joblib":  # which is for features
         assert done.stdout.strip() == expected_line(folder)
         return
-    store, model = Store.open(folder / "features/photos.h5"), Model.load(folder / "models/photos.safetensors")
+    store, model = Store(folder / "features/photos.h5"), Model.load(folder / "models/photos.safetensors")
     best = model.probabilities(store.features()).argmax(axis=1)
     rows = [line.rsplit(" ", 2) for line in done.stdout.splitlines()]
     assert [row[:2] for row in rows] == [
@@ -160,7 +160,7 @@ def test_the_program_of_the_documents_runs(word: str, made: Path, app_place: Pat
 @pytest.mark.filterwarnings("ignore:__array__ implementation", "ignore:Rounding errors")
 def test_keras_gives_what_predict_says(photos: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     extract_photos(photos, tmp_path / "photos.h5", size=96)
-    store, path = Store.open(tmp_path / "photos.h5"), tmp_path / "models/photos.safetensors"
+    store, path = Store(tmp_path / "photos.h5"), tmp_path / "models/photos.safetensors"
     model = train(store, C=0.01)
     model.save(path)
     (exported,) = export(model, store, plan(["keras"], path, model.parts, model.kind))
@@ -190,7 +190,7 @@ def test_a_dense_head_on_two_stores_that_refuses_nothing(app_place: Path, tmp_pa
     """Both networks are in one file, and there is no score."""
     path, spec = tmp_path / "photos.h5", str(brought.described(tmp_path / "a.onnx", dims=("n", 3, 96, 96)))
     extract_photos(app_place / "photos", path, backbone=spec, weights="imagenet")
-    store = Store.open(path)
+    store = Store(path)
     model, rng, width = train(store, C=0.01), np.random.default_rng(0), 2 * brought.WIDTH
     layers = [
         (rng.normal(0, 0.05, shape).astype(np.float32), np.ones(shape[1], np.float32))
@@ -300,13 +300,13 @@ def test_a_model_whose_weights_are_gone_and_whose_network_is_not_converted(
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "empty"))
     model = Model.load(made / "models/photos.safetensors")
     config = replace(model.config, weights="mine.h5")
-    store = Store.open(app_place / "features/photos.h5")
+    store = Store(app_place / "features/photos.h5")
     gone = replace(model, config=config, weights_path="/gone/mine.h5")
     paths = plan(["onnx", "openvino"], tmp_path / "gone.safetensors", gone.parts, gone.kind)
     with pytest.raises(
         BreedsError, match=r"mine\.h5.*are not at /gone/mine\.h5 any more; say where with --weights"
     ):
-        list(export(gone, replace(store, config=config), paths))
+        list(export(gone, store.like(config=config), paths))
     assert not list(tmp_path.glob("gone*"))
 
 
@@ -322,10 +322,10 @@ def test_answers_that_are_not_those_of_the_store_are_refused(
     made: Path, app_place: Path, tmp_path: Path
 ) -> None:
     """The store's photos are there, but its features, as if from another machine, are not the network's."""
-    real = Store.open(app_place / "features/photos.h5")
+    real = Store(app_place / "features/photos.h5")
     features = real.features() * np.float32(1.05)
     write_store(tmp_path / "other.h5", real.table, real.config, features, "made up")
-    store, model = Store.open(tmp_path / "other.h5"), Model.load(made / "models/photos.safetensors")
+    store, model = Store(tmp_path / "other.h5"), Model.load(made / "models/photos.safetensors")
     model = replace(model, record={**model.record, "store": str(store.path)})
     paths = plan(["openvino"], tmp_path / "m.safetensors", model.parts, model.kind)
     with pytest.raises(

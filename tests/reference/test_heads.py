@@ -36,10 +36,10 @@ from breeds.evaluation import evaluate, write_json
 from breeds.export.joblib import as_pipeline
 from breeds.features import Store, write_store
 from breeds.heads import logistic
+from breeds.heads.logistic import fit_temperature
 from breeds.heads.model import Model, softmax
-from breeds.heads.temperature import fit_temperature
 from breeds.heads.unknown import Detector
-from breeds.report.terminal import as_text
+from breeds.report.terminal import as_lines
 from breeds.split import fold_of
 from breeds.training import train
 
@@ -52,7 +52,7 @@ def open_store(make_store: MakeStore) -> Callable[..., Store]:
     """A function that makes a store of narrow, noisy features and opens it."""
 
     def make(counts: dict[str, int] = THREE, width: int = 16, noise: float = 0.5, **more: Any) -> Store:
-        return Store.open(make_store(counts, width=width, noise=noise, **more))
+        return Store(make_store(counts, width=width, noise=noise, **more))
 
     return make
 
@@ -76,7 +76,7 @@ def store_of(store: Store, path: Path, rows: list[int], **changed: list[str]) ->
     """Write another store with some rows of one, in any order and number, and other columns."""
     table = dataclasses.replace(store.table.take(rows), **changed)
     write_store(path, table, store.config, store.features(np.array(rows)), "made up")
-    return Store.open(path)
+    return Store(path)
 
 
 # --- training --------------------------------------------------------------------------------
@@ -701,7 +701,7 @@ def test_the_report_is_strict_json_and_reads_well(open_store: Callable[..., Stor
 
     read = json.loads((tmp_path / "new" / "r.json").read_text("utf-8"), parse_constant=refuse)
     assert read == numbers
-    text = as_text(read)
+    text = "\n".join(as_lines(read))
     words = " ".join(text.split())
     assert f"accuracy {numbers['accuracy']:.1%}" in words
     assert f"log loss {numbers['log_loss']:.4f}" in words
@@ -713,9 +713,9 @@ def test_the_report_is_strict_json_and_reads_well(open_store: Callable[..., Stor
 def test_the_text_lists_what_was_confused(open_store: Callable[..., Store]) -> None:
     numbers = evaluate(store := open_store(), train(store))
     numbers["confusion"] = [[4, 0, 0], [0, 5, 0], [0, 0, 3]]
-    assert "no photo was taken for another class" in as_text(numbers)
+    assert "no photo was taken for another class" in "\n".join(as_lines(numbers))
     numbers["confusion"] = [[1, 3, 0], [0, 5, 0], [1, 0, 2]]
-    lines = [line.strip() for line in as_text(numbers).splitlines()]
+    lines = [line.strip() for line in as_lines(numbers)]
     place = lines.index("most confused:")
     assert lines[place + 1 : place + 4] == ["3 × beagle taken for pug", "1 × shih-tzu taken for beagle", ""]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import brought
 import h5py
 import numpy as np
 import openvino
@@ -26,21 +27,20 @@ from conftest import (
     starts_tensorflow,
     tensorflow,
 )
-from safetensors import safe_open
-from taken import take_network
+from stores import as_journal
 
-from breeds.backbones import convert
-from breeds.backbones.choose import open_engine
-from breeds.backbones.network import Network
-from breeds.backbones.registry import BACKBONES, XCEPTION
+from breeds.backbones import BACKBONES, XCEPTION, convert
+from breeds.backbones.resolve import open_engine, resolve
 from breeds.backbones.weights import Weights, get_weights
-from breeds.config import FeatureConfig
+from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store
-from breeds.heads.explain import Explanation, explain
+from breeds.features.network import save_network
+from breeds.heads.explain import Explanation
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, photo_at
 from breeds.prediction import predict
+from breeds.report.gallery import explain
 
 # The warning is Keras's own, on saving.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation")]
@@ -137,7 +137,7 @@ def copied(int8: Path, tmp_path: Path) -> Path:
 
 
 def digest_of(folder: Path, store: str = "i") -> str:
-    return Store.open(folder / "features" / f"{store}.h5").config.calibration
+    return Store(folder / "features" / f"{store}.h5").config.calibration
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +145,8 @@ def exact(int8: Path) -> np.ndarray:
     """The features of the same photos in fp32, in the order of the int8 store."""
     result = run_script("extract_features.py", "photos", *INT8[:4], "--store", "exact.h5", cwd=int8)
     assert result.returncode == 0, result.stderr
-    store = Store.open(int8 / "exact.h5")
-    assert list(store.table.key) == list(Store.open(int8 / "features/i.h5").table.key)
+    store = Store(int8 / "exact.h5")
+    assert list(store.table.key) == list(Store(int8 / "features/i.h5").table.key)
     return store.features()
 
 
@@ -157,7 +157,7 @@ def test_int8_is_a_config_of_its_own_near_fp32(copied, exact) -> None:
     assert f"int8, network {digest_of(copied)[:12]}" in again.stdout
     fp32 = (*command[:-2], "fp32", "--store")
     assert_refused(run_script(*fp32, "features/i.h5", cwd=copied), "int8", "fp32")
-    found = Store.open(copied / "features/i.h5").features()
+    found = Store(copied / "features/i.h5").features()
     cosine = (found * exact).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosine.min() > 0.95 and np.abs(found - exact).max() > 1e-4
 
@@ -175,11 +175,9 @@ def test_the_same_photos_give_the_same_network_and_it_identifies_the_config(
     assert "quantising" in third.stderr
     assert digest_of(copied) == digest_of(copied, "second") == digest_of(copied, "third")
 
-    (network,) = (copied / "features/i.shards").glob("network-*.safetensors")
-    with safe_open(network, framework="numpy") as file:
-        parts = [hashlib.sha256(file.get_tensor(name).tobytes()).digest() for name in ("xml", "bin")]
+    with h5py.File(copied / "features/i.h5") as file:
+        parts = [hashlib.sha256(file["network"][name][:].tobytes()).digest() for name in ("xml", "bin")]
     assert hashlib.sha256(b"".join(parts)).hexdigest() == digest_of(copied)
-    assert digest_of(copied) in network.name
 
 
 def test_an_int8_model_predicts_where_there_is_nothing_else(int8, tmp_path) -> None:
@@ -212,7 +210,7 @@ def test_one_photo_alone_has_the_feature_that_it_has_among_others(int8) -> None:
 def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
     done = run_script("-m breeds.cli.export", "models/i.safetensors", "--format", "openvino", cwd=copied)
     assert done.returncode == 0, done.stderr
-    store, model = Store.open(copied / "features/i.h5"), Model.load(copied / "models/i.safetensors")
+    store, model = Store(copied / "features/i.h5"), Model.load(copied / "models/i.safetensors")
     paths = [Path(store.table.root, path) for path in store.table.path]
     pixels = np.stack([decode(path.read_bytes(), 96) for path in paths])
     core = openvino.Core()
@@ -232,7 +230,7 @@ def test_an_int8_model_is_exported_with_its_own_network(copied) -> None:
 
 def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
     model = Model.load(int8 / "models/i.safetensors")
-    store = Store.open(int8 / "features/i.h5")
+    store = Store(int8 / "features/i.h5")
     photos = [
         (key, FilePhoto(str(int8 / "photos" / path)))
         for key, path in zip(store.table.key, store.table.path, strict=True)
@@ -247,7 +245,7 @@ def test_the_map_of_an_int8_network_is_its_score(int8) -> None:
 LESSER = """
 import sys
 import numpy as np
-from breeds.backbones.choose import open_engine
+from breeds.backbones.resolve import open_engine
 from breeds.heads.model import Model
 
 model = Model.load(sys.argv[1])
@@ -259,7 +257,7 @@ np.save(sys.argv[2], list(engine.stream(np.load(sys.argv[3]))))
 
 def test_an_int8_network_gives_the_same_on_processors_without_int8_products(int8, exact, tmp_path) -> None:
     """As far as OpenVINO can be told to be on one; the store's features are what it gives here."""
-    store = Store.open(int8 / "features/i.h5")
+    store = Store(int8 / "features/i.h5")
     photos = [decode((int8 / "photos" / path).read_bytes(), 96) for path in store.table.path]
     np.save(tmp_path / "photos.npy", photos)
     found = [store.features()]
@@ -282,20 +280,21 @@ def test_an_int8_network_gives_the_same_on_processors_without_int8_products(int8
 
 
 def test_shards_of_a_killed_run_go_on_with_their_network(copied, tmp_path) -> None:
-    before = Store.open(copied / "features/i.h5")
-    (copied / "features/i.h5").unlink()
+    before = Store(copied / "features/i.h5")
+    (network,) = before.networks().values()
+    save_network(network, as_journal(before.path))
     shutil.copy(copied / "unseen.png", next((copied / "photos").iterdir()) / "unseen.png")
     command = ("extract_features.py", "photos", *INT8, "--store", "features/i.h5")
     result = run_script(*command, cwd=copied, env={"BREEDS_CACHE": str(tmp_path / "empty")})
     assert "(1 new, 12 reused)" in result.stdout, result.stderr
     assert "quantising" not in result.stderr
-    assert Store.open(copied / "features/i.h5").config == before.config
+    assert Store(copied / "features/i.h5").config == before.config
 
 
 def test_without_its_network_an_int8_store_or_model_says_so(copied, tmp_path) -> None:
     elsewhere = {"BREEDS_CACHE": str(tmp_path / "empty")}
-    (network,) = (copied / "features/i.shards").glob("network-*")
-    network.write_bytes(network.read_bytes()[:-1])  # so damaged is as good as lost
+    with h5py.File(copied / "features/i.h5", "r+") as file:
+        file["network/bin"][99] ^= 1
     command = ("extract_features.py", "photos", *INT8, "--store", "features/i.h5")
     assert "(0 new, 12 reused)" in run_script(*command, cwd=copied, env=elsewhere).stdout
     shutil.copy(copied / "unseen.png", next((copied / "photos").iterdir()) / "unseen.png")
@@ -303,7 +302,7 @@ def test_without_its_network_an_int8_store_or_model_says_so(copied, tmp_path) ->
         run_script(*command, cwd=copied, env=elsewhere),
         run_script("train_head.py", cwd=copied, env=elsewhere),
     ):
-        assert_refused(refused, digest_of(copied)[:12], "i.shards", "another --store")
+        assert_refused(refused, "i.h5 is damaged", "int8 network")
 
     model = Model.load(copied / "models/i.safetensors")
     model.networks.clear()  # as in models of older versions
@@ -345,9 +344,9 @@ def test_views_share_the_network_of_an_int8_store_that_has_grown(
 ) -> None:
     """Of the same photos as `int8` at first, so that its network need not be quantised again."""
     options = (*INT8, "--store", "features/p.h5")
-    shards = tmp_path / "features" / "p.shards"
-    shards.mkdir(parents=True)
-    (shards / f"network-{'0' * 64}.safetensors").touch()  # of a run that was stopped
+    journal = tmp_path / "features" / "p.journal"
+    journal.mkdir(parents=True)
+    (journal / f"network-{'0' * 64}.safetensors").touch()  # of a run that was stopped
     assert run_script("extract_features.py", photos, *options, cwd=tmp_path).returncode == 0
     assert digest_of(tmp_path, "p") == digest_of(int8)
     shutil.copytree(max(drawn_photos.iterdir()), photos / "more")
@@ -391,7 +390,7 @@ def test_where_openvino_loads_and_then_fails_keras_does_the_work(small, monkeypa
     def broken(*_: object) -> None:
         raise RuntimeError("no executor for this instruction set")
 
-    monkeypatch.setattr("breeds.backbones.openvino._compile", broken)
+    monkeypatch.setattr("openvino.Core.compile_model", broken)
     assert open_engine(small, random_weights).name == "keras"
     assert said.text.count("using the slower Keras engine") == 1
     with pytest.raises(BreedsError, match=r"no executor.*--engine keras"):
@@ -434,16 +433,14 @@ def test_a_cached_network_that_cannot_be_read_just_now_is_not_taken_for_damaged(
     assert sorted(path.name for path in entry.iterdir()) == ["network.bin", "network.xml"]
 
 
-def test_a_cache_that_cannot_be_written_is_said_once(
-    small, pixels, session_cache, tmp_path, monkeypatch, said
-) -> None:
-    wanted = features(small, random_weights, pixels[:1])
+def test_a_cache_that_cannot_be_written_is_said_once(pixels, tmp_path, monkeypatch, said) -> None:
+    file = brought.described(tmp_path / "a.onnx", dims=("n", 3, 96, 96))
+    config, weights = resolve(FeatureConfig(str(file)))
+    wanted = features(config, lambda: weights, pixels[:1])
     (tmp_path / "file").touch()
     monkeypatch.setenv("BREEDS_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setenv("MADE", str(session_cache))
-    monkeypatch.setattr("breeds.backbones.convert._convert", take_network)
     for _ in range(2):
-        assert np.array_equal(features(small, random_weights, pixels[:1]), wanted)
+        assert np.array_equal(features(config, lambda: weights, pixels[:1]), wanted)
     assert said.text.count("cannot be written") == 1
 
 

@@ -40,7 +40,7 @@ def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_kaggle_layout_and_submission(kaggle: Path) -> None:
-    store = Store.open(kaggle / "features/kaggle300.h5")
+    store = Store(kaggle / "features/kaggle300.h5")
     assert len(set(store.table.label)) == 3
     assert all(path.startswith("train/") for path in store.table.path)
     run("evaluate.py", cwd=kaggle)
@@ -71,6 +71,6 @@ def test_dogs10_from_photos_to_report(tmp_path: Path) -> None:
     assert report["accuracy"] >= 0.9
     assert report["log_loss"] < 0.3
     assert "optimistic" in report["caveat"]
-    features = Store.open(tmp_path / "features/dogs.h5").features()
+    features = Store(tmp_path / "features/dogs.h5").features()
     assert features.shape == (60, 2048)
     assert np.linalg.matrix_rank(features) == 60

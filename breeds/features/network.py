@@ -1,71 +1,20 @@
-"""A quantised network as plain bytes: it identifies an int8 config, and travels with store and model."""
+"""Files of quantised networks, which identify int8 configs and travel with store and model."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from breeds.files import UnfitError, open_regular, read_regular, write_aside
+from breeds.config import MOST_BYTES, Network
+from breeds.files import UnfitError, read_regular, write_aside
 
-Bytes = NDArray[np.uint8]
-#: How many bytes a file of a network, or of a model with several, can have.
-MOST_BYTES = 2**29
 _NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A network in OpenVINO's format: its description, and the file of its numbers.
-
-    Both are data: OpenVINO reads them, knows the operations of its own standard sets only (Breeds
-    loads no extension into it), and follows no path in them. One from a stranger can still name a
-    network that takes all memory or all day, and it meets OpenVINO's reader, a large C++ program,
-    with bytes that somebody chose; the digest says that it is what the config means, not that it
-    is harmless. So take an int8 model from people whose model you would take anyway.
-
-    Attributes
-    ----------
-    xml, bin
-        The two files, uint8 (n,) each.
-    """
-
-    xml: Bytes
-    bin: Bytes
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the SHA-256 of both files, in hexadecimal digits."""
-        return _joint(hashlib.sha256(part.data).digest() for part in (self.xml, self.bin))
-
-    @staticmethod
-    def read(xml: Path) -> Network:
-        """Read the network that OpenVINO wrote: `xml`, with the numbers beside it."""
-        files = (xml, xml.with_suffix(".bin"))
-        return Network(*(np.frombuffer(read_regular(path, MOST_BYTES), dtype=np.uint8) for path in files))
-
-
-def digest_of(xml: Path) -> str:
-    """Return the digest of the network that OpenVINO wrote, without holding it: fp32 is four times int8."""
-    parts = []
-    for path in (xml, xml.with_suffix(".bin")):
-        with open_regular(path, MOST_BYTES) as file:
-            parts.append(hashlib.file_digest(file, "sha256").digest())
-    return _joint(parts)
-
-
-def _joint(parts: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def network_file(folder: Path, digest: str) -> Path:

@@ -1,0 +1,189 @@
+"""Columns and features in HDF5: written and read a few rows at a time, all compared with its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from breeds.features.columns import PACKED, Keys, Rows
+from breeds.features.hdf5 import DamagedError, dataset, features_of, read_block
+from breeds.text import as_bytes
+
+#: Rows of features that have a digest together (128 kB of Xception's): any few are compared without the rest.
+BLOCK_ROWS = 16
+#: Rows of features that are compared at a time (2 MB of Xception's), and that are written at a time.
+READ_ROWS, WRITE_ROWS = 256, 2048
+# Rows of a column's chunk, and of a column in memory at a time.
+_CHUNK_ROWS, _COLUMN_ROWS = 1024, 65536
+# Bytes of a chunk of text, unless a single text is longer.
+_CHUNK_BYTES = 2**22
+
+
+class Rowwise(Protocol):
+    """Rows of numbers that may lie anywhere: slices of them are read."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]: ...
+
+
+def read_column(column: h5py.Dataset, sha256: str) -> Iterator[NDArray[Any]]:
+    """Yield a column a block of rows at a time; at its end all of it is compared with its SHA-256.
+
+    Raises
+    ------
+    DamagedError
+        If it does not match, or cannot be read.
+    """
+    total = hashlib.sha256()
+    at_once = max(1, min(_COLUMN_ROWS, 16 * _CHUNK_BYTES // column.dtype.itemsize))
+    for start in range(0, len(column), at_once):
+        block = read_block(column, start, start + at_once)
+        total.update(np.ascontiguousarray(block).view(np.uint8).data)
+        yield block
+    if total.hexdigest() != sha256:
+        raise DamagedError(f"{column.name.strip('/')} does not match its checksum")
+
+
+def write_column(group: h5py.Group, name: str, blocks: Iterable[NDArray[Any]], rows: int) -> str:
+    """Write a column, which comes in blocks of rows, in place of what is there; return its SHA-256."""
+    total, start, column = hashlib.sha256(), 0, None
+    if name in group:
+        del group[name]
+    for block in blocks:
+        if column is None:
+            chunk = min(rows, _CHUNK_ROWS, max(1, _CHUNK_BYTES // block.dtype.itemsize))
+            column = group.create_dataset(name, (rows,), block.dtype, chunks=(chunk,) if rows else None)
+        column[start : start + len(block)] = block
+        total.update(block.view(np.uint8).data)
+        start += len(block)
+    return total.hexdigest()
+
+
+def as_blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield an array a block of rows at a time, of none too, as `write_column` takes them."""
+    return (values[start : start + _COLUMN_ROWS] for start in range(0, len(values) or 1, _COLUMN_ROWS))
+
+
+def text_blocks(values: Sequence[str]) -> Iterator[NDArray[Any]]:
+    """Yield texts as UTF-8, padded to the longest, a block of rows in memory at a time."""
+    longest = max((len(as_bytes(value)) for value in values), default=0) or 1
+    texts = map(as_bytes, values)
+    at_once = max(1, min(_COLUMN_ROWS, 16 * _CHUNK_BYTES // longest))
+    for _ in range(0, len(values) or 1, at_once):
+        yield np.array(list(islice(texts, at_once)), dtype=h5py.string_dtype("utf-8", longest))
+
+
+def read_keys(blocks: Iterable[NDArray[Any]]) -> Keys:
+    """Return a column of keys, which a file holds as 64 hexadecimal digits each."""
+    packed = bytearray()
+    for block in blocks:
+        digits = block.tobytes()
+        if block.dtype != np.dtype("S64") or digits.translate(None, b"0123456789abcdef"):
+            raise DamagedError("it has keys that are not SHA-256 digests")
+        packed += bytes.fromhex(digits.decode())
+    return Keys(np.frombuffer(packed, dtype=PACKED))
+
+
+def key_blocks(keys: Keys) -> Iterator[NDArray[Any]]:
+    """Yield keys as files hold them."""
+    return as_blocks(keys.hexadecimal())
+
+
+def write_features(
+    group: h5py.Group, rows: int, features: Rowwise, start: int = 0, known: bytes = b""
+) -> str:
+    """Write ``features``, a few rows in memory at a time, and ``block_sha256``; return the SHA-256 of that.
+
+    Parameters
+    ----------
+    rows
+        How many there are.
+    features
+        Sliced, it gives float32 (n, width).
+    start, known
+        The first row to write where those before are there already, a multiple of `BLOCK_ROWS`, and the
+        digests of those.
+    """
+    digests, target = bytearray(known), None
+    for first in range(start, rows, WRITE_ROWS):
+        block = np.ascontiguousarray(features[first : min(first + WRITE_ROWS, rows)], dtype=np.float32)
+        if target is None:
+            target = _sized(group, rows, block.shape[1])
+        target[first : first + len(block)] = block
+        for row in range(0, len(block), BLOCK_ROWS):
+            digests += hashlib.sha256(block[row : row + BLOCK_ROWS].data).digest()
+    write_column(group, "block_sha256", as_blocks(np.frombuffer(digests, dtype=np.uint8)), len(digests))
+    return hashlib.sha256(digests).hexdigest()
+
+
+def _sized(group: h5py.Group, rows: int, width: int) -> h5py.Dataset:
+    if "features" not in group:
+        how = {"maxshape": (None, width), "chunks": (BLOCK_ROWS, width), "dtype": np.float32}
+        return group.create_dataset("features", shape=(rows, width), **how)
+    group["features"].resize(rows, axis=0)
+    return group["features"]
+
+
+def read_digests(group: h5py.Group, rows: int, sha256: str) -> bytes:
+    """Return the SHA-256 of every `BLOCK_ROWS` rows of features, 32 bytes each, compared with theirs."""
+    column = dataset(group, "block_sha256", -(-rows // BLOCK_ROWS) * 32, "u")
+    return b"".join(block.tobytes() for block in read_column(column, sha256))
+
+
+def checked(
+    group: h5py.Group, sha256: str, rows: Rows | None = None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield features a few rows at a time, with the first one's row, each block compared with its digest.
+
+    Parameters
+    ----------
+    sha256
+        What `write_features` returned.
+    rows
+        Which rows are asked for, sorted; only their blocks are read. None for all.
+
+    Raises
+    ------
+    DamagedError
+        If they do not match, or cannot be read.
+    """
+    source = features_of(group)
+    known = read_digests(group, len(source), sha256)
+    blocks = np.arange(-(-len(source) // BLOCK_ROWS)) if rows is None else np.unique(rows // BLOCK_ROWS)
+    most = READ_ROWS // BLOCK_ROWS
+    for run in np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1):
+        for part in (run[start : start + most] for start in range(0, len(run), most)):
+            first = int(part[0]) * BLOCK_ROWS
+            found = read_block(source, first, (int(part[-1]) + 1) * BLOCK_ROWS)
+            for number, row in zip(part, range(0, len(found), BLOCK_ROWS), strict=True):
+                digest = hashlib.sha256(np.ascontiguousarray(found[row : row + BLOCK_ROWS]).data).digest()
+                if digest != known[32 * number : 32 * number + 32]:
+                    raise DamagedError("the features do not match their checksum")
+            yield first, found
+
+
+def gather(group: h5py.Group, sha256: str, rows: Rows | None = None) -> NDArray[np.float32]:
+    """Return features that were compared with their checksum, float32 (n, width), as `checked`.
+
+    Parameters
+    ----------
+    rows
+        Which rows, in any order, repeats included; None for all.
+    """
+    source = features_of(group)
+    if rows is None:
+        rows = np.arange(len(source))
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    if len(rows) and not 0 <= ordered[0] <= ordered[-1] < len(source):
+        raise DamagedError("it has fewer features than are counted on")
+    found = np.empty((len(rows), source.shape[1]), dtype=np.float32)
+    for start, block in checked(group, sha256, ordered):
+        first, last = np.searchsorted(ordered, (start, start + len(block)))
+        found[order[first:last]] = block[ordered[first:last] - start]
+    return found

@@ -1,1 +1,0 @@
-"""Breeds in other programs: the functions and classes that `breeds.__all__` lists."""
