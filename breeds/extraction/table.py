@@ -11,7 +11,6 @@ import os
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ import numpy as np
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
-from breeds.machine import Ahead, run_ahead
+from breeds.machine import run_ahead
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
 from breeds.selection import is_address
@@ -129,10 +128,12 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
     photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     listing.photos = []
     with ThreadPoolExecutor(threads) as pool:
-        ahead: Ahead = partial(run_ahead, pool, window=_NAMES if are_files else _BYTES)
         if cluster is not None and are_files:
-            ahead = cluster.run_ahead
-        for (photo, _), found in ahead(identify, map(with_stamp, photos)):
+            identified = cluster.run_ahead(identify, map(with_stamp, photos))
+        else:
+            window = _NAMES if are_files else _BYTES
+            identified = run_ahead(pool, identify, map(with_stamp, photos), window)
+        for (photo, _), found in identified:
             if isinstance(found, PhotoError):
                 rows.rejected.append(RejectedPhoto(photo.name, str(found), label=photo.label))
             else:
