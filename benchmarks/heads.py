@@ -22,6 +22,7 @@ from breeds.heads.logistic import fit_temperature  # noqa: E402
 from breeds.heads.model import softmax  # noqa: E402
 from breeds.machine import cores  # noqa: E402
 from breeds.split import fold_of  # noqa: E402
+from breeds.started import begin  # noqa: E402
 
 
 def load(store: Store) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
@@ -238,6 +239,7 @@ def main() -> None:
         "--many", default="120x80", help="classes x photos of the large case; default: 120x80"
     )
     arguments = parser.parse_args()
+    begin()  # as a command: TensorFlow trains the dense heads in this process
     store = Store(arguments.store)
     search(store, arguments.rounds)
     calibration(store)

@@ -17,6 +17,7 @@ from breeds.features import Store, versions
 from breeds.files import write_aside
 from breeds.heads.model import Model, check_stores, softmax
 from breeds.heads.unknown import Detector
+from breeds.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -237,13 +238,13 @@ def _scores(truth: metrics.Truth, probabilities: Floats, classes: list[str]) -> 
     losses = metrics.log_losses(truth, probabilities)
     return {
         "accuracy": right / len(truth),
-        "accuracy_interval": _wilson(right, len(truth)),
+        "accuracy_interval": wilson_interval(right, len(truth)),
         "top3": among / len(truth),
-        "top3_interval": _wilson(among, len(truth)),
+        "top3_interval": wilson_interval(among, len(truth)),
         "log_loss": float(losses.mean()),
-        "log_loss_interval": _plain(metrics.mean_interval(losses)),
+        "log_loss_interval": metrics.mean_interval(losses),
         "macro_f1": metrics.macro_f1(truth, probabilities),
-        "macro_f1_interval": _plain(metrics.macro_f1_interval(truth, predicted, len(classes))),
+        "macro_f1_interval": metrics.macro_f1_interval(truth, predicted, len(classes)),
         "confusion": matrix.tolist(),
         "per_class": dict(zip(classes, metrics.class_scores(matrix), strict=True)),
     }
@@ -279,16 +280,8 @@ def _calibration(truth: metrics.Truth, logits: Floats, temperature: float) -> di
         ("log_loss", metrics.log_loss),
     ):
         found[f"{name}_before"], found[f"{name}_after"] = measure(truth, before), measure(truth, after)
-    found["brier_interval"] = _plain(metrics.mean_interval(metrics.brier_scores(truth, after)))
+    found["brier_interval"] = metrics.mean_interval(metrics.brier_scores(truth, after))
     return found
-
-
-def _wilson(right: int, n: int) -> list[float]:
-    return list(metrics.wilson_interval(right, n))
-
-
-def _plain(interval: metrics.Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)
 
 
 def _coverage(
@@ -299,7 +292,7 @@ def _coverage(
     curve = metrics.coverage_curve(truth, probabilities, confidence)
     return {
         "coverage": [[answered / len(truth), right / answered] for answered, right in curve],
-        "coverage_interval": [_wilson(right, answered) for answered, right in curve],
+        "coverage_interval": [wilson_interval(right, answered) for answered, right in curve],
     }
 
 
@@ -317,10 +310,10 @@ def _unknown(
     right = int((probabilities.argmax(axis=1) == truth)[is_kept].sum())
     return {
         "kept": kept / len(truth),
-        "kept_interval": _wilson(kept, len(truth)),
+        "kept_interval": wilson_interval(kept, len(truth)),
         "kept_aimed_at": detector.keep,
         "accuracy_of_kept": right / kept if kept else None,
-        "accuracy_of_kept_interval": _wilson(right, kept) if kept else None,
+        "accuracy_of_kept_interval": wilson_interval(right, kept) if kept else None,
     }
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 Truth = NDArray[np.intp]
 Probabilities = NDArray[np.float64]
 Values = NDArray[np.float64]
-Interval = tuple[float, float]
+#: Low and high, plain JSON.
+Interval = list[float]
 
 #: Under so many photos of a class, numbers about it rest on too few.
 FEW = 10
@@ -65,7 +66,7 @@ def wilson_interval(right: float, n: int, z: float = 1.959963984540054) -> Inter
     middle = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    return [max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)]
 
 
 def log_losses(truth: Truth, probabilities: Probabilities) -> Values:
@@ -159,7 +160,7 @@ def bootstrap_interval(
 
     Returns
     -------
-    tuple of float, or None
+    list of float, or None
         None where every draw gives the same (no mistake was made, or there is one photo):
         resampling then knows nothing of how sure the number is.
     """
@@ -167,7 +168,7 @@ def bootstrap_interval(
     if values.min() == values.max():
         return None
     low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return [float(low), float(high)]
 
 
 def _draws(n: int, rounds: int, seed: int) -> Iterator[NDArray[np.intp]]:

@@ -124,7 +124,7 @@ class View:
         sources += [looked_address(key, names[answer], names[truth])] if truth != answer else []
         return [
             {"thumbnail": Served(source), **words}
-            for source, (_, words) in zip(sources, views(gallery, i), strict=False)
+            for source, words in zip(sources, views(gallery, i), strict=False)
         ]
 
 

@@ -19,6 +19,7 @@ from breeds.backbones import BACKBONES
 from breeds.config import FeatureConfig
 from breeds.errors import BreedsError
 from breeds.files import check_writable
+from breeds.heads.kinds import LINEAR
 from breeds.outputs import KERAS, ONNX, OPENVINO, PIPELINE, Kind, check_apart, check_output
 from breeds.started import need
 
@@ -98,7 +99,7 @@ FORMATS = {
         ".keras", KERAS, "breeds.export.keras", "Keras", ("tensorflow", "keras"), backbones=tuple(BACKBONES)
     ),
     "joblib": Format(
-        ".joblib", PIPELINE, "breeds.export.joblib", "scikit-learn", precisions=(), heads=("logistic",)
+        ".joblib", PIPELINE, "breeds.export.joblib", "scikit-learn", precisions=(), heads=LINEAR
     ),
 }
 

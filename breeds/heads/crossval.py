@@ -144,14 +144,13 @@ def _judge(photos: _Photos, repeats: list[NDArray[np.float64]]) -> dict[str, Any
         truth, answers = truth[judged], [found[judged] for found in repeats]
         # The same photos are tested again in each repeat, so they are no more photos than they are.
         losses = np.mean([metrics.log_losses(truth, found) for found in answers], axis=0)
-        by_photo = metrics.mean_interval(losses)
-        result: dict[str, Any] = {"photos": len(truth), "log_loss_interval": by_photo and list(by_photo)}
+        result: dict[str, Any] = {"photos": len(truth), "log_loss_interval": metrics.mean_interval(losses)}
         for measure in (metrics.accuracy, metrics.log_loss, metrics.macro_f1):
             values = [measure(truth, found) for found in answers]
             result[measure.__name__] = float(np.mean(values))
             result[f"{measure.__name__}_spread"] = float(np.std(values))
         right = result["accuracy"] * len(truth)
-        return result | {"accuracy_interval": list(metrics.wilson_interval(right, len(truth)))}
+        return result | {"accuracy_interval": metrics.wilson_interval(right, len(truth))}
 
     is_touched = (photos.came != photos.now).any()
     return {**measured(photos.came), "corrected": measured(photos.now) if is_touched else None}

@@ -77,6 +77,7 @@ KINDS = {
     ),
 }
 HEADS = tuple(KINDS)
+LINEAR = tuple(name for name, kind in KINDS.items() if kind.linear)
 
 
 def taking(option: str) -> str:

@@ -26,7 +26,6 @@ from breeds.photos.addresses import is_url
 from breeds.prediction import Answer
 from breeds.report.photos import Served, Thumbnail, shown, thumbnail, thumbnails
 from breeds.report.render import link, write_page
-from breeds.text import certainty
 
 #: Thumbnails of so many bytes together, of some 400 photos, are embedded; if there are more, all are files.
 EMBEDDED_BYTES = 2 * 10**6
@@ -101,23 +100,22 @@ class AnswersPage:
                 "answers.html",
                 self._path,
                 "answers.js" if notes else "",
-                cards=self._cards(notes, model.classes, files),
+                cards=self._cards(notes, files),
                 files=files,
                 groups=_groups(notes, model.classes),
-                without=[self._failure(note) for note in self._notes if note.error],
+                without=[(note, self._address(note.path)) for note in self._notes if note.error],
                 total=len(self._notes),
                 answered=len(notes),
                 unknown=sum(note.unknown for note in notes),
                 seen=sum(note.key in trained_on for note in notes),
                 model=model,
-                model_name=model_path.stem,
-                model_path=str(model_path),
+                model_path=model_path,
                 weights=" and ".join(dict.fromkeys(_weights(config) for config, _ in model.parts)),
                 random=any(config.weights == "random" for config, _ in model.parts),
                 views=list(views),
             )
 
-    def _cards(self, notes: list[_Note], classes: list[str], files: _Files) -> Iterator[dict[str, Any]]:
+    def _cards(self, notes: list[_Note], files: _Files) -> Iterator[dict[str, Any]]:
         """Yield a card for each answer; thumbnails are made as the page asks for them."""
         common = _common_folder(note.path for note in notes)
         # What came from the web was kept small: its bytes are no more those of its key.
@@ -127,22 +125,13 @@ class AnswersPage:
         )
         for note, picture in zip(notes, _placed(found, files, self._embedded), strict=True):
             yield {
+                "note": note,
                 "name": os.path.basename(note.path) or note.path,
                 "folder": _below(common, os.path.dirname(note.path)),
-                "path": note.path,
                 "address": self._address(note.path),
                 "group": _NONE if note.unknown else str(note.best),
-                "breed": classes[note.best],
-                "unknown": note.unknown,
-                "probability": note.probability,
-                "certainty": certainty(note.probability),
-                "second": classes[note.second],
-                "second_certainty": certainty(note.second_probability),
                 **shown(picture),
             }
-
-    def _failure(self, note: _Note) -> tuple[str, str, str]:
-        return note.path, self._address(note.path), note.error
 
     def _address(self, path: str) -> str:
         """Return where a photo is, seen from the page, or "" if nothing is there."""

@@ -222,12 +222,6 @@ def overlay(
     return result
 
 
-def colour_scale(width: int, height: int) -> Image.Image:
-    """Return the colours from the strongest against to the strongest for, over grey, left to right."""
-    grey = np.full((height, width, 3), 200, dtype=np.uint8)
-    return overlay(grey, np.linspace(-1, 1, width)[None])
-
-
 def _over_photo(
     cells: NDArray[np.float64], width: int, height: int, resize: str, size: int
 ) -> NDArray[np.float32]:
@@ -294,7 +288,8 @@ def card(
 
 def _scale(result: Image.Image, draw: ImageDraw.ImageDraw, top: int) -> int:
     """Draw the scale of colours with what its ends stand for, and return its width."""
-    font, bar = _font(13), colour_scale(160, 12)
+    font, grey = _font(13), np.full((12, 160, 3), 200, dtype=np.uint8)
+    bar = overlay(grey, np.linspace(-1, 1, 160)[None])  # from the strongest against to the strongest for
     draw.text((_MARGIN, top), "speaks against", _QUIET, font)
     left = _MARGIN + round(draw.textlength("speaks against", font)) + 8
     result.paste(bar, (left, top + 2))

@@ -150,19 +150,13 @@ class Gallery:
             return np.zeros((0, 2))
         return _laid_out(self.tested.features_of(self.mapped))
 
-    def map(self, plane: NDArray[np.float64] | None = None) -> dict[str, Any]:
-        """Return the photos as points of a plane, laid out by t-SNE, with a legend if that helps.
-
-        Parameters
-        ----------
-        plane
-            What `plane` returns, if that is known already.
-        """
+    def map(self, plane: NDArray[np.float64]) -> dict[str, Any]:
+        """Return the photos as points of what `plane` returns, with a legend if that helps."""
         places, classes = self.mapped, self.tested.model.classes
         if len(places) < _LEAST:
             return {"missing": "A map needs four tested photos or more."}
         points = []
-        for (x, y), i in zip(self.plane() if plane is None else plane, places.tolist(), strict=True):
+        for (x, y), i in zip(plane, places.tolist(), strict=True):
             truth, answer = self.cell(i)
             called = "" if truth == answer else f", called {classes[answer]}"
             mark = {"colour": truth % COLOURS, "shape": truth // COLOURS % SHAPES}
@@ -324,7 +318,7 @@ def explain(
 def look_again(mistakes: Mistakes, album: Album) -> Looked:
     """Run the network again over the first mistakes, whose thumbnails are there, to see where it looked."""
     gallery, places = mistakes.gallery, mistakes.places[:EXPLAINED]
-    model, key = gallery.tested.model, gallery.tested.store.table.key
+    model, table = gallery.tested.model, gallery.tested.store.table
     if not places:
         return Looked()
     try:
@@ -335,7 +329,9 @@ def look_again(mistakes: Mistakes, album: Album) -> Looked:
                 f"machine: {command('predict')} does that, the first time it computes a photo."
             )
         rows = map(gallery.row, places)
-        found = list(explain(model, [(key[row], photo_at("", album.file(row))) for row in rows]))
+        found = list(
+            explain(model, [(table.key[row], photo_at(table.root, table.path[row])) for row in rows])
+        )
     except BreedsError as error:
         return Looked(missing=str(error))
     good = [(i, one) for i, one in zip(places, found, strict=True) if isinstance(one, Explanation)]
@@ -344,23 +340,20 @@ def look_again(mistakes: Mistakes, album: Album) -> Looked:
     return Looked({i: pictures for i, pictures in laid.items() if pictures}, kind)
 
 
-def views(gallery: Gallery, i: int) -> list[tuple[bool, dict[str, str]]]:
-    """Return which pictures show where the network looked at a mistake, in the words of a template.
+def views(gallery: Gallery, i: int) -> list[dict[str, str]]:
+    """Return the words of a template on where the network looked at a mistake, of two pictures.
 
-    The first is what speaks for the answer; the second, marked True, for it rather than the truth.
+    The first is of what speaks for the answer; the second, of that for it rather than the truth.
     """
     truth, answer = (gallery.tested.model.classes[number] for number in gallery.cell(i))
     return [
-        (
-            rather,
-            {
-                "missing": "",
-                "name": "",
-                "alt": f"The same photo; warm where it speaks {text}",
-                "caption": f"speaks {text}",
-            },
-        )
-        for rather, text in ((False, f"for {answer}"), (True, f"for it rather than {truth}"))
+        {
+            "missing": "",
+            "name": "",
+            "alt": f"The same photo; warm where it speaks {text}",
+            "caption": f"speaks {text}",
+        }
+        for text in (f"for {answer}", f"for it rather than {truth}")
     ]
 
 
@@ -371,8 +364,7 @@ def _pictures(gallery: Gallery, album: Album, i: int, found: Explanation) -> lis
         return []
     truth, answer = gallery.cell(i)
     made = []
-    for rather, words in views(gallery, i):
-        cells = found.speaks_for(answer, truth if rather else None)
-        laid = overlay(small.pixels(), cells, config.resize, size=config.size)
+    for other, words in zip((None, truth), views(gallery, i), strict=True):
+        laid = overlay(small.pixels(), found.speaks_for(answer, other), config.resize, size=config.size)
         made.append({"thumbnail": Thumbnail.of(laid), **words})
     return made

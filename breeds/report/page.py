@@ -104,13 +104,21 @@ class Labels:
 
     def shown(self, album: Photos) -> dict[str, Any]:
         """Return what the template shows of them."""
+
+        def photo(path: str, label: str, **more: Any) -> dict[str, Any]:
+            return album.photo(self.row_of[path], f"Photo labelled {label}", label=label, **more)
+
+        pairs = self.pairs[:PAIRS]
         return {
             "missing": self.missing,
-            "doubts": [self._doubt(album, doubt) for doubt in self.doubts[:DOUBTS]],
+            "doubts": [photo(doubt.path, doubt.label, doubt=doubt) for doubt in self.doubts[:DOUBTS]],
             "doubts_note": self._doubts_note(),
-            "pairs": [self._pair(album, pair) for pair in self.pairs[:PAIRS]],
-            "pairs_note": out_of(min(PAIRS, len(self.pairs)), len(self.pairs), "pairs")
-            if self.pairs
+            "pairs": [
+                (pair, [photo(pair.path, pair.label), photo(pair.other_path, pair.other_label)])
+                for pair in pairs
+            ],
+            "pairs_note": out_of(len(pairs), len(self.pairs), "pairs")
+            if pairs
             else "No two photos of different classes are.",
         }
 
@@ -125,26 +133,6 @@ class Labels:
             f"{shown}, the most doubtful first. Each was judged by a head trained without it, which gives "
             f"its label less than 5 %. Look, and decide: some are wrong labels, some only odd photos."
         )
-
-    def _doubt(self, album: Photos, doubt: Doubt) -> dict[str, Any]:
-        return album.photo(
-            self.row_of[doubt.path],
-            f"Photo labelled {doubt.label}",
-            label=doubt.label,
-            label_share=doubt.label_probability,
-            suggestion=doubt.suggestion,
-            suggestion_share=doubt.suggestion_probability,
-        )
-
-    def _pair(self, album: Photos, pair: NearDuplicate) -> dict[str, Any]:
-        photos = ((pair.path, pair.label), (pair.other_path, pair.other_label))
-        return {
-            "similarity": pair.similarity,
-            "photos": [
-                album.photo(self.row_of[path], f"Photo labelled {label}", label=label)
-                for path, label in photos
-            ],
-        }
 
 
 class Once(Generic[T]):
@@ -306,8 +294,8 @@ def _caveats(numbers: dict[str, Any], tested: Tested, labels: Labels) -> list[st
 def _facts(tested: Tested) -> list[tuple[str, str]]:
     configs = [(f"Config{f' {n}' if n else ''}", str(part)) for n, (part, _) in enumerate(tested.model.parts)]
     record, store = tested.model.record, tested.store
-    own = record.get("train_accuracy")
     corrections = store.corrections.effect(store.table).sentences()
+    own = record.get("train_accuracy")
     own = "" if own is None else f"; {percent(own)} of its own photos right"
     return [
         *configs,
@@ -317,10 +305,6 @@ def _facts(tested: Tested) -> list[tuple[str, str]]:
         ("Set aside", f"{len(store.table.rejected)} photos that could not be used"),
         ("Training", f"{record.get('seconds', '?')} s{own}"),
     ]
-
-
-def _trained_with_corrections(record: dict[str, Any]) -> bool:
-    return bool(record.get("corrections", {}).get("applied"))
 
 
 def _commands(tested: Tested, model_path: str) -> str:
@@ -335,11 +319,7 @@ def _commands(tested: Tested, model_path: str) -> str:
             options += ["--weights", weights, "--backbone", config.backbone]
         else:
             options += ["--backbone", weights]
-        options += ["--size", str(config.size), "--resize", config.resize]
-        options += [
-            "--precision",
-            config.precision,
-        ]
+        options += ["--size", str(config.size), "--resize", config.resize, "--precision", config.precision]
         lines.append(("extract", options))
     train = ["--store", *(str(store.path) for store in stores), "--model", model_path]
     train += ["--head", model.kind, "--seed", str(record.get("seed", 0))]
@@ -349,7 +329,7 @@ def _commands(tested: Tested, model_path: str) -> str:
     train += ["--views"] if record.get("views") else []
     evaluate = ["--model", model_path]
     if corrections_path(tested.store.path).is_file():
-        train += [] if _trained_with_corrections(record) else ["--no-corrections"]
+        train += [] if record.get("corrections", {}).get("applied") else ["--no-corrections"]
         evaluate += [] if tested.store.corrections else ["--no-corrections"]
     lines += [("train", train), ("evaluate", evaluate)]
     return "\n".join(f"{command(name)} {shlex.join(options)}" for name, options in lines)

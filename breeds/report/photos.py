@@ -126,7 +126,7 @@ def thumbnail(
         if not key or key_of(data) == key:
             return Thumbnail.of(picture(data, longest, stop))
         reason = "changed since its features were computed"
-    except BreedsError as error:
+    except (BreedsError, PhotoError) as error:
         reason = str(error)  # the error itself would keep the photo's bytes
     return PhotoError(reason)
 

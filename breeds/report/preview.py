@@ -21,9 +21,8 @@ from breeds.errors import BreedsError, PhotoError
 from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.metrics import FEW
 from breeds.outputs import PAGE, check_output
-from breeds.photos import Listing, Photo, find_photos, photo_at
+from breeds.photos import Listing, Photo, find_photos, parse_resize, photo_at
 from breeds.photos.decode import ORIGINAL, decode, key_of, look, parse_views
-from breeds.photos.resize import parse_resize
 from breeds.report import charts
 from breeds.report.photos import Album, Cut, Thumbnail, cut, each, shown
 from breeds.report.render import write_page

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from breeds import __version__
 from breeds.files import write_aside
-from breeds.text import printable
+from breeds.text import certainty, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -150,7 +150,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "interval": _interval, "count": _count, "breakable": _breakable}
+    found.filters |= {"percent": percent, "certainty": certainty, "interval": _interval, "count": _count}
+    found.filters["breakable"] = _breakable
     return found
 
 

@@ -30,9 +30,9 @@ class Score:
     """
 
     accuracy: float
-    accuracy_interval: tuple[float, float]
+    accuracy_interval: list[float]
     log_loss: float
-    log_loss_interval: tuple[float, float] | None
+    log_loss_interval: list[float] | None
 
 
 @dataclass(frozen=True)
