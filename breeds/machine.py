@@ -15,13 +15,24 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from breeds.errors import BreedsError
+from breeds.errors import BreedsError, PhotoError
 from breeds.started import begin, commanded
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Ahead(Protocol):
+    """Yields every item, in order, with what a function gives for it, somewhere else and ahead of time."""
+
+    def __call__(
+        self, function: Callable[[T], R], items: Iterable[T], /
+    ) -> Iterator[tuple[T, R | PhotoError]]:
+        """Begin."""
+        ...
+
 
 # Below which level TensorFlow says nothing; it looks when it says the first thing.
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
