@@ -159,7 +159,7 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     """Open the store as it is, if there is one of this config, whatever photos int8 was calibrated on."""
     if not store.exists():
         return None
-    old = Store(store)
+    old = Store(store, corrected=False)
     check_config(store, old.config, replace(config, calibration=old.config.calibration))
     return old
 

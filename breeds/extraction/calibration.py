@@ -50,7 +50,7 @@ def calibrated(
     """
     if config.precision != "int8":
         return config, lambda: None
-    begun = old or (Store(plain) if plain and plain.exists() else None)
+    begun = old or (Store(plain, corrected=False) if plain and plain.exists() else None)
     folder = journal_folder(store)
     kept = list_networks(folder)
     if begun:

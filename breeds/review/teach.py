@@ -102,7 +102,9 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
     """
     lock = store.path.with_name(f".{store.path.name}.teach.lock")
     with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
-        store = Store(store.path).like(also=store.also)  # somebody may have taught it meanwhile
+        store = Store(store.path, corrected=False).like(
+            also=store.also
+        )  # somebody may have taught it meanwhile
         folder = Folder.of(store, label)
         folder.check(label)
         target = folder.place(label)
@@ -152,7 +154,7 @@ def _stores(store: Store) -> Iterator[Store]:
     for part in (store, *store.also):
         yield part
         for path in view_stores(part.path):
-            yield Store(path)
+            yield Store(path, corrected=False)
 
 
 def _check_extractable(store: Store) -> None:
@@ -286,7 +288,7 @@ def _extracted(folder: Folder, label: str) -> dict[str, str]:
         config = replace(part.config, weights=_weights(part))
         summaries = [extract(selection, part.path, config)]
         for path in view_stores(part.path):
-            of_view = replace(config, view=Store(path).config.view)
+            of_view = replace(config, view=Store(path, corrected=False).config.view)
             summaries.append(extract(selection, path, of_view, plain=part.path))
         for summary in summaries:
             reasons |= summary.quarantined
