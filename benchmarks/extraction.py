@@ -108,8 +108,8 @@ def config_of(photos: str, weights: str, precision: str, size: str):
     from breeds.backbones import XCEPTION
     from breeds.backbones.weights import find_weights
     from breeds.config import FeatureConfig
-    from breeds.extraction.calibration import calibrated
-    from breeds.extraction.table import make_table
+    from breeds.extraction import calibrated
+    from breeds.features.identify import make_table
     from breeds.photos import find_photos
     from breeds.selection import Selection
 

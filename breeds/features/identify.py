@@ -13,21 +13,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from breeds.errors import BreedsError, PhotoError, attempt
-from breeds.features import Table
 from breeds.features.columns import PACKED, Keys, Names, Texts
+from breeds.features.table import Table
 from breeds.machine import Ahead, run_ahead
 from breeds.photos import Listing, Photo, key_of, photo_at
 from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
 from breeds.selection import is_address
 from breeds.text import progress
-
-if TYPE_CHECKING:
-    from breeds.backbones.ray import RayPipeline
 
 #: Gives the photo of a row of the table.
 PhotoOf = Callable[[int], Photo]
@@ -40,7 +36,7 @@ _AT_ONCE, _NAMES, _BYTES = 16, 64, 16
 
 
 def make_table(
-    listing: Listing, trusted: Table | None, workers: int, cluster: RayPipeline | None = None
+    listing: Listing, trusted: Table | None, workers: int, ahead: Ahead | None = None
 ) -> tuple[Table, PhotoOf]:
     """Read every photo of a listing for its key; those that cannot be read are the table's quarantine.
 
@@ -50,8 +46,8 @@ def make_table(
         Its photos are gone afterwards: the table takes their place.
     trusted
         An older table whose keys are taken over where path, size and time are the same.
-    cluster
-        Whose nodes read photos that are files of their own, instead of this machine.
+    ahead
+        Reads photos that are files of their own elsewhere, such as on a cluster, instead of this machine.
 
     Returns
     -------
@@ -66,11 +62,9 @@ def make_table(
         If no photo can be used, one is there with two answers, or something cannot be read just now.
     """
     root = listing.root if is_address(listing.root) else os.path.abspath(listing.root)
-    if cluster is not None:
-        cluster.root = "" if is_address(root) else root
     rows = _Rows()
     old = trusted if trusted is not None and trusted.root == root else Table(root)
-    _identify(rows, listing, old, workers, cluster)
+    _identify(rows, listing, old, workers, ahead)
     choice = listing.choose([*rows.labels, *(photo.label for photo in rows.rejected)])
     chosen = (row for row, label in enumerate(rows.labels) if choice.keeps(label))
     order = np.array(sorted(chosen, key=rows.names.__getitem__), dtype=np.intp)
@@ -117,7 +111,7 @@ class _Rows:
         self.at.append(getattr(photo, "at", -1))
 
 
-def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: RayPipeline | None) -> None:
+def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, ahead: Ahead | None) -> None:
     """Add every photo of a listing to the rows, which takes the listing's photos away."""
 
     def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
@@ -129,9 +123,8 @@ def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: 
     photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
     listing.photos = []
     with ThreadPoolExecutor(threads) as pool:
-        ahead: Ahead = partial(run_ahead, pool, window=_NAMES if are_files else _BYTES)
-        if cluster is not None and are_files:
-            ahead = cluster.run_ahead
+        if ahead is None or not are_files:
+            ahead = partial(run_ahead, pool, window=_NAMES if are_files else _BYTES)
         for (photo, _), found in ahead(identify, map(with_stamp, photos)):
             if isinstance(found, PhotoError):
                 rows.rejected.append(RejectedPhoto(photo.name, str(found), label=photo.label))

@@ -1,40 +1,46 @@
-"""Photos to features: what is missing, in which order, beside the engine; bad photos set aside."""
+"""Photos to features: the keys of all, the features that are missing, and the store with both."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from breeds.backbones import Engine
+from breeds.backbones.convert import CALIBRATION_PHOTOS, quantised_network
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import open_engine, resolve
+from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network
-from breeds.extraction.calibration import calibrated
-from breeds.extraction.missing import extract_missing
-from breeds.extraction.table import make_table, refuse_another_data_set, refuse_nothing_left
+from breeds.errors import GoneError, PhotoError
 from breeds.features import (
     FeatureLookup,
     Store,
     Table,
+    Writer,
     check_config,
     extend_store,
     journal_folder,
+    list_shards,
     lock_file,
     write_store,
 )
-from breeds.features.columns import first_of_each
+from breeds.features.columns import Keys, Rows, first_of_each
+from breeds.features.identify import PhotoOf, make_table, refuse_another_data_set, refuse_nothing_left
 from breeds.features.journal import clear
+from breeds.features.lookup import find_network
+from breeds.features.network import digest_in_name, list_networks, save_network
 from breeds.files import check_writable, hold
-from breeds.photos import find_photos
-from breeds.selection import Selection
+from breeds.photos import Photo, find_photos
+from breeds.selection import Selection, is_address
+from breeds.text import progress
 
 if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
@@ -114,7 +120,10 @@ def extract(
     listing = find_photos(selection)
     config, weights = resolve(config, engine)
     old = _open_old(store, config)
-    table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, cluster)
+    if cluster is not None:
+        cluster.root = "" if is_address(listing.root) else os.path.abspath(listing.root)
+    ahead = None if cluster is None else cluster.run_ahead
+    table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, ahead)
     table.weights_path = "" if weights.path is None else os.path.abspath(weights.path)
     photos = len(table) + len(table.rejected)
     del old  # it is read again under the lock
@@ -134,7 +143,7 @@ def extract(
             cluster.prepare(lambda: weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
-            table, new = extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)
+            table, new = _extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)
         refuse_nothing_left(table)
         name = pipeline.name or (old.engine if old else "")
         changed = _write(store, old, table, lookup, name, network)
@@ -162,6 +171,133 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     old = Store(store, corrected=False)
     check_config(store, old.config, replace(config, calibration=old.config.calibration))
     return old
+
+
+def calibrated(
+    config: FeatureConfig,
+    store: Path,
+    old: Store | None,
+    plain: Path | None,
+    table: Table,
+    weights: Callable[[], Weights],
+) -> tuple[FeatureConfig, Callable[[], Network | None]]:
+    """Complete an int8 config by its network: the one the store began with, or one quantised now.
+
+    A new one is calibrated on the first photos by key, so that names and labels have no say in it,
+    and it is written into the journal before the first feature that rests on it.
+
+    Parameters
+    ----------
+    config
+        Any config; one that is not int8 comes back as it is.
+    store, old
+        Where the store is written, and the store as it is, if there is one.
+    plain
+        For a view: the store of the photos as they are, whose network it shares.
+    table
+        The photos at hand, whose keys have just been computed.
+    weights
+        Finds the weights; called only if they are needed.
+
+    Returns
+    -------
+    config, network
+        The config with its network's digest, and what finds the network, or raises BreedsError.
+    """
+    if config.precision != "int8":
+        return config, lambda: None
+    begun = old or (Store(plain, corrected=False) if plain and plain.exists() else None)
+    folder = journal_folder(store)
+    kept = list_networks(folder)
+    if begun:
+        digest = begun.config.calibration
+    elif kept and list_shards(folder):
+        digest = digest_in_name(kept[0])
+    else:
+        for other in kept:  # of a run that was stopped before its first feature: it binds nobody
+            other.unlink(missing_ok=True)
+        rows = first_of_each(table.key.packed)[:CALIBRATION_PHOTOS]
+        sample = [(table.key[row], os.path.join(table.root, table.path[row])) for row in rows]
+        network = quantised_network(config, weights, sample)
+        save_network(network, folder)
+        return replace(config, calibration=network.digest), lambda: network
+    return replace(config, calibration=digest), partial(find_network, digest, [store, *filter(None, [plain])])
+
+
+def _extract_missing(
+    table: Table, lookup: FeatureLookup, folder: Path, pipeline: Pipeline | RayPipeline, photo_of: PhotoOf
+) -> tuple[Table, int]:
+    """Compute and commit what `lookup` lacks; return the table without what cannot be used."""
+    rows = table.key.first_rows()
+    rows = rows[lookup.lacks(table.key.take(rows))]
+    if not len(rows):
+        return table, 0
+    bad: dict[str, str] = {}
+    writer = Writer(folder, lookup.config)
+    with progress(total=len(rows), desc="extracting", unit=" photos", smoothing=0.05) as bar:
+        wanted = len(rows)
+        while len(rows):
+            gone = _compute(table, rows, photo_of, writer, pipeline, bad, bar)
+            rows = _twins(table, gone)
+    for shard, keys in writer.committed:
+        lookup.add_shard(shard, keys)
+    return _set_aside(table, bad), wanted - len(bad)
+
+
+def _compute(
+    table: Table,
+    rows: Rows,
+    photo_of: PhotoOf,
+    writer: Writer,
+    pipeline: Pipeline | RayPipeline,
+    bad: dict[str, str],
+    bar: Any,
+) -> list[int]:
+    """Compute and commit the photos of `rows`; put the others' reasons into `bad`, by key.
+
+    Returns
+    -------
+    list of int
+        The rows of those whose files were removed or changed meanwhile.
+    """
+    gone = []
+    under_way: dict[str, int] = {}  # a cluster gives them back as they are done
+
+    def photos() -> Iterator[tuple[str, Photo]]:
+        for row in rows:
+            under_way[key := table.key[row]] = row
+            yield key, photo_of(row)
+
+    try:
+        for (key, _), feature in pipeline.features(photos(), writer.config):
+            row = under_way.pop(key)
+            bad.pop(key, None)
+            if isinstance(feature, PhotoError):
+                bad[key] = str(feature)
+                gone += [int(row)] if isinstance(feature, GoneError) else []
+                writer.commit_if_due(pipeline.name)
+            else:
+                writer.add(key, feature, pipeline.name)
+            bar.update()
+    finally:
+        writer.commit(pipeline.name)
+    assert not under_way
+    return gone
+
+
+def _twins(table: Table, gone: list[int]) -> Rows:
+    """Return, for each of these rows, the next one with the same photo, byte for byte, if there is one."""
+    packed = table.key.packed
+    later = (row + 1 + np.flatnonzero(packed[row + 1 :] == packed[row])[:1] for row in gone)
+    return np.concatenate([np.zeros(0, dtype=np.intp), *later])
+
+
+def _set_aside(table: Table, bad: dict[str, str]) -> Table:
+    """Return the table with the rows whose keys are in `bad` moved to its rejected photos."""
+    out = np.isin(table.key.packed, Keys.of(bad).packed)
+    reasons = [(table.path[row], bad[table.key[row]]) for row in np.flatnonzero(out)]
+    kept = table.take(np.flatnonzero(~out))
+    return replace(kept, rejected=sorted(table.rejected + reasons))
 
 
 def _write(
