@@ -140,7 +140,7 @@ def extract(
             shard.rename(shard.with_suffix(".damaged"))
         opener = partial(open_engine, config, lambda: weights, engine, network)
         if cluster is not None:
-            cluster.prepare(lambda: weights, network)
+            cluster.prepare(weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
             table, new = _extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)
@@ -168,7 +168,7 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     """Open the store as it is, if there is one of this config, whatever photos int8 was calibrated on."""
     if not store.exists():
         return None
-    old = Store(store)
+    old = Store(store, corrected=False)
     check_config(store, old.config, replace(config, calibration=old.config.calibration))
     return old
 
@@ -206,7 +206,7 @@ def calibrated(
     """
     if config.precision != "int8":
         return config, lambda: None
-    begun = old or (Store(plain) if plain and plain.exists() else None)
+    begun = old or (Store(plain, corrected=False) if plain and plain.exists() else None)
     folder = journal_folder(store)
     kept = list_networks(folder)
     if begun:

@@ -208,7 +208,7 @@ class TrainingPhotos:
         self._neighbours: Neighbours | None = None
         path = str(model.record.get("store", ""))
         try:
-            store = store or Store(Path(path), corrected=True)
+            store = store or Store(Path(path))
             if store.config.digest == model.config.digest:
                 self._neighbours = Neighbours(store, model.seen_keys())
             else:
