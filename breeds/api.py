@@ -104,7 +104,7 @@ def extract(
         precision=precision, view=view,
     )  # fmt: skip
     run(selection, Path(store), config, workers or cores(), trust_mtime, engine=engine)
-    return Store(store, corrected=True)
+    return Store(store)
 
 
 def evaluate(model: Model | PathLike, store: Store | PathLike) -> dict[str, Any]:
@@ -251,7 +251,7 @@ def listed(X: Any) -> list[Any]:
 
 
 def _opened(store: Store | PathLike) -> Store:
-    return store if isinstance(store, Store) else Store(store, corrected=True)
+    return store if isinstance(store, Store) else Store(store)
 
 
 def _loaded(model: Model | PathLike) -> Model:

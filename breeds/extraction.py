@@ -168,7 +168,7 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     """Open the store as it is, if there is one of this config, whatever photos int8 was calibrated on."""
     if not store.exists():
         return None
-    old = Store(store)
+    old = Store(store, corrected=False)
     check_config(store, old.config, replace(config, calibration=old.config.calibration))
     return old
 
@@ -206,7 +206,7 @@ def calibrated(
     """
     if config.precision != "int8":
         return config, lambda: None
-    begun = old or (Store(plain) if plain and plain.exists() else None)
+    begun = old or (Store(plain, corrected=False) if plain and plain.exists() else None)
     folder = journal_folder(store)
     kept = list_networks(folder)
     if begun:

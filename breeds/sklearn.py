@@ -203,7 +203,8 @@ class BottleneckFeatures(
 
     def _store_config(self, config: FeatureConfig) -> FeatureConfig:
         """Return the config, with the network of int8; refuse a store of another."""
-        old = Store(Path(self.store)) if self.store is not None and Path(self.store).exists() else None
+        path = None if self.store is None else Path(self.store)
+        old = Store(path, corrected=False) if path is not None and path.exists() else None
         if self.precision == "int8":
             if old is None:
                 raise BreedsError(

@@ -335,4 +335,4 @@ def _counts(photos: Labelled, chosen: Chosen) -> dict[str, Any]:
 
 
 def _opened(store: Store | str | os.PathLike[str]) -> Store:
-    return store if isinstance(store, Store) else Store(store, corrected=True)
+    return store if isinstance(store, Store) else Store(store)

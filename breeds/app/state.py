@@ -196,7 +196,7 @@ class AppState:
         self._busy = threading.Lock()
         self._busy_with = ""
         self._models = _Read(self._load)
-        self._stores = _Read(lambda paths: Store(*paths))
+        self._stores = _Read(lambda paths: Store(*paths, corrected=False))
         self._words = _Read(lambda paths: Corrections.load(paths[0]))
         self._misfit: BreedsError | None = None
         self._now: Snapshot | None = None

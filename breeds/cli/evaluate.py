@@ -98,7 +98,7 @@ def main() -> int:
     if arguments.against:
         other = Model.load(arguments.against)
         same = [config.digest for config, _ in other.parts] == [config.digest for config, _ in model.parts]
-        other_store = store if same else Store(*trained_on(other, arguments.against))
+        other_store = store if same else Store(*trained_on(other, arguments.against), corrected=False)
     tested = answer_test_photos(store, model)
     numbers = measure(tested) | {"model": str(model_path)}
     text = [*store.corrections.effect(store.table).sentences(), *terminal.as_lines(numbers)]

@@ -46,7 +46,7 @@ def main() -> int:
 
     model = Model.load(model_path)
     paths = plan(arguments.format, model_path, model.parts, model.kind)
-    store = Store(*(arguments.store or trained_on(model, model_path)))
+    store = Store(*(arguments.store or trained_on(model, model_path)), corrected=False)
     for exported in export(model, store, paths, arguments.weights):
         show(exported)
     if model.unknown is None:

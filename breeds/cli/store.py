@@ -73,7 +73,7 @@ def info(path: Path) -> int:
     from breeds.features import Store, journal_folder, list_shards
     from breeds.features.corrections import Corrections, corrections_path
 
-    store = Store(path)
+    store = Store(path, corrected=False)
     table = store.table
     say(f"{path}: {len(table)} photos of {table.root}, {table.key.different()} of them different")
     say(f"config   {store.config}")
@@ -98,5 +98,6 @@ def check(path: Path) -> int:
         say(problem)
     if not problems:
         parts = len(list_shards(journal_folder(path)))
-        say(f"{path}: {len(Store(path))} features and {parts} parts of its journal match their checksums")
+        rows = len(Store(path, corrected=False))
+        say(f"{path}: {rows} features and {parts} parts of its journal match their checksums")
     return 1 if problems else 0

@@ -96,7 +96,7 @@ def open_views(store: Store) -> list[Store]:
     from breeds.errors import BreedsError
     from breeds.features import Store, check_config
 
-    views = [Store(path) for path in view_stores(store.path)]
+    views = [Store(path, corrected=False) for path in view_stores(store.path)]
     if not views:
         raise BreedsError(f"There are no views beside {store.path}; run {command('extract')} --views flip.")
     for view in views:

@@ -58,7 +58,7 @@ class FeatureLookup:
         self._reads: list[Read] = []
         self._all: Keys | None = None
         if store is None and path.exists():
-            store = Store(path)
+            store = Store(path, corrected=False)
         if store is not None:
             check_config(store.path, store.config, config)
             self._add(store.table.key, store.read)
@@ -159,7 +159,7 @@ def find_network(digest: str, stores: Sequence[Path]) -> Network:
                 f"Cannot read {error.filename}: {error.strerror}; run the command again."
             ) from None
         if found is None and path.exists():
-            found = Store(path).networks().get(digest)
+            found = Store(path, corrected=False).networks().get(digest)
         if found is not None:
             return found
     raise BreedsError(

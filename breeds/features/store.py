@@ -60,7 +60,8 @@ class Store:
         The store's file, such as ``features/photos.h5``. Of several files of the same photos, by different
         networks, the features are put beside each other; labels are those of the first.
     corrected
-        Read people's corrections of the labels, ``NAME.corrections.csv`` beside the (first) file.
+        Read people's corrections of the labels, ``NAME.corrections.csv`` beside the (first) file; if not,
+        `corrected` is `table`.
 
     Attributes
     ----------
@@ -72,7 +73,7 @@ class Store:
     also
         The other stores.
     corrections
-        Those that were read; none if they were not asked for.
+        Those that were read; none without `corrected`.
 
     Raises
     ------
@@ -89,13 +90,13 @@ class Store:
     (5, 'xception 96×96 stretch fp32, we')
     """
 
-    def __init__(self, *paths: str | os.PathLike[str], corrected: bool = False) -> None:
+    def __init__(self, *paths: str | os.PathLike[str], corrected: bool = True) -> None:
         if not paths:
             raise TypeError("name the store's file")
         self.path = Path(paths[0])
         with hdf5.open_hdf5(self.path) as file:
             self._read(file)
-        self.also = tuple(Store(path) for path in paths[1:])
+        self.also = tuple(Store(path, corrected=False) for path in paths[1:])
         self.corrections = Corrections.load(corrections_path(self.path)) if corrected else Corrections()
 
     def _read(self, file: h5py.File) -> None:
@@ -370,7 +371,7 @@ def verify(path: Path) -> Iterator[str]:
                 yield f"{part}: the bytes do not match the checksum in the name"
         except OSError as error:
             yield f"{part}: cannot be read ({error.strerror or error}), which says nothing about its bytes"
-    Store(path)  # raises if it is none
+    Store(path, corrected=False)  # raises if it is none
     with hdf5.open_hdf5(path) as file:  # once: it may be replaced meanwhile
         config = hdf5.read_config(file)
         for name, sha256 in read_about(file, config)[0]["digests"].items():

@@ -52,16 +52,7 @@ class Explanation:
     @property
     def answer(self) -> int:
         """The number of the likeliest class."""
-        return int(self._ranked[0])
-
-    @property
-    def runner_up(self) -> int:
-        """The number of the second likeliest class."""
-        return int(self._ranked[1])
-
-    @property
-    def _ranked(self) -> NDArray[np.intp]:
-        return np.argsort(-self.probabilities, kind="stable")
+        return int(self.probabilities.argmax())
 
     def speaks_for(self, number: int, rather_than: int | None = None) -> NDArray[np.float64]:
         """Return what every cell says for a class, or for it rather than another, float64 (height, width)."""
@@ -217,7 +208,7 @@ class TrainingPhotos:
         self._neighbours: Neighbours | None = None
         path = str(model.record.get("store", ""))
         try:
-            store = store or Store(Path(path), corrected=True)
+            store = store or Store(Path(path))
             if store.config.digest == model.config.digest:
                 self._neighbours = Neighbours(store, model.seen_keys())
             else:

@@ -122,7 +122,7 @@ def _trained(store: Store, old: Model, search: bool) -> Model:
 
 
 def _views(store: Store, record: dict[str, Any]) -> list[Store]:
-    views = [Store(view_store(store.path, view)) for view in record["views"]]
+    views = [Store(view_store(store.path, view), corrected=False) for view in record["views"]]
     for view in views:
         check_config(view.path, replace(view.config, view=store.config.view), store.config)
     return views

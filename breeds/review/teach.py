@@ -106,7 +106,9 @@ def teach(
     """
     lock = store.path.with_name(f".{store.path.name}.teach.lock")
     with hold(lock, f"{store.table.root}, for {store.path},", PATIENCE):
-        store = Store(store.path).like(also=store.also)  # somebody may have taught it meanwhile
+        store = Store(store.path, corrected=False).like(
+            also=store.also
+        )  # somebody may have taught it meanwhile
         folder = Folder.of(store, label)
         folder.check(label)
         target = folder.place(label)
@@ -161,7 +163,7 @@ def _stores(store: Store) -> Iterator[Store]:
     for part in (store, *store.also):
         yield part
         for path in view_stores(part.path):
-            yield Store(path)
+            yield Store(path, corrected=False)
 
 
 def _check_extractable(store: Store) -> None:
@@ -281,7 +283,7 @@ def _extracted(folder: Folder, label: str, engine: str | Engine) -> dict[str, st
         config = replace(part.config, weights=_weights(part))
         summaries = [extract(selection, part.path, config, engine=engine)]
         for path in view_stores(part.path):
-            of_view = replace(config, view=Store(path).config.view)
+            of_view = replace(config, view=Store(path, corrected=False).config.view)
             summaries.append(extract(selection, path, of_view, plain=part.path, engine=engine))
         for summary in summaries:
             reasons |= summary.quarantined

@@ -322,7 +322,7 @@ def test_corrections_count_as_soon_as_they_are_made(
         assert "as corrected" not in before
         added = add(path, [Correction(key, called)])
         try:
-            store = Store(made / "features/made.h5", corrected=True)
+            store = Store(made / "features/made.h5")
             numbers = measure(answer_test_photos(store, Model.load(made / MODEL)))
             text = client.get("/look").text
             assert counted == {"answers": 2, "labels": 2}

@@ -501,12 +501,12 @@ def test_the_first_stores_corrections_count(noisy: Store) -> None:
     key = noisy.table.key[0]
     add(corrections_path(noisy.path), [Correction(key, "pug", "beagle")])
     add(corrections_path(other.path), [Correction(key, "shih-tzu", "beagle")])
-    both = Store(noisy.path, other.path, corrected=True)
+    both = Store(noisy.path, other.path)
     assert (both.table.label[0], both.corrected.label[0]) == ("beagle", "pug")
     assert train(both, C=0.01).record["corrections"]["applied"] == 1
-    single = Store(noisy.path, corrected=True)
+    single = Store(noisy.path)
     assert train(single, C=0.01, views=[other]).record["corrections"]["applied"] == 1
-    assert Store(noisy.path, other.path).corrected.label[0] == "beagle"
+    assert Store(noisy.path, other.path, corrected=False).corrected.label[0] == "beagle"
 
 
 @pytest.mark.slow
@@ -593,7 +593,7 @@ def test_extraction_keeps_them_and_a_label_that_changes_is_said(photos: Path, tm
     moved.rename(photos / second / f"moved-{moved.name}")
     extract_photos(photos, store, **how)
     assert corrections_path(store).read_bytes() == before
-    again = Store(store, corrected=True)
+    again = Store(store)
     assert again.corrections.effect(again.table).stale == 1
     assert again.corrections.effect(again.table).applied == 1
     assert again.corrected.label == again.table.label
