@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from breeds.features.columns import PACKED, Keys, Rows
+from breeds.features.columns import PACKED, Keys, Names, Rows, Texts
 from breeds.features.hdf5 import DamagedError, dataset, features_of, read_block
-from breeds.text import as_bytes
 
 #: Rows of features that have a digest together (128 kB of Xception's): any few are compared without the rest.
 BLOCK_ROWS = 16
@@ -69,13 +67,10 @@ def as_blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (values[start : start + _COLUMN_ROWS] for start in range(0, len(values) or 1, _COLUMN_ROWS))
 
 
-def text_blocks(values: Sequence[str]) -> Iterator[NDArray[Any]]:
+def text_blocks(values: Texts | Names) -> Iterator[NDArray[Any]]:
     """Yield texts as UTF-8, padded to the longest, a block of rows in memory at a time."""
-    longest = max((len(as_bytes(value)) for value in values), default=0) or 1
-    texts = map(as_bytes, values)
-    at_once = max(1, min(_COLUMN_ROWS, 16 * _CHUNK_BYTES // longest))
-    for _ in range(0, len(values) or 1, at_once):
-        yield np.array(list(islice(texts, at_once)), dtype=h5py.string_dtype("utf-8", longest))
+    for block in values.padded(4 * _CHUNK_BYTES):
+        yield block.view(h5py.string_dtype("utf-8", block.shape[1]))[:, 0]
 
 
 def read_keys(blocks: Iterable[NDArray[Any]]) -> Keys:

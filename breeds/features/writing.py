@@ -13,7 +13,7 @@ import h5py
 
 from breeds.config import FeatureConfig, Network
 from breeds.features import hdf5
-from breeds.features.columns import Keys
+from breeds.features.columns import Keys, Texts
 from breeds.features.datasets import (
     BLOCK_ROWS,
     Rowwise,
@@ -119,8 +119,8 @@ def _write_table(
     hdf5.write_provenance(file, config, engine)
     digests["key"] = write_column(file, "key", key_blocks(table.key), len(table))
     rejected = {
-        "rejected_path": [path for path, _ in table.rejected],
-        "rejected_reason": [reason for _, reason in table.rejected],
+        "rejected_path": Texts.of(path for path, _ in table.rejected),
+        "rejected_reason": Texts.of(reason for _, reason in table.rejected),
     }
     texts = {name: getattr(table, name) for name in ("path", "label", "split")} | rejected
     for name, values in texts.items():

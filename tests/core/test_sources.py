@@ -22,7 +22,7 @@ from storage import Storage, stored
 
 import breeds
 from breeds.errors import BreedsError, GoneError
-from breeds.extraction.table import make_table
+from breeds.extraction import make_table
 from breeds.features import Store, Table
 from breeds.photos import Photo, find_photos, find_streamed, photo_at
 from breeds.photos import storage as files

@@ -32,7 +32,7 @@ FLOORS = (
     ("app",),
     ("review", "sklearn", "api"),
     ("extraction", "training", "evaluation", "prediction", "export", "report"),
-    ("heads",),
+    ("heads", "calibration"),
     ("features", "backbones"),
     ("photos",),
     (
