@@ -13,8 +13,8 @@ from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network
 from breeds.features import Store, Table, journal_folder, list_shards
 from breeds.features.columns import first_of_each
+from breeds.features.journal import digest_in_name, list_networks, save_network
 from breeds.features.lookup import find_network
-from breeds.features.network import digest_in_name, list_networks, save_network
 
 
 def calibrated(

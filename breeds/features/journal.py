@@ -19,20 +19,30 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save
 
-from breeds.config import FeatureConfig
+from breeds.config import MOST_BYTES, FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import hdf5
 from breeds.features.columns import Keys
 from breeds.features.datasets import key_blocks, read_keys, write_column
-from breeds.features.network import list_networks
-from breeds.files import UnfitError, commit, open_regular, sync_folder, temporary_beside
+from breeds.files import (
+    UnfitError,
+    commit,
+    open_regular,
+    read_safetensors,
+    sync_folder,
+    temporary_beside,
+    write_aside,
+)
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine,
 SHARD_ROWS = 128
 #: and no more than it computed in so many seconds.
 SHARD_SECONDS = 10
 _MOST_IN_SHARD = 2**26
+_NETWORK_NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5")
 
 
@@ -202,3 +212,57 @@ def check_config(path: Path, found: FeatureConfig, wanted: FeatureConfig) -> Non
             f"{path} holds features of another config ({found}) than the one asked for ({wanted}); "
             f"name another --store, or ask for the same config."
         )
+
+
+def network_file(folder: Path, digest: str) -> Path:
+    """Return where a folder keeps the network of this digest."""
+    return folder / f"network-{digest}.safetensors"
+
+
+def list_networks(folder: Path) -> list[Path]:
+    """Return the files of the networks that a folder keeps."""
+    return sorted(path for path in folder.glob("network-*") if _NETWORK_NAME.fullmatch(path.name))
+
+
+def digest_in_name(file: Path) -> str:
+    """Return the digest that a network's file is named by."""
+    return file.stem.removeprefix("network-")
+
+
+def is_whole(file: Path) -> bool:
+    """Say whether a network's file holds the network that its name says.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, which says nothing about it.
+    """
+    return load_network(file.parent, digest_in_name(file)) is not None
+
+
+def save_network(network: Network, folder: Path) -> None:
+    """Write a network into `folder`, in a file named by its digest, whole or not at all.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    with write_aside(network_file(folder, network.digest)) as aside:
+        aside.write_bytes(save({"xml": network.xml, "bin": network.bin}))
+
+
+def load_network(folder: Path, digest: str) -> Network | None:
+    """Return the network of this digest out of `folder`, or None if it is not there, whole.
+
+    Raises
+    ------
+    OSError
+        If it is there and cannot be read just now.
+    """
+    try:
+        arrays, _ = read_safetensors(network_file(folder, digest), MOST_BYTES)
+        network = Network(arrays["xml"], arrays["bin"])
+    except (FileNotFoundError, UnfitError, SafetensorError, ValueError, LookupError, AttributeError):
+        return None
+    return network if network.digest == digest else None

@@ -23,8 +23,7 @@ from breeds.features import hdf5
 from breeds.features.columns import Keys, Names, Rows, Texts
 from breeds.features.corrections import Corrections, corrections_path
 from breeds.features.datasets import checked, gather, read_column, read_keys
-from breeds.features.journal import journal_folder, list_shards, read_shard
-from breeds.features.network import is_whole, list_networks
+from breeds.features.journal import is_whole, journal_folder, list_networks, list_shards, read_shard
 from breeds.features.table import COLUMNS, Table, Unread
 from breeds.text import as_here
 

@@ -730,8 +730,8 @@ def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_the_network_of_int8_lies_in_the_store_and_is_checked(make_store, tmp_path: Path) -> None:
     from breeds.config import Network
+    from breeds.features.journal import list_networks, save_network
     from breeds.features.lookup import find_network
-    from breeds.features.network import list_networks, save_network
 
     network = Network(np.arange(9, dtype=np.uint8), np.arange(99, dtype=np.uint8))
     config = dataclasses.replace(RECIPE, precision="int8", calibration=network.digest)
