@@ -107,9 +107,9 @@ def config_of(photos: str, weights: str, precision: str, size: str):
     """Return the config that extraction would use, what finds its int8 network, and the weights."""
     from breeds.backbones import XCEPTION
     from breeds.backbones.weights import find_weights
-    from breeds.calibration import calibrated
     from breeds.config import FeatureConfig
-    from breeds.extraction import make_table
+    from breeds.extraction import calibrated
+    from breeds.features.identify import make_table
     from breeds.photos import find_photos
     from breeds.selection import Selection
 

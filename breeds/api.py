@@ -70,8 +70,8 @@ def extract(
         The network (also the path of an ONNX file, or of a hub's folder with one), which view of the photos,
         how a photo becomes a square and its side in pixels (None: the network's own), and the arithmetic.
     engine
-        ``openvino``, ``keras`` or ``auto``, which is ``keras`` beside a GPU. That loads TensorFlow into this
-        process, which prints and sets what it likes.
+        ``openvino``, ``keras`` or ``auto``: OpenVINO where it works, else Keras. Keras loads TensorFlow into
+        this process, which prints and sets what it likes.
     workers
         Threads that read and decode; None for as many as there are cores.
     trust_mtime

@@ -1,17 +1,10 @@
-"""Photos to features: list the photos, compute what the store lacks, and write the store.
-
-Photos are read twice: once for their keys, then only those of which no feature is at hand. So what is refused
-is refused before anything is computed, a photo that is there twice is computed once, and what is known costs
-its first reading alone.
-"""
+"""Photos to features: the keys of all, the features that are missing, and the store with both."""
 
 from __future__ import annotations
 
 import os
 import time
-from array import array
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from breeds.backbones import Engine
+from breeds.backbones.convert import CALIBRATION_PHOTOS, quantised_network
 from breeds.backbones.pipeline import Pipeline
 from breeds.backbones.resolve import open_engine, resolve
-from breeds.calibration import calibrated
+from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network
-from breeds.errors import BreedsError, GoneError, PhotoError, attempt
+from breeds.errors import GoneError, PhotoError
 from breeds.features import (
     FeatureLookup,
     Store,
@@ -34,16 +28,16 @@ from breeds.features import (
     check_config,
     extend_store,
     journal_folder,
+    list_shards,
     lock_file,
     write_store,
 )
-from breeds.features.columns import PACKED, Keys, Names, Rows, Texts, first_of_each
-from breeds.features.journal import clear
-from breeds.features.table import refuse_another_data_set, refuse_conflicts, refuse_nothing_left
+from breeds.features.columns import Keys, Rows, first_of_each
+from breeds.features.identify import PhotoOf, make_table, refuse_another_data_set, refuse_nothing_left
+from breeds.features.journal import clear, digest_in_name, list_networks, save_network
+from breeds.features.lookup import find_network
 from breeds.files import check_writable, hold
-from breeds.machine import Ahead, run_ahead
-from breeds.photos import Listing, Photo, find_photos, key_of, photo_at
-from breeds.photos.photo import ListedPhoto, RejectedPhoto, Stamp
+from breeds.photos import Photo, find_photos
 from breeds.selection import Selection, is_address
 from breeds.text import progress
 
@@ -51,13 +45,6 @@ if TYPE_CHECKING:
     from breeds.backbones.ray import RayPipeline
 
 __all__ = ["Summary", "extract"]
-
-#: Gives the photo of a row of the table.
-PhotoOf = Callable[[int], Photo]
-
-# Photos on another machine that are read at once, as each is mostly waited for; and how many wait in order,
-# where they are names, and where they may be bytes.
-_AT_ONCE, _NAMES, _BYTES = 16, 64, 16
 
 
 @dataclass(frozen=True)
@@ -132,7 +119,10 @@ def extract(
     listing = find_photos(selection)
     config, weights = resolve(config, engine)
     old = _open_old(store, config)
-    table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, cluster)
+    if cluster is not None:
+        cluster.root = "" if is_address(listing.root) else os.path.abspath(listing.root)
+    ahead = None if cluster is None else cluster.run_ahead
+    table, photo_of = make_table(listing, old.table if old and trust_mtime else None, workers, ahead)
     table.weights_path = "" if weights.path is None else os.path.abspath(weights.path)
     photos = len(table) + len(table.rejected)
     del old  # it is read again under the lock
@@ -152,7 +142,7 @@ def extract(
             cluster.prepare(lambda: weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
-            table, new = extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)
+            table, new = _extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)
         refuse_nothing_left(table)
         name = pipeline.name or (old.engine if old else "")
         changed = _write(store, old, table, lookup, name, network)
@@ -182,120 +172,58 @@ def _open_old(store: Path, config: FeatureConfig) -> Store | None:
     return old
 
 
-def make_table(
-    listing: Listing, trusted: Table | None, workers: int, cluster: RayPipeline | None = None
-) -> tuple[Table, PhotoOf]:
-    """Read every photo of a listing for its key; those that cannot be read are the table's quarantine.
+def calibrated(
+    config: FeatureConfig,
+    store: Path,
+    old: Store | None,
+    plain: Path | None,
+    table: Table,
+    weights: Callable[[], Weights],
+) -> tuple[FeatureConfig, Callable[[], Network | None]]:
+    """Complete an int8 config by its network: the one the store began with, or one quantised now.
+
+    A new one is calibrated on the first photos by key, so that names and labels have no say in it,
+    and it is written into the journal before the first feature that rests on it.
 
     Parameters
     ----------
-    listing
-        Its photos are gone afterwards: the table takes their place.
-    trusted
-        An older table whose keys are taken over where path, size and time are the same.
-    cluster
-        Whose nodes read photos that are files of their own, instead of this machine.
+    config
+        Any config; one that is not int8 comes back as it is.
+    store, old
+        Where the store is written, and the store as it is, if there is one.
+    plain
+        For a view: the store of the photos as they are, whose network it shares.
+    table
+        The photos at hand, whose keys have just been computed.
+    weights
+        Finds the weights; called only if they are needed.
 
     Returns
     -------
-    Table
-        In the order of the photos' names.
-    PhotoOf
-        Gives a row's photo to read it again; a tar's are found by where they begin, 8 bytes a photo.
-
-    Raises
-    ------
-    BreedsError
-        If no photo can be used, one is there with two answers, or something cannot be read just now.
+    config, network
+        The config with its network's digest, and what finds the network, or raises BreedsError.
     """
-    root = listing.root if is_address(listing.root) else os.path.abspath(listing.root)
-    if cluster is not None:
-        cluster.root = "" if is_address(root) else root
-    rows = _Rows()
-    old = trusted if trusted is not None and trusted.root == root else Table(root)
-    _identify(rows, listing, old, workers, cluster)
-    choice = listing.choose([*rows.labels, *(photo.label for photo in rows.rejected)])
-    chosen = (row for row, label in enumerate(rows.labels) if choice.keeps(label))
-    order = np.array(sorted(chosen, key=rows.names.__getitem__), dtype=np.intp)
-    table = Table(
-        root=root,
-        key=Keys(np.frombuffer(rows.keys, dtype=PACKED)).take(order),
-        path=Texts.of_bytes(rows.names[row] for row in order),
-        label=Names.of(rows.labels).take(order),
-        split=Names.of(rows.splits).take(order),
-        size=np.frombuffer(rows.sizes, dtype=np.int64)[order],
-        mtime_ns=np.frombuffer(rows.times, dtype=np.int64)[order],
-        rejected=sorted((photo.name, photo.reason) for photo in rows.rejected if choice.keeps(photo.label)),
-    )
-    if not len(table) and not table.rejected:
-        raise BreedsError(
-            f"No photos in {listing.root} ({listing.ignored} other files); name what holds your photos."
-        )
-    refuse_conflicts(table)
-    refuse_nothing_left(table)
-    at = np.frombuffer(rows.at, dtype=np.int64)[order]
-    return table, lambda row: photo_at(root, table.path[row], int(at[row]), int(table.size[row]))
+    if config.precision != "int8":
+        return config, lambda: None
+    begun = old or (Store(plain, corrected=False) if plain and plain.exists() else None)
+    folder = journal_folder(store)
+    kept = list_networks(folder)
+    if begun:
+        digest = begun.config.calibration
+    elif kept and list_shards(folder):
+        digest = digest_in_name(kept[0])
+    else:
+        for other in kept:  # of a run that was stopped before its first feature: it binds nobody
+            other.unlink(missing_ok=True)
+        rows = first_of_each(table.key.packed)[:CALIBRATION_PHOTOS]
+        sample = [(table.key[row], os.path.join(table.root, table.path[row])) for row in rows]
+        network = quantised_network(config, weights, sample)
+        save_network(network, folder)
+        return replace(config, calibration=network.digest), lambda: network
+    return replace(config, calibration=digest), partial(find_network, digest, [store, *filter(None, [plain])])
 
 
-class _Rows:
-    """Rows as photos are identified, about 130 bytes each with a name of 30 letters."""
-
-    def __init__(self) -> None:
-        self.keys = bytearray()
-        self.names: list[bytes] = []
-        self.labels: list[str] = []
-        self.splits: list[str] = []
-        self.sizes, self.times, self.at = array("q"), array("q"), array("q")
-        self.rejected: list[RejectedPhoto] = []
-        self._same: dict[str, str] = {}
-
-    def add(self, photo: ListedPhoto, key: str, stamp: Stamp) -> None:
-        """Add a photo; all of a class share one text."""
-        self.keys += bytes.fromhex(key)
-        self.names.append(os.fsencode(photo.name))
-        self.labels.append(self._same.setdefault(photo.label, photo.label))
-        self.splits.append(self._same.setdefault(photo.split, photo.split))
-        self.sizes.append(stamp[0])
-        self.times.append(stamp[1])
-        self.at.append(getattr(photo, "at", -1))
-
-
-def _identify(rows: _Rows, listing: Listing, old: Table, workers: int, cluster: RayPipeline | None) -> None:
-    """Add every photo of a listing to the rows, which takes the listing's photos away."""
-
-    def with_stamp(photo: ListedPhoto) -> tuple[ListedPhoto, Stamp | None]:
-        row = old.path.find(photo.name) if len(old) else -1
-        return photo, (int(old.size[row]), int(old.mtime_ns[row])) if row >= 0 else None
-
-    are_files = isinstance(listing.photos, list)
-    threads = max(workers, _AT_ONCE if is_address(listing.root) else 1)
-    photos = progress(listing.photos, desc="looking", unit=" photos", leave=False, delay=1)
-    listing.photos = []
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: Ahead = partial(run_ahead, pool, window=_NAMES if are_files else _BYTES)
-        if cluster is not None and are_files:
-            ahead = cluster.run_ahead
-        for (photo, _), found in ahead(identify, map(with_stamp, photos)):
-            if isinstance(found, PhotoError):
-                rows.rejected.append(RejectedPhoto(photo.name, str(found), label=photo.label))
-            else:
-                key, stamp = found
-                rows.add(photo, key or old.key[old.path.find(photo.name)], stamp)
-
-
-def identify(item: tuple[ListedPhoto, Stamp | None]) -> tuple[str, Stamp] | PhotoError:
-    """Return a photo's key, size and time; no key if size and time are those that came with it."""
-    return attempt(_identified, *item)
-
-
-def _identified(photo: ListedPhoto, known: Stamp | None) -> tuple[str, Stamp]:
-    if isinstance(photo, RejectedPhoto):
-        raise PhotoError(photo.reason)
-    stamp = photo.stamp()
-    return "" if stamp == known and stamp[1] else key_of(photo.read()), stamp
-
-
-def extract_missing(
+def _extract_missing(
     table: Table, lookup: FeatureLookup, folder: Path, pipeline: Pipeline | RayPipeline, photo_of: PhotoOf
 ) -> tuple[Table, int]:
     """Compute and commit what `lookup` lacks; return the table without what cannot be used."""

@@ -253,13 +253,6 @@ def predict(
         yield from predictor.answers(photos)
 
 
-def answer_of(model: Model, path: str, key: str, feature: Feature) -> Answer:
-    """Return the answer for one photo by its feature, float32 (width,), of all the model's configs."""
-    row = feature[None]
-    unknown = model.unknown is not None and bool(model.unknown.is_unknown(row)[0])
-    return Answer(path, model.probabilities(row)[0], unknown=unknown, key=key)
-
-
 def _check(model: Model, weights: str | None) -> None:
     """Refuse what this version cannot compute, and weights that are none of the model's."""
     for config, _ in model.parts:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from served import Served
 
+    from breeds.backbones import Engine
     from breeds.extraction import Summary
 
 # How long a drawn example may take would depend on what else the machine does.
@@ -86,6 +88,10 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
         assert word in error[0]
 
 
+#: What `extract_photos` computes with, where nothing is said: an engine's name, or an engine.
+QUICK: ContextVar[object] = ContextVar("QUICK", default="auto")
+
+
 def extract_photos(
     data: Path, store: Path, workers: int = 2, trust_mtime: bool = False, **options: object
 ) -> Summary:
@@ -95,7 +101,7 @@ def extract_photos(
 
     names = ("labels", "top", "classes", "min_photos")
     which = {name: options.pop(name) for name in names if name in options}
-    engine = options.pop("engine", "auto")
+    engine = options.pop("engine", None) or QUICK.get()
     config = FeatureConfig(**{"weights": "random", **options})  # type: ignore[arg-type]
     found = Selection(data, **which)  # type: ignore[arg-type]
     return extract(found, store, config, workers, trust_mtime, engine=engine)  # type: ignore[arg-type]
@@ -200,18 +206,25 @@ def converted_in_this_process() -> Iterator[None]:
         yield
 
 
+class Noted:
+    """An engine that notes when it is begun with."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.name = engine, engine.name
+        self.opened: list[str] = []
+
+    def stream(self, pixels: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        self.opened.append("opened")
+        return self._engine.stream(pixels)
+
+
 @pytest.fixture
-def shared_engine_everywhere(random_engine, monkeypatch: pytest.MonkeyPatch):
-    """Let `extract` and `predict` called in this process use the session's engine, with ``size=96``."""
-    opened: list[str] = []
-
-    def reuse(*_: object, **__: object) -> object:
-        opened.append("opened")
-        return random_engine
-
-    monkeypatch.setattr("breeds.extraction.open_engine", reuse)
-    monkeypatch.setattr("breeds.backbones.resolve.open_engine", reuse)
-    return opened
+def shared_engine_everywhere(random_engine) -> Iterator[list[str]]:
+    """Let `extract_photos` use the session's engine, with ``size=96``, and list when it is begun with."""
+    noted = Noted(random_engine)
+    before = QUICK.set(noted)
+    yield noted.opened
+    QUICK.reset(before)
 
 
 @pytest.fixture(scope="session")

@@ -197,7 +197,7 @@ def identify(path: Path) -> Identity:
             raise ValueError(error.strerror) from None
         if isinstance(error, OSError) and error.errno and error.errno not in FAULTS_OF_THE_FILE:
             raise BreedsError(f"Cannot read the weights file {path}: {error.strerror}.") from None
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and "truncated" not in str(error):
             raise ValueError("it is not an HDF5 file, or damaged") from None
         raise ValueError(" ".join(str(error).strip("'\"").split())[:200]) from None
     if time.time_ns() - max(mark[1:3]) > _SETTLED_NS:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from breeds.errors import BreedsError
 from breeds.features.columns import Keys, Names, Rows, Texts, order_of
 
 #: What a row has.
 COLUMNS = ("key", "path", "label", "split", "size", "mtime_ns")
-#: A store takes photos of another folder than its own if so large a share of the smaller set is common.
-SAME_PHOTOS = 0.5
 Kind = TypeVar("Kind")
 
 
@@ -145,67 +140,6 @@ class Table:
         rows = np.flatnonzero(self.label.given())
         found: list[int] = rows[self.key.take(rows).first_rows()].tolist()
         return found
-
-
-def refuse_conflicts(table: Table) -> None:
-    """Refuse the same photo under two labels or in two parts of the split."""
-    _, first, place = np.unique(table.key.packed, return_index=True, return_inverse=True)
-    columns = {"label": table.label, "split": table.split}
-    differs = {what: column.codes != column.codes[first[place]] for what, column in columns.items()}
-    conflicts = []
-    for row in np.flatnonzero(differs["label"] | differs["split"]):
-        other = first[place[row]]
-        conflicts += [
-            f"{table.path[other]} ({what} {column[other] or 'none'}) and "
-            f"{table.path[row]} ({what} {column[row] or 'none'})"
-            for what, column in columns.items()
-            if differs[what][row]
-        ]
-    if conflicts:
-        more = f", and {len(conflicts) - 5} more pairs" if len(conflicts) > 5 else ""
-        raise BreedsError(
-            f"The same photo, byte for byte, is there with two answers: {'; '.join(conflicts[:5])}"
-            f"{more}; remove or relabel one of each pair."
-        )
-
-
-def refuse_another_data_set(store: Path, old: Table, new: Table) -> None:
-    """Refuse to make a store of one folder one of another folder.
-
-    A folder that was moved, renamed or copied, also in part, is told by its photos: `SAME_PHOTOS` of
-    the smaller of the two sets must be in the other.
-
-    Raises
-    ------
-    BreedsError
-        If it is another; the text names both folders.
-    """
-    if os.path.realpath(old.root) == os.path.realpath(new.root):
-        return
-    one, other = np.unique(old.key.packed), np.unique(new.key.packed)
-    common = len(np.intersect1d(one, other, assume_unique=True))
-    if common < SAME_PHOTOS * min(len(one), len(other)):
-        raise BreedsError(
-            f"{store} holds the photos of {old.root}, and {common} of the {len(other)} photos in {new.root} "
-            f"are among them, so that is another data set (a folder that was only moved or copied is known "
-            f"by its photos); name another --store for it."
-        )
-
-
-def refuse_nothing_left(table: Table) -> None:
-    """Refuse a table of which every photo was set aside.
-
-    Raises
-    ------
-    BreedsError
-        If it is one; the text gives the first photo's reason.
-    """
-    if len(table) == 0:
-        path, reason = table.rejected[0]
-        raise BreedsError(
-            f"None of the {len(table.rejected)} photos in {table.root} can be used; "
-            f"the first, {path}: {reason}."
-        )
 
 
 def _repeats(ordered: NDArray[np.bytes_]) -> Rows:

@@ -25,8 +25,23 @@ if TYPE_CHECKING:  # the command line's help reads the table, and numpy takes lo
 SMALLEST_C, LARGEST_C = 1e-12, 1e12
 #: How a record ends on who chose C, where it was not chosen on these photos but before.
 KEPT = ", kept since"
+_EVERY = {
+    "store", "also", "views", "n_train", "n_val", "n_test", "unlabelled", "duplicates", "few", "corrections",
+    "seed", "val", "balanced", "keep", "seconds",
+}  # fmt: skip
 _TEXT = ("store", "C_chosen_by")
-_WHOLE = ("n_train", "n_val", "n_test", "n_drawn", "n_available", "seed", "best_epoch", "memory")
+_WHOLE = (
+    "n_train",
+    "n_val",
+    "n_test",
+    "unlabelled",
+    "duplicates",
+    "n_drawn",
+    "n_available",
+    "seed",
+    "best_epoch",
+    "memory",
+)
 _NUMBERS = ("seconds", "train_accuracy", "train_log_loss", "val_log_loss")
 _SHARES = ("val", "keep")
 
@@ -203,15 +218,15 @@ class Fitted:
 
 
 def check_record(record: dict[str, Any]) -> None:
-    """Check what is shown, drawn or trained by of a record, as far as it is there.
+    """Check what every head's training records, and of the rest what is shown, drawn or trained by.
 
     Raises
     ------
     ValueError
-        If something is of another kind, or the number of training photos is missing.
+        If something is missing or of another kind.
     """
     fits = [
-        "n_train" in record,
+        record.keys() >= _EVERY,
         all(isinstance(record[name], str) for name in _TEXT if name in record),
         all(type(record[name]) is int and record[name] >= 0 for name in _WHOLE if name in record),
         all(_is_number(record[name]) for name in _NUMBERS if name in record),
@@ -219,8 +234,9 @@ def check_record(record: dict[str, Any]) -> None:
         _is_strength(record.get("C", 1.0)),
         "C" in record or not (record.get("C_chosen_by") or record.get("cv_log_loss")),
         _is_search(record.get("cv_log_loss", {})),
-        _is_effect(record.get("corrections", {})),
-        _are_views(record.get("views", [])),
+        _is_effect(record.get("corrections")),
+        _are_views(record.get("views")),
+        isinstance(record.get("also"), list) and isinstance(record.get("few"), dict),
     ]
     if not all(fits):
         raise ValueError("the training record is missing or not of its kind")

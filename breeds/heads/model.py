@@ -311,7 +311,7 @@ def _check(model: Model) -> None:
         raise ValueError(f"this version knows the heads {', '.join(KINDS)}, and not its own")
     if model.unknown is not None and any(map(means_unknown, model.classes)):
         raise ValueError("a class is called as photos of none of the classes are answered")
-    also = model.record.get("also", [])
+    also = model.record["also"]
     if not isinstance(also, list) or len(also) != len(model.also):
         raise ValueError("the stores in the record do not fit the configs")
     width = model.mean.size

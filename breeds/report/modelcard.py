@@ -169,25 +169,22 @@ def _is(model: Model, model_path: Path, digest: str) -> dict[str, str]:
 def _trained(model: Model) -> dict[str, str]:
     """Say what the model was trained on; keys and values are Markdown."""
     record = model.record
-    stores = [str(path) for path in (record.get("store", ""), *record.get("also", []))]
+    stores = [str(path) for path in (record["store"], *record["also"])]
     rows = {
-        "stores" if len(stores) > 1 else "store": escape(
-            ", ".join(map(os.path.basename, stores)) or "not known"
-        ),
+        "stores" if len(stores) > 1 else "store": escape(", ".join(map(os.path.basename, stores))),
         "photos for training": f"{record['n_train']}{_drawn(record)}",
-        "photos for validation": str(record.get("n_val", 0)),
-        "photos kept for testing": str(record.get("n_test", "not known")),
+        "photos for validation": str(record["n_val"]),
+        "photos kept for testing": str(record["n_test"]),
         "classes": ", ".join(map(escape, model.classes)),
     }
-    if record.get("views"):
+    if record["views"]:
         rows["views of each photo too"] = escape(", ".join(record["views"]))
     for name in ("duplicates", "unlabelled"):
-        if isinstance(record.get(name), int) and record[name]:
+        if record[name]:
             rows[f"{name} left out"] = str(record[name])
-    if record.get("corrections", {}).get("applied"):
+    if record["corrections"].get("applied"):
         rows["labels that people have corrected"] = str(record["corrections"]["applied"])
-    if "seed" in record:
-        rows["seed of the split"] = str(record["seed"])
+    rows["seed of the split"] = str(record["seed"])
     return rows
 
 
@@ -240,9 +237,8 @@ def _caveats(model: Model, report: Mapping[str, Any] | None) -> Iterator[str]:
         yield "- A photo of none of its classes is answered with one of them."
     else:
         yield "- Some photos of none of its classes pass for one of them, and some of one are refused."
-    few = model.record.get("few", {})
-    if isinstance(few, dict) and few:
-        named = ", ".join(escape(str(name)) for name in few)
+    if model.record["few"]:
+        named = ", ".join(map(escape, model.record["few"]))
         yield f"- Of these classes it was trained on fewer than {FEW} photos: {named}."
     if report is not None:
         few = [escape(name) for name, found in report["per_class"].items() if found["support"] < FEW]

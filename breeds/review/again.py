@@ -122,7 +122,7 @@ def _trained(store: Store, old: Model, search: bool) -> Model:
 
 
 def _views(store: Store, record: dict[str, Any]) -> list[Store]:
-    views = [Store(view_store(store.path, view), corrected=False) for view in record.get("views", [])]
+    views = [Store(view_store(store.path, view), corrected=False) for view in record["views"]]
     for view in views:
         check_config(view.path, replace(view.config, view=store.config.view), store.config)
     return views
@@ -166,12 +166,11 @@ def untouched(store: Store, old: Model, new: Model) -> list[int]:
 
     They were for testing before and are after, neither model has seen them, no correction is of them, and
     both models know their class. So photos that were taught meanwhile are none of them: whoever teaches
-    chooses what the old model does not know. A model of an older version does not say which photos it
-    was to be tested on; then these are all that neither has seen.
+    chooses what the old model does not know.
     """
     table = store.table
     seen, known = old.seen_keys() | new.seen_keys(), {*old.classes} & {*new.classes}
-    tested = new.tested_keys() & (old.tested_keys() or new.tested_keys())
+    tested = new.tested_keys() & old.tested_keys()
     return [
         row
         for row in table.labelled_rows()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from breeds.backbones import Engine
 from breeds.backbones.resolve import check_computable, found_weights
-from breeds.errors import BreedsError, PhotoError
+from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.extraction import extract
 from breeds.features import Store, check_config, lock_file
 from breeds.features.columns import Keys
-from breeds.features.corrections import PATIENCE, Corrections
+from breeds.features.corrections import PATIENCE
 from breeds.files import commit, hold, remove_leftovers, sync_folder, temporary_beside
 from breeds.outputs import view_stores
-from breeds.photos import FilePhoto, key_of, picture
+from breeds.photos import key_of, picture
 from breeds.photos.limits import size_fault
 from breeds.review.folder import Folder, photo_name
 from breeds.selection import Selection
@@ -76,7 +76,9 @@ class Taught:
         return len(self.written) + len(self.refused)
 
 
-def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taught:
+def teach(
+    store: Store, label: str, photos: Sequence[tuple[str, bytes]], engine: str | Engine = "auto"
+) -> Taught:
     """Write photos into the folder of a class, as new files, and extract them.
 
     A file gets its name when it is whole, and no file that is there is replaced. If extraction fails, or the
@@ -92,6 +94,8 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
         A class of the store, or a new one.
     photos
         What each is called by whoever gives it, and its bytes.
+    engine
+        What computes, as in `breeds.extraction.extract`.
 
     Raises
     ------
@@ -116,7 +120,8 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
         written: list[Written] = []
         reasons: dict[str, str] = {}
         if taken:
-            reasons = _written_and_extracted(folder, label, target, taken, written)
+            extract_again = partial(_extracted, folder, label, engine)
+            reasons = _written_and_extracted(folder, target, taken, written, extract_again)
     refused += [
         Refused(photo.name, reasons[photo.path], photo.path) for photo in written if photo.path in reasons
     ]
@@ -126,7 +131,11 @@ def teach(store: Store, label: str, photos: Sequence[tuple[str, bytes]]) -> Taug
 
 
 def _written_and_extracted(
-    folder: Folder, label: str, target: str, photos: Sequence[tuple[str, bytes]], written: list[Written]
+    folder: Folder,
+    target: str,
+    photos: Sequence[tuple[str, bytes]],
+    written: list[Written],
+    extract_again: Callable[[], dict[str, str]],
 ) -> dict[str, str]:
     """Write photos, noting each in `written`, and extract; return why photos could not be used, by path."""
     full = Path(folder.root, target)
@@ -135,7 +144,7 @@ def _written_and_extracted(
         remove_leftovers(full)  # of a teaching that was killed; it may have written all that is to be written
         for name, data in photos:
             written.append(_write(folder, target, name, data))
-        return _extracted(folder, label)
+        return extract_again()
     except (BreedsError, OSError, RuntimeError, MemoryError) as error:
         if not was_there:
             with suppress(OSError):
@@ -188,13 +197,9 @@ def _sorted_out(
     first: dict[str, str] = {}
     for name, data in photos:
         key = key_of(data)
-        reason = (
-            _undecodable(data)
-            or _already(folder.store, key)
-            or _elsewhere(folder.fresh_keys.get(key), label)
-            or _corrected(folder.corrections, key, label)
-            or (f"it is the same photo as {visible(first[key])}" if key in first else "")
-        )
+        reason = _why_not(label, key, data, folder)
+        if not reason and key in first:
+            reason = f"it is the same photo as {visible(first[key])}"
         if reason:
             refused.append(Refused(name, reason))
         else:
@@ -203,35 +208,25 @@ def _sorted_out(
     return taken, refused
 
 
-def _undecodable(data: bytes) -> str:
+def _why_not(label: str, key: str, data: bytes, folder: Folder) -> str:
+    """Say why a photo cannot be taught, "" if it can."""
     if fault := size_fault(len(data)):
         return fault
-    try:
-        picture(data, _LOOK)
-    except PhotoError as error:
-        return str(error)
+    found = attempt(picture, data, _LOOK)
+    if isinstance(found, PhotoError):
+        return str(found)
+    table = folder.store.table
+    row = int(table.key.rows_of(Keys.of([key]))[0])
+    if row >= 0:
+        came = table.label[row] or "without a label"
+        return f"it is in the store already: {visible(table.path[row])} ({visible(came)})"
+    fresh = folder.fresh_keys.get(key)
+    if fresh is not None and fresh.label != label:
+        return f"it is in the folder already: {visible(fresh.name)}"
+    said = folder.corrections.labels.get(key, label)
+    if said != label:
+        return f"a correction calls it {visible(said)}" if said else "a correction leaves it out"
     return ""
-
-
-def _already(store: Store, key: str) -> str:
-    rows = np.flatnonzero(store.table.key.packed == Keys.of([key]).packed[0])
-    if not len(rows):
-        return ""
-    label = store.table.label[rows[0]] or "without a label"
-    return f"it is in the store already: {visible(store.table.path[rows[0]])} ({visible(label)})"
-
-
-def _elsewhere(photo: FilePhoto | None, label: str) -> str:
-    if photo is None or photo.label == label:
-        return ""
-    return f"it is in the folder already: {visible(photo.name)}"
-
-
-def _corrected(corrections: Corrections, key: str, label: str) -> str:
-    said = corrections.labels.get(key, label)
-    if said == label:
-        return ""
-    return f"a correction calls it {visible(said)}" if said else "a correction leaves it out"
 
 
 def _write(folder: Folder, target: str, name: str, data: bytes) -> Written:
@@ -279,17 +274,17 @@ def _put(path: Path, data: bytes) -> bool:
     return True
 
 
-def _extracted(folder: Folder, label: str) -> dict[str, str]:
+def _extracted(folder: Folder, label: str, engine: str | Engine) -> dict[str, str]:
     """Bring the stores up to date; return the reasons of photos that could not be used, by path."""
     classes = None if folder.selected is None else sorted({*folder.selected, label})
     selection = Selection(Path(folder.root), classes=classes)
     reasons: dict[str, str] = {}
     for part in (folder.store, *folder.store.also):
         config = replace(part.config, weights=_weights(part))
-        summaries = [extract(selection, part.path, config)]
+        summaries = [extract(selection, part.path, config, engine=engine)]
         for path in view_stores(part.path):
             of_view = replace(config, view=Store(path, corrected=False).config.view)
-            summaries.append(extract(selection, path, of_view, plain=part.path))
+            summaries.append(extract(selection, path, of_view, plain=part.path, engine=engine))
         for summary in summaries:
             reasons |= summary.quarantined
     return reasons

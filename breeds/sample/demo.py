@@ -47,8 +47,7 @@ BREEDS = {
 MOST_PHOTO = 2**22  # bytes
 _MEMBER = re.compile(r"imagewoof2-160/(train|val)/(n\d{8})/([A-Za-z0-9_-]+)\.JPEG")
 _DOGS_AGAIN = """these dogs are ImageNet photos, which the weights have seen, so the numbers are optimistic.
-Now run it on your own, make demo DATA=photos/, or the four
-commands above (first: source .venv/bin/activate)."""
+Now run it on your own, make demo DATA=photos/, or the commands above (source .venv/bin/activate first)."""
 
 
 class Bounds(NamedTuple):

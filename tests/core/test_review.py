@@ -438,15 +438,6 @@ def test_taught_photos_are_never_compared(
     assert train_again(path, grown, NONE).photos == len(new.tested_keys())
 
 
-def test_a_model_that_does_not_name_its_test_photos_is_compared_on_what_it_has_not_seen(
-    planted: tuple[Store, Model, list[str]], model_path: Path
-) -> None:
-    store, old, _ = planted
-    replace(old, tested=np.zeros((0, 32), np.uint8)).save(model_path)
-    assert Model.load(model_path).tested_keys() == set()
-    assert train_again(model_path, store, NONE).photos == old.record["n_test"]
-
-
 @pytest.mark.parametrize("tested", [np.zeros((2, 31), np.uint8), np.zeros((2, 32)), np.zeros(32, np.uint8)])
 def test_keys_of_test_photos_that_are_none_are_refused(
     planted: tuple[Store, Model, list[str]], model_path: Path, tested: np.ndarray

@@ -22,8 +22,8 @@ from storage import Storage, stored
 
 import breeds
 from breeds.errors import BreedsError, GoneError
-from breeds.extraction import make_table
 from breeds.features import Store, Table
+from breeds.features.identify import make_table
 from breeds.photos import Photo, find_photos, find_streamed, photo_at
 from breeds.photos import storage as files
 from breeds.photos.photo import ObjectPhoto, RejectedPhoto

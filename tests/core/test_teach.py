@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -21,13 +22,14 @@ from conftest import ROOT, extract_photos
 from killed import BEFORE_FORKS, COUNTED, ONE_THREAD
 from PIL import Image
 
+from breeds import review
 from breeds.errors import BreedsError
 from breeds.features import Store, lock_file
 from breeds.features.corrections import Correction, Corrections, add, corrections_path
 from breeds.files import hold
 from breeds.outputs import view_store
 from breeds.photos import find_photos, key_of
-from breeds.review import Taught, teach, train_again
+from breeds.review import Taught, train_again
 from breeds.review.folder import check_label, photo_name
 from breeds.selection import EXTENSIONS, Selection
 from breeds.training import train
@@ -45,16 +47,14 @@ class StandIn:
             yield np.resize(np.float32(photo[::3, ::3]), 2048) / 3
 
 
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
+teach = partial(review.teach, engine=StandIn())
 
 
 @pytest.fixture
-def dogs(photos: Path, drawn_photos: Path, tmp_path: Path, stand_in: None) -> DOGS:
+def dogs(photos: Path, drawn_photos: Path, tmp_path: Path) -> DOGS:
     """A folder of three breeds, its store, and three photos that are not in it."""
     store = tmp_path / "features" / "photos.h5"
-    extract_photos(photos, store, size=96)
+    extract_photos(photos, store, size=96, engine=StandIn())
     more = sorted(sorted(drawn_photos.iterdir())[3].iterdir())[:3]
     return photos, store, [(f"new {path.name}", path.read_bytes()) for path in more]
 
@@ -243,8 +243,9 @@ def test_photos_go_where_those_of_the_class_are(
         (folder / "test" / names[0]).mkdir(parents=True)
         photo = next((folder / "train" / names[0]).iterdir())
         photo.rename(folder / "test" / names[0] / photo.name)
-    extract_photos(folder, path, size=96)
-    before = Store(path).table
+    extract_photos(folder, path, size=96, engine=StandIn())
+    table = Store(path).table
+    before = list(zip(table.path, table.label, table.split, strict=True))
     found = teach(Store(path), names[0], new[:1])
     assert found.written[0].path == f"{class_folder.format(name=names[0])}/{new[0][0]}"
     found = teach(Store(path), "husky", new[1:2])
@@ -252,8 +253,7 @@ def test_photos_go_where_those_of_the_class_are(
     after = Store(path).table
     rows = {p: (label, split) for p, label, split in zip(after.path, after.label, after.split, strict=True)}
     assert len(rows) == len(before) + 2
-    for p, label, split in zip(before.path, before.label, before.split, strict=True):
-        assert rows[p] == (label, split)
+    assert all(rows[p] == (label, split) for p, label, split in before)
     assert {rows[photo.path][1] for photo in found.written} == {"train" if base == "train/" else ""}
 
 
@@ -261,7 +261,7 @@ def test_a_store_of_some_classes_stays_one_of_these_and_the_new(dogs: DOGS, tmp_
     folder, _, new = dogs
     names = sorted(os.listdir(folder))
     path = tmp_path / "features" / "some.h5"
-    extract_photos(folder, path, size=96, classes=names[:2])
+    extract_photos(folder, path, size=96, classes=names[:2], engine=StandIn())
     found = teach(Store(path), "husky", new[:1])
     assert Store(path).table.label.names == tuple(sorted([*names[:2], "husky"]))
     assert found.others == 0
@@ -283,7 +283,7 @@ def test_a_photo_elsewhere_in_the_folder_is_not_put_into_another_class(dogs: DOG
     assert_taught(found, path, new[:1])
 
 
-def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: Path, stand_in: None) -> None:
+def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: Path) -> None:
     folder, _, new = dogs
     rows = [
         (photo.name, "dog" if i % 2 else "hound")
@@ -292,7 +292,7 @@ def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: P
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in rows))
     path = tmp_path / "features" / "t.h5"
-    extract_photos(folder, path, size=96, labels=table)
+    extract_photos(folder, path, size=96, labels=table, engine=StandIn())
     before = contents(folder)
     with pytest.raises(BreedsError, match="from a table: add the new photos to that"):
         teach(Store(path), "dog", new)
@@ -303,7 +303,7 @@ def test_labels_from_a_table_are_refused_in_one_sentence(dogs: DOGS, tmp_path: P
     (kaggle / "labels.csv").write_text(
         "id,breed\n" + "".join(f"{number},{label}\n" for number, (_, label) in enumerate(rows))
     )
-    extract_photos(kaggle, path, size=96)
+    extract_photos(kaggle, path, size=96, engine=StandIn())
     with pytest.raises(BreedsError, match="from a table: add the new photos to that"):
         teach(Store(path), "dog", new)
     assert contents(folder) == before
@@ -315,7 +315,7 @@ def test_a_flat_folder_gets_its_first_class(dogs: DOGS, tmp_path: Path) -> None:
     flat.mkdir()
     for number, photo in enumerate(sorted(folder.rglob("*.jpg"))):
         shutil.copyfile(photo, flat / f"{number}.jpg")
-    extract_photos(flat, path, size=96)
+    extract_photos(flat, path, size=96, engine=StandIn())
     found = teach(Store(path), "husky", new)
     assert_taught(found, path, new)
     assert Store(path).table.label.names == ("", "husky")
@@ -350,19 +350,16 @@ def test_what_is_missing_is_said_before_anything_is_written(
         teach(Store(path), "husky", new)
 
 
-def test_files_that_were_written_stay_and_are_named_where_extraction_fails(
-    dogs: DOGS, monkeypatch: pytest.MonkeyPatch, stand_in: None
-) -> None:
+def test_files_that_were_written_stay_and_are_named_where_extraction_fails(dogs: DOGS) -> None:
     folder, path, new = dogs
     before = Store(path).table
 
-    def broken(*_: object, **__: object) -> object:
-        raise RuntimeError("the engine is out of order")
+    class Broken(StandIn):
+        def stream(self, pixels: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+            raise RuntimeError("the engine is out of order")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("breeds.extraction.open_engine", broken)
-        with pytest.raises(BreedsError, match="3 of 3 photos were written") as refusal:
-            teach(Store(path), "husky", new)
+    with pytest.raises(BreedsError, match="3 of 3 photos were written") as refusal:
+        teach(Store(path), "husky", new, engine=Broken())
     for name, data in new:
         assert f"husky/{name}" in str(refusal.value)
         assert (folder / "husky" / name).read_bytes() == data
@@ -406,7 +403,7 @@ def test_a_file_system_without_links_will_do(dogs: DOGS, monkeypatch: pytest.Mon
 @pytest.mark.slow
 def test_views_are_brought_up_to_date_and_the_class_is_learnt(dogs: DOGS, tmp_path: Path) -> None:
     folder, path, new = dogs
-    extract_photos(folder, view_store(path, "flip"), size=96, view="flip")
+    extract_photos(folder, view_store(path, "flip"), size=96, view="flip", engine=StandIn())
     model = tmp_path / "m.safetensors"
     view = Store(view_store(path, "flip"))
     train(Store(path), C=0.01, views=[view]).save(model)
@@ -424,10 +421,9 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1:]
 import multiprocessing.synchronize, numpy.ma, PIL.JpegImagePlugin, tqdm  # once, and not in each child
-import breeds.extraction
-from breeds.review import teach
+import breeds.extraction, breeds.review
 from breeds.features import Store
-from test_teach import StandIn
+from test_teach import teach
 
 """
     + COUNTED
@@ -436,7 +432,6 @@ from test_teach import StandIn
 for name in ("fsync", "replace", "unlink", "link", "mkdir"):
     setattr(os, name, counted(getattr(os, name)))
 left = 0
-breeds.extraction.open_engine = lambda *_, **__: StandIn()
 for line in sys.stdin:
     store, photos, step = json.loads(line)
     child = os.fork()
@@ -460,8 +455,8 @@ def test_killed_at_every_step_a_photo_is_whole_or_not_there(dogs: DOGS, tmp_path
     saved = tmp_path / "saved"
     shutil.copytree(path.parent, saved)
     parent = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests")], env={**os.environ, **ONE_THREAD},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", KILLED, str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/core")],
+        env={**os.environ, **ONE_THREAD}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     seen = set()
     for step in itertools.count(1):

@@ -36,6 +36,7 @@ from breeds.evaluation import evaluate, write_json
 from breeds.export.joblib import as_pipeline
 from breeds.features import Store, write_store
 from breeds.heads import logistic
+from breeds.heads.kinds import TrainingSettings
 from breeds.heads.logistic import fit_temperature
 from breeds.heads.model import Model, softmax
 from breeds.heads.unknown import Detector
@@ -384,7 +385,20 @@ def model(random_config: FeatureConfig) -> Model:
         layers=[(part["weights"], part["bias"])],
         seen=rng.integers(0, 256, (40, 32)).astype(np.uint8),
         unknown=detector,
-        record={"C": 0.1, "n_train": 40, "store": "features/dogs.h5"},
+        record={
+            **TrainingSettings(C=0.1).as_record(),
+            "store": "features/dogs.h5",
+            "also": [],
+            "views": [],
+            "n_train": 40,
+            "n_val": 0,
+            "n_test": 10,
+            "unlabelled": 0,
+            "duplicates": 0,
+            "few": {},
+            "corrections": {},
+            "seconds": 0.1,
+        },
     )
 
 
