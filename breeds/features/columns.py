@@ -92,11 +92,6 @@ class Keys(Column):
         """Return the keys as files hold them, S64 (n,)."""
         return np.frombuffer(self.packed.tobytes().hex().encode(), dtype=f"S{2 * PACKED.itemsize}")
 
-    def different(self) -> int:
-        """Return how many different keys there are."""
-        begin = np.sort(beginnings(self.packed))  # of digests these differ where the digests do
-        return len(self) if (begin[1:] != begin[:-1]).all() else len(first_of_each(self.packed))
-
     def rows_of(self, wanted: Keys) -> Rows:
         """Return a row of each of these keys, -1 where it is not here."""
         few = np.sort(beginnings(wanted.packed))

@@ -129,7 +129,7 @@ def shard_features(shard: Path) -> NDArray[np.float32]:
 
 def clear(folder: Path, shards: Iterable[Path]) -> None:
     """Delete what a store's file holds by now: these shards, and the network of int8."""
-    gone = [*shards, *list_networks(folder)]
+    gone = [*shards, *list_networks(folder).values()]
     for path in gone:
         path.unlink(missing_ok=True)
     if gone:
@@ -183,7 +183,7 @@ class Writer:
             return
         keys, block = Keys.of(self._rows), np.stack(list(self._rows.values()))
         with temporary_beside(self._folder / "shard.h5") as aside:
-            with hdf5.create_hdf5(aside) as file:
+            with hdf5.write_hdf5(aside) as file:
                 hdf5.write_provenance(file, self.config, engine)
                 write_column(file, "key", key_blocks(keys), len(keys))
                 file.create_dataset("features", data=block, dtype=np.float32)
@@ -219,25 +219,10 @@ def network_file(folder: Path, digest: str) -> Path:
     return folder / f"network-{digest}.safetensors"
 
 
-def list_networks(folder: Path) -> list[Path]:
-    """Return the files of the networks that a folder keeps."""
-    return sorted(path for path in folder.glob("network-*") if _NETWORK_NAME.fullmatch(path.name))
-
-
-def digest_in_name(file: Path) -> str:
-    """Return the digest that a network's file is named by."""
-    return file.stem.removeprefix("network-")
-
-
-def is_whole(file: Path) -> bool:
-    """Say whether a network's file holds the network that its name says.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read, which says nothing about it.
-    """
-    return load_network(file.parent, digest_in_name(file)) is not None
+def list_networks(folder: Path) -> dict[str, Path]:
+    """Return the files of the networks that a folder keeps, by the digests in their names."""
+    names = {path: _NETWORK_NAME.fullmatch(path.name) for path in sorted(folder.glob("network-*"))}
+    return {name[1]: path for path, name in names.items() if name}
 
 
 def save_network(network: Network, folder: Path) -> None:

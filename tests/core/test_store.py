@@ -742,7 +742,7 @@ def test_the_network_of_int8_lies_in_the_store_and_is_checked(make_store, tmp_pa
     assert find_network(network.digest, [path]).digest == network.digest
     write_store(path, plain.table, config, plain.features(), "", None, network)
     assert list(verify(path)) == []
-    (kept,) = list_networks(journal_folder(path))
+    (kept,) = list_networks(journal_folder(path)).values()
     flip(kept, network.bin.tobytes())
     assert list(verify(path)) == [f"{kept}: the bytes do not match the checksum in the name"]
     kept.unlink()
