@@ -139,7 +139,7 @@ def extract(
             shard.rename(shard.with_suffix(".damaged"))
         opener = partial(open_engine, config, lambda: weights, engine, network)
         if cluster is not None:
-            cluster.prepare(lambda: weights, network)
+            cluster.prepare(weights, network)
         computing = nullcontext(cluster) if cluster is not None else Pipeline(opener, workers)
         with computing as pipeline:
             table, new = _extract_missing(table, lookup, journal_folder(store), pipeline, photo_of)

@@ -182,10 +182,14 @@ class Predictor:
     def _answer(self, photos: Sequence[Photo]) -> Iterator[Answer]:
         """Answer some photos: features beside each other, probabilities averaged over views."""
         model = self.model
-        keys = [key for _, key in self._pipelines[0].identify(photos)]
-        errors = {i: str(key) for i, key in enumerate(keys) if isinstance(key, PhotoError)}
-        keyed = {i: (str(key), photo) for i, (key, photo) in enumerate(zip(keys, photos, strict=True))}
-        evidence = self._evidence([keyed[i] for i in keyed if i not in errors]) if self._explain else {}
+        keyed: dict[int, KeyAndPhoto] = {}
+        errors: dict[int, str] = {}
+        for i, (photo, key) in enumerate(self._pipelines[0].identify(photos)):
+            if isinstance(key, PhotoError):
+                errors[i] = str(key)
+            else:
+                keyed[i] = key, photo
+        evidence = self._evidence(keyed.values()) if self._explain else {}
         known = {key: one.explanation.feature for key, one in evidence.items() if isinstance(one, Evidence)}
         total = np.zeros((len(photos), len(model.classes)))
         unknown = np.zeros(len(photos), dtype=bool)

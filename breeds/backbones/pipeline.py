@@ -23,8 +23,6 @@ from breeds.photos.photo import Photo
 R = TypeVar("R")
 Pixels = NDArray[np.uint8]
 Feature = NDArray[np.float32]
-#: A photo's key and where its file is.
-KeyAndPath = tuple[str, str]
 #: A photo's key, and the photo.
 KeyAndPhoto = tuple[str, Photo]
 P = TypeVar("P", bound=KeyAndPhoto)

@@ -16,13 +16,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import __version__ as pillow
 
 import breeds
@@ -84,7 +82,7 @@ class RayPipeline:
             exceptions.ObjectLostError,
         )  # fmt: skip
         self._actors = actors
-        self._sources: tuple[Callable[[], Weights], Callable[[], Network | None]] | None = None
+        self._sources: tuple[Weights, Callable[[], Network | None]] | None = None
         self._setup: Any = None
         self.root = ""
         self.photos: Counter[str] = Counter()
@@ -107,8 +105,8 @@ class RayPipeline:
         if self._joined:
             self._ray.shutdown()
 
-    def prepare(self, weights: Callable[[], Weights], network: Callable[[], Network | None]) -> None:
-        """Say what finds weights and network, as `breeds.backbones.resolve.open_engine` takes them."""
+    def prepare(self, weights: Weights, network: Callable[[], Network | None]) -> None:
+        """Say by which weights to compute, and what finds the network, if it is at hand."""
         self._sources, self._setup = (weights, network), None
 
     def run_ahead(
@@ -128,9 +126,9 @@ class RayPipeline:
         if self._setup is None:
             assert self._sources is not None, "prepare comes first"
             weights, network = self._sources
-            found = network() or Network.read(fp32_network(config, weights))
+            found = network() or Network.read(fp32_network(config, lambda: weights))
             with self._told():
-                self._setup = self._ray.put((config, weights(), found))
+                self._setup = self._ray.put((config, weights, found))
         started = time.perf_counter()
         try:
             for photo, result, node in self._spread(partial(_compute, [self._setup]), photos):
@@ -285,20 +283,16 @@ def _apply(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [result for _, result in run_ahead(pool, function, items, 2 * _READERS)]
 
 
-_opened: dict[str, tuple[Pipeline, FeatureConfig]] = {}
-
-
-def _compute(setup: Sequence[Any], photos: Sequence[Any]) -> list[NDArray[np.float32] | PhotoError]:
+def _compute(setup: Sequence[Any], photos: Sequence[Any]) -> list[Feature | PhotoError]:
     """Compute photos; the reference comes in a list, so that Ray does not unpack the network each time."""
+    pipeline, config = _opened(setup[0])
+    return [result for _, result in pipeline.features(photos, config)]
+
+
+@lru_cache(maxsize=1)
+def _opened(setup: Any) -> tuple[Pipeline, FeatureConfig]:
     import ray
 
-    number = setup[0].hex()
-    if number not in _opened:
-        for pipeline, _ in _opened.values():
-            pipeline.__exit__(None, None, None)
-        _opened.clear()
-        config, weights, network = ray.get(setup[0])
-        opener = partial(open_engine, config, lambda: weights, "openvino", lambda: network, threads=1)
-        _opened[number] = Pipeline(opener, _DECODERS), config
-    pipeline, config = _opened[number]
-    return [result for _, result in pipeline.features(photos, config)]
+    config, weights, network = ray.get(setup)
+    opener = partial(open_engine, config, lambda: weights, "openvino", lambda: network, threads=1)
+    return Pipeline(opener, _DECODERS), config

@@ -51,7 +51,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, limit: int = CACHE_BYTES) -> None:
-        self._path = folder / _NAME
+        self._path, self._journal = folder / _NAME, folder / f"{_NAME}-journal"
         self._limit = limit
         self._database: sqlite3.Connection | None = None
         self._given_up = False
@@ -71,14 +71,12 @@ class FeatureCache:
         identities = {_identity(config, key): key for key in keys}
         length = config.width * 4 + _CHECKSUM_BYTES
         found = {}
-        for identity, row in [*self._pending(identities), *self._stored(list(identities), length)]:
+        pending = [(identity, self._rows[identity]) for identity in identities if identity in self._rows]
+        for identity, row in [*pending, *self._stored(list(identities), length)]:
             feature, checksum = row[:-_CHECKSUM_BYTES], row[-_CHECKSUM_BYTES:]
             if _checksum(identity, feature) == checksum:
                 found[identities[identity]] = np.frombuffer(feature, dtype="<f4")
         return found
-
-    def _pending(self, identities: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        return [(identity, self._rows[identity]) for identity in identities if identity in self._rows]
 
     def _stored(self, identities: list[bytes], length: int) -> list[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = []
@@ -107,25 +105,25 @@ class FeatureCache:
         try:
             database = self._open(create=True) if self._rows else None
             if database is not None:
-                self._make_room(database, self._rows)
+                self._make_room(database)
                 with _transaction(database):
                     database.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", self._rows.items())
         except (sqlite3.Error, OSError, BreedsError) as error:
             self._give_up(error)
         self._rows.clear()
 
-    def _make_room(self, database: sqlite3.Connection, rows: dict[bytes, bytes]) -> None:
-        """Drop what was kept longest until `rows` fit into the limit."""
+    def _make_room(self, database: sqlite3.Connection) -> None:
+        """Drop what was kept longest until what has been added fits into the limit."""
         page, pages = (
             database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count")
         )
-        wanted = sum(len(row) + _ROW_OVERHEAD for row in rows.values())
+        wanted = sum(len(row) + _ROW_OVERHEAD for row in self._rows.values())
         while True:
             free = database.execute("PRAGMA freelist_count").fetchone()[0]
             excess = (pages - free) * page + wanted - self._limit
             if excess <= 0:
                 break
-            count = min(_DROPPED_AT_ONCE, 1 + excess * len(rows) // wanted)
+            count = min(_DROPPED_AT_ONCE, 1 + excess * len(self._rows) // wanted)
             with _transaction(database):
                 oldest = "SELECT rowid FROM features ORDER BY rowid LIMIT ?"
                 dropped = database.execute(f"DELETE FROM features WHERE rowid IN ({oldest})", (count,))
@@ -138,7 +136,7 @@ class FeatureCache:
         """Return the database, opened and checked the first time; None if there is none, or none to use."""
         if self._database is not None or self._given_up:  # given up: there is none
             return self._database
-        for path in (self._path, _journal(self._path)):
+        for path in (self._path, self._journal):
             with suppress(FileNotFoundError):  # others' journals come and go: looked at once
                 if not stat.S_ISREG(os.lstat(path).st_mode):
                     raise BreedsError(f"{path} is not a regular file; move it away")
@@ -175,7 +173,7 @@ class FeatureCache:
                 os.replace(self._path, aside)
                 reason += f"; set aside as {aside}"
             with suppress(OSError):  # it belongs to the damaged file, and must not meet the next one
-                _journal(self._path).unlink()
+                self._journal.unlink()
         mention(f"features of this run are not kept: {reason}")
 
 
@@ -194,10 +192,6 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 def _schema(database: sqlite3.Connection) -> list[str]:
     return [sql for (sql,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-
-
-def _journal(path: Path) -> Path:
-    return path.with_name(f"{path.name}-journal")
 
 
 def _identity(config: FeatureConfig, key: str) -> bytes:

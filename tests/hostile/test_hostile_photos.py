@@ -434,7 +434,7 @@ def test_two_links_in_a_circle_end(tmp_path: Path) -> None:
         (tmp_path / "gl" / name).write_bytes(JPEG)
     for link in ("one", "two"):
         (tmp_path / "gl" / link).symlink_to(tmp_path / "gl", target_is_directory=True)
-    found = list(list_inputs([f"{tmp_path}/gl/**/*.jpg"], []))
+    found = [photo.name for photo in list_inputs([f"{tmp_path}/gl/**/*.jpg"], []) if photo]
     assert found == [f"{tmp_path}/gl/a.jpg", f"{tmp_path}/gl/inner/b.jpg"]
 
 
@@ -453,4 +453,4 @@ def test_patterns_fit_what_they_fitted(pattern: str, tmp_path: Path, monkeypatch
     inside = [
         os.path.join(path, name) for path in wanted if os.path.isdir(path) for name in ("b.jpg", "f/c.jpg")
     ]
-    assert list(list_inputs([pattern], [])) == (inside or wanted)
+    assert [photo.name for photo in list_inputs([pattern], []) if photo] == (inside or wanted)

@@ -20,7 +20,6 @@ import pytest
 from conftest import ROOT, assert_refused, copy_some, starts_tensorflow
 
 import breeds
-from breeds import started
 from breeds.cli import COMMANDS
 
 # One after the other with those that do start it, so that what is installed is installed once.
@@ -36,15 +35,21 @@ EXTRAS = {
 }
 
 
-def test_what_is_missing_beside_the_scripts_is_what_the_advice_installs(monkeypatch) -> None:
+def test_what_is_missing_beside_the_scripts_is_what_the_advice_installs() -> None:
     """Each package comes with the target of make that is named, or else with an extra of this folder."""
-    monkeypatch.setattr(sys, "argv", ["train_head.py"])
-    for extra, modules in EXTRAS.items():
-        said, target = started.missing(modules[0]), "app" if extra == "app" else "setup"
+    packages = {extra: modules[0] for extra, modules in EXTRAS.items()}
+    code = (
+        "import sys; from breeds import started; sys.argv[0] = 'train_head.py'; started.begin()\n"
+        "for package in sys.argv[1:]: print(started.missing(package))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, *packages.values()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for extra, said in zip(packages, told.stdout.splitlines(), strict=True):
         if extra in ("cloud", "ray"):
             assert f"-m pip install -e {shlex.quote(f'{ROOT}[{extra}]')}`" in said
         else:
-            assert f"run `make {target}`" in said
+            assert f"run `make {'app' if extra == 'app' else 'setup'}`" in said
 
 
 @pytest.fixture(scope="module")
