@@ -134,15 +134,6 @@ def quantised_network(
     return Network.read(found)
 
 
-def cached_network(digest: str) -> Network | None:
-    """Return the quantised network of this digest if the cache has it."""
-    for entry in cache_folder().glob(f"*-int8-*-{digest}"):
-        found = _find(entry.name.removesuffix(f"-{digest}"))
-        if found is not None and (network := Network.read(found)).digest == digest:
-            return network
-    return None
-
-
 @cache
 def _say(text: str) -> None:
     mention(text)
