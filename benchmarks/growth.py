@@ -135,7 +135,7 @@ def run_add(path: str) -> None:
             old.root,
             "",
             Keys(np.concatenate([old.key.packed, Keys.of(keys).packed])),
-            Texts.of(chain(old.path, keys)),
+            Texts.of_bytes(chain(map(old.path.encoded, range(len(old))), map(str.encode, keys))),
             Names.of(chain(old.label, ["breed 000"] * ASKED)),
             Names.of(chain(old.split, [""] * ASKED)),
             size,

@@ -34,9 +34,8 @@ from breeds.features import (
 )
 from breeds.features.columns import Keys, Rows, first_of_each
 from breeds.features.identify import PhotoOf, make_table, refuse_another_data_set, refuse_nothing_left
-from breeds.features.journal import clear
+from breeds.features.journal import clear, list_networks, save_network
 from breeds.features.lookup import find_network
-from breeds.features.network import digest_in_name, list_networks, save_network
 from breeds.files import check_writable, hold
 from breeds.photos import Photo, find_photos
 from breeds.selection import Selection, is_address
@@ -212,9 +211,9 @@ def calibrated(
     if begun:
         digest = begun.config.calibration
     elif kept and list_shards(folder):
-        digest = digest_in_name(kept[0])
+        digest = next(iter(kept))
     else:
-        for other in kept:  # of a run that was stopped before its first feature: it binds nobody
+        for other in kept.values():  # of a run that was stopped before its first feature: it binds nobody
             other.unlink(missing_ok=True)
         rows = first_of_each(table.key.packed)[:CALIBRATION_PHOTOS]
         sample = [(table.key[row], os.path.join(table.root, table.path[row])) for row in rows]

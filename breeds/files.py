@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -19,8 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from breeds.errors import BreedsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # A temporary file of ours: the name of what it will be, and a number drawn for it alone.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
@@ -78,6 +83,24 @@ def read_regular(path: str | Path, most: int) -> bytes:
         if len(data) > size:
             raise UnfitError(errno.EFBIG, "it grew while it was being read")
         return data
+
+
+def read_safetensors(path: Path, most: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read all arrays of a safetensors file, and its metadata, out of bytes that were read once.
+
+    Raises
+    ------
+    OSError
+        As `read_regular` does.
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+        If it is damaged, or something else.
+    """
+    from safetensors.numpy import load
+
+    data = read_regular(path, most)
+    arrays = load(data)  # checks the header, and gives all but the metadata in it
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return arrays, dict(header.get("__metadata__") or {})
 
 
 def _check_regular(status: os.stat_result, most: int) -> None:

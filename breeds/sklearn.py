@@ -27,8 +27,7 @@ from breeds.backbones.weights import Weights
 from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.features import Store, check_config
-from breeds.features.kept import KeptFeatures
-from breeds.features.lookup import find_network
+from breeds.features.lookup import KeptFeatures, find_network
 from breeds.heads import logistic
 from breeds.heads.kinds import TrainingData, TrainingSettings
 from breeds.heads.model import apply_layers, softmax

@@ -75,7 +75,7 @@ def info(path: Path) -> int:
 
     store = Store(path, corrected=False)
     table = store.table
-    say(f"{path}: {len(table)} photos of {table.root}, {table.key.different()} of them different")
+    say(f"{path}: {len(table)} photos of {table.root}, {len(table.key.first_rows())} of them different")
     say(f"config   {store.config}")
     say(f"         {store.config.digest}")
     say(f"engine   {store.engine}, written {store.created}, "

@@ -17,6 +17,8 @@ from breeds.text import as_bytes
 Rows = NDArray[np.intp]
 #: A packed key: the 32 bytes of a SHA-256 digest.
 PACKED = np.dtype("S32")
+# Rows of text that are moved at a time.
+_AT_ONCE = 65536
 
 
 class Column(Sequence[str]):
@@ -90,11 +92,6 @@ class Keys(Column):
         """Return the keys as files hold them, S64 (n,)."""
         return np.frombuffer(self.packed.tobytes().hex().encode(), dtype=f"S{2 * PACKED.itemsize}")
 
-    def different(self) -> int:
-        """Return how many different keys there are."""
-        begin = np.sort(beginnings(self.packed))  # of digests these differ where the digests do
-        return len(self) if (begin[1:] != begin[:-1]).all() else len(first_of_each(self.packed))
-
     def rows_of(self, wanted: Keys) -> Rows:
         """Return a row of each of these keys, -1 where it is not here."""
         few = np.sort(beginnings(wanted.packed))
@@ -156,7 +153,28 @@ class Texts(Column):
 
     def take(self, rows: ArrayLike) -> Texts:
         """Return the texts of these rows."""
-        return Texts.of_bytes(map(self.encoded, np.asarray(rows, dtype=np.intp).tolist()))
+        rows = np.asarray(rows, dtype=np.intp)
+        begins, lengths = self._ends[rows], self._ends[rows + 1] - self._ends[rows]
+        ends = np.concatenate([np.zeros(1, dtype=np.int64), lengths.cumsum()])
+        joined = np.empty(ends[-1], dtype=np.uint8)
+        for start in range(0, len(rows), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            first, last = ends[start], ends[min(start + _AT_ONCE, len(rows))]
+            moved = np.repeat(begins[part] - ends[:-1][part], lengths[part])
+            joined[first:last] = self._joined[np.arange(first, last) + moved]
+        return Texts(joined, ends)
+
+    def padded(self, most: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the texts padded with zeros to the longest, uint8 (n, longest), `most` bytes at a time."""
+        lengths = np.diff(self._ends)
+        longest = max(1, int(lengths.max(initial=0)))
+        at_once = max(1, most // longest)
+        for start in range(0, len(self) or 1, at_once):
+            here = lengths[start : start + at_once]
+            block = np.zeros((len(here), longest), dtype=np.uint8)
+            first, last = self._ends[start], self._ends[start + len(here)]
+            block[np.arange(longest) < here[:, None]] = self._joined[first:last]
+            yield block
 
     def encoded(self, row: int) -> bytes:
         """Return one text's bytes."""
@@ -222,6 +240,13 @@ class Names(Column):
         """Return the texts of these rows."""
         used, codes = np.unique(self.codes[np.asarray(rows, dtype=np.intp)], return_inverse=True)
         return Names(tuple(self.names[code] for code in used), codes.astype(np.int32))
+
+    def padded(self, most: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the texts as `Texts.padded` does."""
+        names = np.concatenate(list(Texts.of(self.names).padded(most)))
+        at_once = max(1, most // names.shape[1])
+        for start in range(0, len(self) or 1, at_once):
+            yield names[self.codes[start : start + at_once]]
 
     def counts(self) -> dict[str, int]:
         """Return how many rows have each text, in the order of the texts."""

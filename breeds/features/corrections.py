@@ -18,8 +18,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -249,11 +249,9 @@ def undo(path: Path, added: Added) -> None:
             aside.write_bytes(now[: added.before])
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path) -> AbstractContextManager[None]:
     """Let one writer at a time read and write the file; the others wait a little."""
-    with hold(path.with_name(f".{path.name}.lock"), str(path), PATIENCE):
-        yield
+    return hold(path.with_name(f".{path.name}.lock"), str(path), PATIENCE)
 
 
 def _check(correction: Correction) -> None:

@@ -183,27 +183,14 @@ class _Sturdy(io.FileIO):
 
 
 @contextmanager
-def create_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Create the HDF5 file `path`, with checksums on its own tables.
+def write_hdf5(path: Path, mode: str = "w") -> Iterator[h5py.File]:
+    """Create the HDF5 file `path`, with checksums on its own tables; by the mode "r+" change one, a copy.
 
     Raises
     ------
     OSError
         If it cannot be written, at the end of the block.
     """
-    with _writing(path, "w") as file:
-        yield file
-
-
-@contextmanager
-def change_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open the HDF5 file `path` to change it, which is for copies only; errors are those of `create_hdf5`."""
-    with _writing(path, "r+") as file:
-        yield file
-
-
-@contextmanager
-def _writing(path: Path, mode: str) -> Iterator[h5py.File]:
     with _Sturdy(path, "w+" if mode == "w" else "r+") as raw:
         try:
             with h5py.File(raw, mode, libver=("v110", "v110")) as file:

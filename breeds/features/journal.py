@@ -19,20 +19,30 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save
 
-from breeds.config import FeatureConfig
+from breeds.config import MOST_BYTES, FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import hdf5
 from breeds.features.columns import Keys
 from breeds.features.datasets import key_blocks, read_keys, write_column
-from breeds.features.network import list_networks
-from breeds.files import UnfitError, commit, open_regular, sync_folder, temporary_beside
+from breeds.files import (
+    UnfitError,
+    commit,
+    open_regular,
+    read_safetensors,
+    sync_folder,
+    temporary_beside,
+    write_aside,
+)
 
 #: A killed run loses at most this many photos' features, and those that are under way in the engine,
 SHARD_ROWS = 128
 #: and no more than it computed in so many seconds.
 SHARD_SECONDS = 10
 _MOST_IN_SHARD = 2**26
+_NETWORK_NAME = re.compile(r"network-([0-9a-f]{64})\.safetensors")
 _NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.h5")
 
 
@@ -119,7 +129,7 @@ def shard_features(shard: Path) -> NDArray[np.float32]:
 
 def clear(folder: Path, shards: Iterable[Path]) -> None:
     """Delete what a store's file holds by now: these shards, and the network of int8."""
-    gone = [*shards, *list_networks(folder)]
+    gone = [*shards, *list_networks(folder).values()]
     for path in gone:
         path.unlink(missing_ok=True)
     if gone:
@@ -173,7 +183,7 @@ class Writer:
             return
         keys, block = Keys.of(self._rows), np.stack(list(self._rows.values()))
         with temporary_beside(self._folder / "shard.h5") as aside:
-            with hdf5.create_hdf5(aside) as file:
+            with hdf5.write_hdf5(aside) as file:
                 hdf5.write_provenance(file, self.config, engine)
                 write_column(file, "key", key_blocks(keys), len(keys))
                 file.create_dataset("features", data=block, dtype=np.float32)
@@ -202,3 +212,42 @@ def check_config(path: Path, found: FeatureConfig, wanted: FeatureConfig) -> Non
             f"{path} holds features of another config ({found}) than the one asked for ({wanted}); "
             f"name another --store, or ask for the same config."
         )
+
+
+def network_file(folder: Path, digest: str) -> Path:
+    """Return where a folder keeps the network of this digest."""
+    return folder / f"network-{digest}.safetensors"
+
+
+def list_networks(folder: Path) -> dict[str, Path]:
+    """Return the files of the networks that a folder keeps, by the digests in their names."""
+    names = {path: _NETWORK_NAME.fullmatch(path.name) for path in sorted(folder.glob("network-*"))}
+    return {name[1]: path for path, name in names.items() if name}
+
+
+def save_network(network: Network, folder: Path) -> None:
+    """Write a network into `folder`, in a file named by its digest, whole or not at all.
+
+    Raises
+    ------
+    BreedsError
+        If it cannot be written.
+    """
+    with write_aside(network_file(folder, network.digest)) as aside:
+        aside.write_bytes(save({"xml": network.xml, "bin": network.bin}))
+
+
+def load_network(folder: Path, digest: str) -> Network | None:
+    """Return the network of this digest out of `folder`, or None if it is not there, whole.
+
+    Raises
+    ------
+    OSError
+        If it is there and cannot be read just now.
+    """
+    try:
+        arrays, _ = read_safetensors(network_file(folder, digest), MOST_BYTES)
+        network = Network(arrays["xml"], arrays["bin"])
+    except (FileNotFoundError, UnfitError, SafetensorError, ValueError, LookupError, AttributeError):
+        return None
+    return network if network.digest == digest else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +21,14 @@ from breeds.errors import BreedsError
 from breeds.features import hdf5
 from breeds.features.columns import Keys, Names, Rows, Texts
 from breeds.features.corrections import Corrections, corrections_path
-from breeds.features.datasets import checked, gather, read_column, read_keys
-from breeds.features.journal import journal_folder, list_shards, read_shard
-from breeds.features.network import is_whole, list_networks
+from breeds.features.datasets import FORMAT, checked, gather, identity, read_column, read_keys
+from breeds.features.journal import journal_folder, list_networks, list_shards, load_network, read_shard
 from breeds.features.table import COLUMNS, Table, Unread
 from breeds.text import as_here
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What a store's file says that it is.
-FORMAT = "breeds store 1"
 #: No network gives numbers of this size, and no arithmetic of a head survives them.
 LARGEST_FEATURE = 1e9
 
@@ -330,11 +326,6 @@ def read_about(file: h5py.File, config: FeatureConfig) -> tuple[dict[str, Any], 
     return about, sha256
 
 
-def identity(about: str, config: FeatureConfig) -> str:
-    """Return the SHA-256 over what a store says of itself, checksums of its parts included, and config."""
-    return hashlib.sha256(f"{about} {config.to_json()}".encode()).hexdigest()
-
-
 def _read_rejected(file: h5py.File, digests: dict[str, str]) -> list[tuple[str, str]]:
     names = ("rejected_path", "rejected_reason")
     columns = [read_column(hdf5.dataset(file, name, kind="S"), digests.get(name, "")) for name in names]
@@ -365,9 +356,13 @@ def verify(path: Path) -> Iterator[str]:
         If the store cannot be read at all.
     """
     folder = journal_folder(path)
-    for part in [*list_shards(folder), *list_networks(folder)]:
+    reads: dict[Path, Callable[[], object]] = {
+        part: partial(read_shard, part) for part in list_shards(folder)
+    }
+    reads |= {part: partial(load_network, folder, key) for key, part in list_networks(folder).items()}
+    for part, read in reads.items():
         try:
-            if not (read_shard(part) if part.suffix == ".h5" else is_whole(part)):
+            if read() is None:
                 yield f"{part}: the bytes do not match the checksum in the name"
         except OSError as error:
             yield f"{part}: cannot be read ({error.strerror or error}), which says nothing about its bytes"

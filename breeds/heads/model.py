@@ -19,11 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from breeds.config import FeatureConfig, Network
+from breeds.config import MOST_BYTES, FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store, check_config
-from breeds.features.network import read_safetensors
-from breeds.files import write_aside
+from breeds.files import read_safetensors, write_aside
 from breeds.heads.kinds import KINDS, check_record
 from breeds.heads.unknown import Detector
 from breeds.outputs import MODEL, check_output
@@ -255,7 +254,7 @@ def _as_file(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
 
 def _load(path: Path) -> Model:
     try:
-        arrays, metadata = read_safetensors(path)
+        arrays, metadata = read_safetensors(path, MOST_BYTES)
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"its format is not {_FORMAT!r}")
         model = _model(as_here(json.loads(metadata["breeds"])), arrays)

@@ -670,16 +670,13 @@ def test_an_extraction_that_another_overtakes_mixes_nothing_up(
         assert np.array_equal(feature, right[key])
 
 
-def test_classes_with_few_photos_are_left_out_and_named(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("breeds.extraction.open_engine", lambda *_, **__: StandIn())
+def test_classes_with_few_photos_are_left_out_and_named(photos: Path, tmp_path: Path) -> None:
     small, *others = sorted(path for path in photos.iterdir() if path.is_dir())
     few = sorted(small.iterdir())[1:]
     for photo in few:
         photo.unlink()
-    summary = extract_photos(photos, tmp_path / "s.h5", min_photos=2)
+    summary = extract_photos(photos, tmp_path / "s.h5", min_photos=2, engine=StandIn())
     assert {*Store(tmp_path / "s.h5").table.label} == {path.name for path in others}
     assert summary.notes == [f"1 class of fewer than 2 photos left out: {small.name} (1)"]
     with pytest.raises(BreedsError, match=r"No class .* has 99 photos"):
-        extract_photos(photos, tmp_path / "s.h5", min_photos=99)
+        extract_photos(photos, tmp_path / "s.h5", min_photos=99, engine=StandIn())

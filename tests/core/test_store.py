@@ -730,8 +730,8 @@ def test_info_prints_names_that_are_not_utf8(tmp_path: Path) -> None:
 
 def test_the_network_of_int8_lies_in_the_store_and_is_checked(make_store, tmp_path: Path) -> None:
     from breeds.config import Network
+    from breeds.features.journal import list_networks, save_network
     from breeds.features.lookup import find_network
-    from breeds.features.network import list_networks, save_network
 
     network = Network(np.arange(9, dtype=np.uint8), np.arange(99, dtype=np.uint8))
     config = dataclasses.replace(RECIPE, precision="int8", calibration=network.digest)
@@ -742,7 +742,7 @@ def test_the_network_of_int8_lies_in_the_store_and_is_checked(make_store, tmp_pa
     assert find_network(network.digest, [path]).digest == network.digest
     write_store(path, plain.table, config, plain.features(), "", None, network)
     assert list(verify(path)) == []
-    (kept,) = list_networks(journal_folder(path))
+    (kept,) = list_networks(journal_folder(path)).values()
     flip(kept, network.bin.tobytes())
     assert list(verify(path)) == [f"{kept}: the bytes do not match the checksum in the name"]
     kept.unlink()

@@ -35,7 +35,7 @@ from breeds.backbones.weights import Weights, get_weights
 from breeds.config import FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.features import Store
-from breeds.features.network import save_network
+from breeds.features.journal import save_network
 from breeds.heads.explain import Explanation
 from breeds.heads.model import Model
 from breeds.photos import FilePhoto, decode, photo_at
