@@ -109,40 +109,6 @@ def test_decoders_never_hold_more_than_the_budget_together(tmp_path: Path) -> No
         list(pool.map(alone, [str(tmp_path / "held")] * 4))
 
 
-MANY_DAMAGED = """
-import io, resource, sys
-import numpy as np
-from PIL import Image
-from breeds.backbones.pipeline import Pipeline
-from breeds.config import FeatureConfig
-from breeds.photos import FilePhoto, key_of
-noise = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
-data = io.BytesIO()
-Image.fromarray(noise).save(data, "jpeg", quality=95)
-damaged = data.getvalue()[:-1000]
-with open(sys.argv[1], "wb") as file:
-    file.write(damaged)
-photos = [(key_of(damaged), FilePhoto(sys.argv[1]))] * 100
-with Pipeline(lambda: None, workers=2) as pipeline:
-    config = FeatureConfig("xception", "random", "0" * 64, 8, "stretch")
-    reasons = [reason for _, reason in pipeline.features(photos, config)]
-assert len(reasons) == 100 and len(damaged) > 3e6, len(damaged)
-assert all("truncated" in str(reason) for reason in reasons), reasons[0]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in kilobytes on Linux")
-def test_damaged_photos_whose_reasons_are_kept_take_no_memory(tmp_path: Path) -> None:
-    """An error that was raised keeps the photo's bytes by its traceback: 350 MB here."""
-    command = [sys.executable, "-c", MANY_DAMAGED, str(tmp_path / "damaged.jpg")]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 250, done.stdout
-
-
 def slow_bitmap(number: int, side: int = 4000) -> bytes:
     """A bitmap that Pillow unpacks pixel by pixel, for ten seconds and more."""
     body = (b"\1\0\1\1" * (side // 2) + b"\0\0") * side

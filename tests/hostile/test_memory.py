@@ -127,6 +127,7 @@ def test_damaged_photos_are_let_go_and_only_their_reasons_stay(
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         code, peak = map(int, done.stdout.split()[-2:])
         assert code == 1 and said in done.stdout + done.stderr, done.stdout + done.stderr
+        assert done.stderr.count("truncated") == damaged, done.stderr
         assert peak < 600 * 2**20, f"{script}: {peak / 2**20:.0f} MB"
 
 
