@@ -140,7 +140,8 @@ def read_network(
         return _read_int8(core, config, found)
     if found is not None:
         return core.read_model(found.xml.tobytes(), found.bin.tobytes())
-    return core.read_model(fp32_network(config, weights))
+    # As text: a Path is converted by Python code, and Ctrl-C in there would look like an error of OpenVINO.
+    return core.read_model(str(fp32_network(config, weights)))
 
 
 def _read_int8(core: Any, config: FeatureConfig, found: Network | None) -> Any:
