@@ -38,7 +38,7 @@ numpydoc_show_class_members = False
 numpydoc_validation_checks = {"all", "GL01", "ES01", "EX01", "PR01", "PR04", "RT01", "SA01", "YD01"}
 # What is not of Breeds is described elsewhere, and a link there would need the network to be checked.
 nitpick_ignore_regex = [
-    ("py:class", r"(np|os|pd|h5py)\..*|\w+Like|NDArray|(collections|pathlib|typing)\..*|Any|Iterable|Sequence"),
+    ("py:class", r"(np|os|pd|h5py|collections|pathlib|typing)\..*|\w+Like|NDArray|Any|Iterable|Sequence"),
     # What the classes are made of inside: a link would lead out of what may be relied on.
     ("py:class", r"Path|Photo|Answer|Callable\[.*|Rows|Corrections|FeatureConfig|Network|breeds\.(config|features)\..*"),
     ("py:obj", r"table|rows|size|breeds\.(backbones|heads)\..*"),
