@@ -106,7 +106,8 @@ def fork(arguments, env):
 
 if len(sys.argv) > 1:
     run()
-import openvino
+from breeds.backbones import import_openvino
+import_openvino()
 """
     + BEFORE_FORKS
     + """
