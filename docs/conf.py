@@ -40,7 +40,8 @@ numpydoc_validation_checks = {"all", "GL01", "ES01", "EX01", "PR01", "PR04", "RT
 nitpick_ignore_regex = [
     ("py:class", r"(np|os|pd|h5py|collections|pathlib|typing)\..*|\w+Like|NDArray|Any|Iterable|Sequence"),
     # What the classes are made of inside: a link would lead out of what may be relied on.
-    ("py:class", r"Path|Photo|Answer|Callable\[.*|Rows|Corrections|FeatureConfig|Network|breeds\.(config|features)\..*"),
+    ("py:class", r"Path|Photo|Answer|Callable\[.*|Rows|Corrections|FeatureConfig|Network"),
+    ("py:class", r"breeds\.(config|features)\..*"),
     ("py:obj", r"table|rows|size|breeds\.(backbones|heads)\..*"),
 ]
 
