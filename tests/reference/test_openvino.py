@@ -256,7 +256,7 @@ np.save(sys.argv[2], list(engine.stream(np.load(sys.argv[3]))))
 """
 
 
-def test_an_int8_network_gives_the_same_on_processors_without_int8_products(int8, exact, tmp_path) -> None:
+def test_an_int8_network_is_as_exact_on_processors_without_int8_products(int8, exact, tmp_path) -> None:
     """As far as OpenVINO can be told to be on one; the store's features are what it gives here."""
     store = Store(int8 / "features/i.h5")
     photos = [decode((int8 / "photos" / path).read_bytes(), 96) for path in store.table.path]
@@ -272,12 +272,12 @@ def test_an_int8_network_gives_the_same_on_processors_without_int8_products(int8
     def apart(one, other):
         return np.linalg.norm(one - other, axis=1) / np.linalg.norm(exact, axis=1)
 
-    best, avx2, sse = found
-    # Now and then a value lies between two steps, and is rounded to the other.
-    assert np.median(apart(avx2, best)) < 1e-3 and apart(avx2, best).max() < 0.2
-    # Without AVX2 there is no FMA either: more of them do, and yet it is as near to fp32 as int8 is anywhere.
-    assert np.median(apart(sse, best)) < 0.5 * np.median(apart(best, exact))
-    assert np.median(apart(sse, exact)) < 1.1 * np.median(apart(best, exact))
+    best, *lesser = found
+    for features in lesser:
+        # A value between two steps is rounded to the other one: seldom from VNNI to AVX2, often from AMX, or
+        # without FMA. Yet the features are as near to fp32 as int8 is anywhere.
+        assert np.median(apart(features, best)) < 0.5 * np.median(apart(best, exact))
+        assert np.median(apart(features, exact)) < 1.1 * np.median(apart(best, exact))
 
 
 def test_shards_of_a_killed_run_go_on_with_their_network(copied, tmp_path) -> None:
