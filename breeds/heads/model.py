@@ -125,7 +125,26 @@ class Model:
         >>> breeds.load("models/photos.safetensors").kind
         'logistic'
         """
-        return _load(Path(path))
+        path = Path(path)
+        try:
+            arrays, metadata = read_safetensors(path, MOST_BYTES)
+            if metadata.get("format") != _FORMAT:
+                raise ValueError(f"its format is not {_FORMAT!r}")
+            model = _model(as_here(json.loads(metadata["breeds"])), arrays)
+            _check(model)
+            return model
+        except FileNotFoundError:
+            raise BreedsError(f"No such model: {path}; make it with {command('train')}.") from None
+        except (
+            SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+            RecursionError,
+        ) as error:  # fmt: skip
+            text = getattr(error, "strerror", None) or str(error)
+            reason = " ".join(text.strip("'\"").split())[:200]
+            raise BreedsError(
+                f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with "
+                f"{command('train')}."
+            ) from None
 
     def save(self, path: str | os.PathLike[str]) -> str:
         """Write the model's file, whole or not at all, and return its SHA-256.
@@ -250,28 +269,6 @@ def _as_file(model: Model) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     }
     metadata = {"format": _FORMAT, "breeds": json.dumps(about)}
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata
-
-
-def _load(path: Path) -> Model:
-    try:
-        arrays, metadata = read_safetensors(path, MOST_BYTES)
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(f"its format is not {_FORMAT!r}")
-        model = _model(as_here(json.loads(metadata["breeds"])), arrays)
-        _check(model)
-        return model
-    except FileNotFoundError:
-        raise BreedsError(f"No such model: {path}; make it with {command('train')}.") from None
-    except (
-        SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-        RecursionError,
-    ) as error:  # fmt: skip
-        text = getattr(error, "strerror", None) or str(error)
-        reason = " ".join(text.strip("'\"").split())[:200]
-        raise BreedsError(
-            f"{path} is not a model of Breeds, or is damaged ({reason}); train it again with "
-            f"{command('train')}."
-        ) from None
 
 
 def _model(about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Model:
