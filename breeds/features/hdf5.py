@@ -78,25 +78,21 @@ def _named(path: Path) -> Iterator[None]:
     """Put what is wrong with a file in words that name it."""
     try:
         yield
-    except (_PassingError, ForeignError, DamagedError) as error:
-        raise _in_words(path, error) from None
+    except _PassingError as error:
+        raise BreedsError(f"{path} {error}") from None
+    except ForeignError as error:
+        raise BreedsError(f"{path} is not a feature store of Breeds: {error}; name another file.") from None
+    except DamagedError as error:
+        raise BreedsError(
+            f"{path} is damaged ({error}); put back a copy, or move it aside "
+            f"(`mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}`) and run {command('extract')} "
+            f"again, which takes what is in its journal and computes the rest."
+        ) from None
 
 
 def replaced(path: Path) -> BreedsError:
     """Return what is said of a file that is another than was opened."""
     return BreedsError(f"{path} was replaced while it was being read; run the command again.")
-
-
-def _in_words(path: Path, error: Exception) -> BreedsError:
-    if isinstance(error, _PassingError):
-        return BreedsError(f"{path} {error}")
-    if isinstance(error, ForeignError):
-        return BreedsError(f"{path} is not a feature store of Breeds: {error}; name another file.")
-    return BreedsError(
-        f"{path} is damaged ({error}); put back a copy, or move it aside "
-        f"(`mv {shlex.quote(str(path))} {shlex.quote(f'{path}.damaged')}`) and run {command('extract')} "
-        f"again, which takes what is in its journal and computes the rest."
-    )
 
 
 class _PassingError(Exception):
@@ -140,16 +136,11 @@ def _reading() -> Iterator[None]:
             "changed."
         ) from None
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        number = getattr(error, "errno", None) or _errno_in(str(error))
+        told = re.search(r"errno = (\d{1,5})\b", str(error))  # HDF5 may say it in its text alone
+        number = getattr(error, "errno", None) or (int(told[1]) if told else 0)
         if number and number not in FAULTS_OF_THE_FILE:
             raise _PassingError(_cannot_be_read(OSError(number, os.strerror(number)))) from None
         raise DamagedError(" ".join(str(error).strip("'\"").split())[:200]) from None
-
-
-def _errno_in(text: str) -> int:
-    """Return the system's error number out of a message of HDF5, 0 if it has none."""
-    found = re.search(r"errno = (\d{1,5})\b", text)
-    return int(found[1]) if found else 0
 
 
 def _cannot_be_read(error: OSError) -> str:

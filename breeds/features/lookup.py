@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +89,7 @@ class FeatureLookup:
     def add_shard(self, shard: Path, keys: Keys) -> None:
         """Find these keys in the rows of a shard, too; what is known stays."""
         self.shards.append(shard)
-        self._add(keys, partial(_shard_rows, shard))
+        self._add(keys, lambda rows: shard_features(shard)[rows])
 
     def _add(self, keys: Keys, read: Read) -> None:
         self._keys.append(keys)
@@ -153,10 +152,6 @@ class Found:
                 )
             result[part] = found
         return result
-
-
-def _shard_rows(shard: Path, rows: Rows) -> NDArray[np.float32]:
-    return shard_features(shard)[rows]
 
 
 def find_network(digest: str, stores: Sequence[Path]) -> Network:
