@@ -69,11 +69,11 @@ def fp32_network(config: FeatureConfig, weights: Callable[[], Weights]) -> Path:
     found = _find(name)
     if found is None and config.preprocessing is not None:
         brought = weights()
-        _say("converting the ONNX network for OpenVINO, once for this file and size")
+        say_once("converting the ONNX network for OpenVINO, once for this file and size")
         found = _make(name, _bring, brought, config.size, config.preprocessing)
     elif found is None:
         need("tensorflow", "keras")
-        _say("converting the network for OpenVINO, once for these weights: about 15 seconds")
+        say_once("converting the network for OpenVINO, once for these weights: about 15 seconds")
         found = _make(name, _convert, config, weights())
     return found
 
@@ -129,13 +129,14 @@ def quantised_network(
     found = _find(name)
     if found is None:
         fp32 = fp32_network(config, weights)
-        _say("quantising the network to int8, once for these photos: about a minute")
+        say_once("quantising the network to int8, once for these photos: about a minute")
         found = _make(name, _quantise, fp32, config.size, config.resize, list(sample))
     return Network.read(found)
 
 
 @cache
-def _say(text: str) -> None:
+def say_once(text: str) -> None:
+    """Tell people something, the first time only."""
     mention(text)
 
 
@@ -161,7 +162,7 @@ def _find(name: str) -> Path | None:
                 f"Cannot read the cached network {entry}: {error.strerror or error}; look to its permissions "
                 f"and its disk, or let $BREEDS_CACHE name another folder."
             ) from None
-        _say(f"the cached network {entry} is damaged and is made again")
+        say_once(f"the cached network {entry} is damaged and is made again")
         shutil.rmtree(entry, ignore_errors=True)
     return None
 
@@ -174,7 +175,9 @@ def _make(name: str, maker: Callable[..., None], *arguments: Any) -> Path:
         _sweep(folder)
         aside = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=folder))
     except OSError as error:
-        _say(f"the cache {folder} cannot be written ({error.strerror}): the network is made again each time")
+        say_once(
+            f"the cache {folder} cannot be written ({error.strerror}): the network is made again each time"
+        )
         aside = Path(tempfile.mkdtemp(prefix="breeds-"))
         atexit.register(shutil.rmtree, aside, ignore_errors=True)
     try:

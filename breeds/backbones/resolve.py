@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Protocol
 
 from breeds.backbones import BACKBONES, ENGINES, LARGEST_SIZE, ONNX, Engine, EngineUnavailableError
-from breeds.backbones.convert import converted_width
+from breeds.backbones.convert import converted_width, say_once
 from breeds.backbones.onnx_config import resolve_onnx
 from breeds.backbones.onnx_file import is_onnx, open_onnx
 from breeds.backbones.weights import Weights, get_weights
@@ -19,7 +19,6 @@ from breeds.config import DECODE_RULE, FeatureConfig, Network
 from breeds.errors import BreedsError
 from breeds.photos import ORIGINAL, fits
 from breeds.photos.resize import RULES
-from breeds.text import mention
 
 
 def resolve(config: FeatureConfig, engine: str | Engine = "auto") -> tuple[FeatureConfig, Weights]:
@@ -245,13 +244,8 @@ def open_engine(
             if not following:
                 instead = "another network" if brought else "--engine keras, with --precision fp32"
                 raise BreedsError(f"{error}; use {instead}.") from None
-            _say(f"{error}; using the slower {ENGINES[following].title} engine")
+            say_once(f"{error}; using the slower {ENGINES[following].title} engine")
     raise AssertionError("an engine was opened, or an error raised")
-
-
-@cache
-def _say(text: str) -> None:
-    mention(text)
 
 
 class HasNetworks(Protocol):
