@@ -237,10 +237,8 @@ class BottleneckFeatures(
 
     def _features(self, photos: Sequence[Any]) -> Iterator[Feature | PhotoError]:
         """Yield the feature of every photo, or why there is none; those computed are kept, come what may."""
-        caches: list[Cache] = []
         kept = None if self.store is None else KeptFeatures(Path(self.store), self.engine)
-        if kept is not None:
-            caches = [kept]
+        caches: list[Cache] = [] if kept is None else [kept]
         with Pipeline(self._engine, self.workers or cores()) as pipeline:
             try:
                 for start in range(0, len(photos), _CHUNK):
