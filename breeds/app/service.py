@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from breeds.app.uploads import RefusedError
 from breeds.backbones import Engine
 from breeds.backbones.resolve import open_network
 from breeds.errors import BreedsError
@@ -29,14 +30,6 @@ _TOGETHER = 16
 # Photos of the store whose answers are kept, for several pictures of each; each takes 800 bytes for every
 # class and more for large photos: 12 MB for 120 breeds.
 _KEPT = 128
-
-
-class BusyError(Exception):
-    """Too many photos wait already; `seconds` says when to come again."""
-
-    def __init__(self, seconds: int) -> None:
-        super().__init__(f"Too many photos wait already; try again in {seconds} seconds.")
-        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -119,11 +112,13 @@ class InferenceService:
 
         Raises
         ------
-        BusyError
+        RefusedError
             If not.
         """
         if self.waiting + photos > self._most_waiting:
-            raise BusyError(1 + self.waiting // 10)
+            seconds = 1 + self.waiting // 10
+            sentence = f"Too many photos wait already; try again in {seconds} seconds."
+            raise RefusedError(503, sentence, seconds)
 
     async def answers(self, photos: Sequence[Photo]) -> list[Answered]:
         """Answer for photos, in order; when this is cancelled, nothing more of it is computed.
@@ -132,7 +127,7 @@ class InferenceService:
 
         Raises
         ------
-        BusyError
+        RefusedError
             If too many wait already.
         BreedsError
             If the network cannot be opened.

@@ -19,8 +19,6 @@ from breeds.heads.model import Model, check_stores
 from breeds.heads.scikit import alone
 from breeds.text import certainty, visible
 
-#: Why a photo is in the queue, in the order of the queue.
-KINDS = ("doubt", "mistake", "twins", "uncertain")
 #: Of unlabelled photos, so many times as many as are asked for are taken by their margin, and chosen from for
 #: diversity.
 CANDIDATES = 10
@@ -35,7 +33,7 @@ class Item:
     Attributes
     ----------
     kind
-        One of `KINDS`, or "unlabelled".
+        "doubt", "mistake", "twins" or "uncertain", in this order in the queue; or "unlabelled".
     key, path
         Which photo; the path starts from the store's root.
     label
