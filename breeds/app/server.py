@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breeds import __version__
-from breeds.app import api, look_page, review_page, site, try_page
+from breeds.app import look_page, review_page, site, try_page
 from breeds.app.site import LeftError, Site, is_same
 from breeds.app.uploads import RefusedError, too_large
 from breeds.errors import BreedsError
@@ -67,7 +67,7 @@ def make_app(parts: Site) -> FastAPI:
     )
     app.state.site, app.state.look = parts, look_page.Look(parts.state)
     parts.pages = [try_page.PAGE, look_page.PAGE, *review_page.PAGES]
-    for module in (api, site, try_page, look_page, review_page):
+    for module in (site, try_page, look_page, review_page):
         app.include_router(module.router)
     ours = (RefusedError, BreedsError, LeftError)
     for kind in (*ours, ClientDisconnect, HTTPException, RequestValidationError, Exception):
