@@ -19,10 +19,9 @@ import numpy as np
 from conftest import ROOT
 
 from breeds.app.server import Guard, listen, make_app, make_server
-from breeds.app.service import MOST_WAITING, InferenceService
+from breeds.app.service import MOST_WAITING, InferenceService, Uploads
 from breeds.app.site import Secrets, Site
 from breeds.app.state import AppState
-from breeds.app.uploads import Uploads
 from breeds.backbones.resolve import open_network
 
 MODEL, STORE = "models/photos.safetensors", "features/photos.h5"

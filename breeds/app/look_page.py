@@ -15,10 +15,9 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from breeds.app.service import Answered, why_unexplained
+from breeds.app.service import Answered, RefusedError, why_unexplained
 from breeds.app.site import site_of
 from breeds.app.state import AppState, read_as
-from breeds.app.uploads import RefusedError
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store

@@ -14,10 +14,9 @@ from fastapi.responses import RedirectResponse, Response
 
 from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, mark_of
 from breeds.app.look_page import looked_address
-from breeds.app.service import why_unexplained
+from breeds.app.service import MOST_FILES, Form, RefusedError, why_unexplained
 from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
-from breeds.app.uploads import MOST_FILES, Form, RefusedError
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.review import Refused, Taught
 from breeds.text import certainty

@@ -29,8 +29,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breeds import __version__
 from breeds.app import look_page, review_page, site, try_page
+from breeds.app.service import RefusedError
 from breeds.app.site import LeftError, Site, is_same
-from breeds.app.uploads import RefusedError, too_large
 from breeds.errors import BreedsError
 from breeds.report.answers import plain_json
 from breeds.text import say
@@ -122,6 +122,8 @@ class Guard:
         self._loopback = is_loopback(host)
         self._known = parts.known
         self._most_bytes = parts.uploads.most_bytes + _AROUND
+        megabytes = self._most_bytes // 10**6
+        self._too_large = f"The request is larger than {megabytes} MB; send fewer photos at once."
         self._cookie = f"breeds-{port}"  # a browser sends the cookies of a host to every port of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +137,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._most_bytes:
-                raise RefusedError(413, too_large(self._most_bytes))
+                raise RefusedError(413, self._too_large)
             return message
 
         async def strict(message: Message) -> None:
@@ -172,7 +174,7 @@ class Guard:
         if request.method not in _SAFE:
             _check_origin(request)
         if int(request.headers.get("content-length", 0)) > self._most_bytes:
-            raise RefusedError(413, too_large(self._most_bytes))
+            raise RefusedError(413, self._too_large)
         return None
 
     def _check_host(self, host: str) -> None:

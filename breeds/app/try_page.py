@@ -13,9 +13,8 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, create_model
 
 from breeds import __version__
-from breeds.app.service import Answered
+from breeds.app.service import MOST_FILES, Answered, Form, RefusedError, Upload
 from breeds.app.site import Site, site_of, while_here
-from breeds.app.uploads import MOST_FILES, Form, RefusedError, Upload
 from breeds.errors import PhotoError
 from breeds.heads.explain import EXACT, Neighbour
 from breeds.photos import picture

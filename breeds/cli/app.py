@@ -60,10 +60,9 @@ def main() -> int:
         say(f"others who reach {arguments.host} and know the token can use this, see the photos and change "
             f"what can be changed; what is sent is not encrypted", file=sys.stderr)  # fmt: skip
     model_path = arguments.model or common.newest(common.MODELS, "*.safetensors", command("train"))
-    from breeds.app.service import InferenceService
+    from breeds.app.service import InferenceService, Uploads
     from breeds.app.site import Secrets, Site
     from breeds.app.state import AppState
-    from breeds.app.uploads import Uploads
 
     listening = listen(arguments.host, arguments.port)
     state = AppState(model_path, arguments.store)
