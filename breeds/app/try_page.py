@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from breeds import __version__
 from breeds.app.service import MOST_FILES, Answered, Form, RefusedError, Upload
 from breeds.app.site import Site, site_of, while_here
 from breeds.errors import PhotoError
-from breeds.heads.explain import EXACT, Neighbour
+from breeds.heads.explain import EXACT
 from breeds.photos import picture
 from breeds.prediction import Evidence
 from breeds.report.answers import COLUMNS, as_json, plain_json
@@ -33,42 +32,6 @@ BEST = 3
 _MOST_SHOWN = 24
 # Longer side of the pictures on a card, in pixels.
 _LONGEST = 480
-
-
-@dataclass
-class Card:
-    """What a card shows of a photo.
-
-    Attributes
-    ----------
-    breed, unknown, sure
-        The likeliest breed; whether the photo seems to be of none; the probability in words.
-    bars
-        The likeliest breeds: name, probability in words, and as a share of 100.
-    photo, looked
-        The photo, and where the network looked.
-    exact
-        Whether that adds up to the score, or is a first approximation.
-    nearest
-        Training photos like it.
-    key, seen
-        The photo's key, and whether the model was trained on it.
-    error
-        Why there is no answer; then there is nothing else.
-    """
-
-    name: str
-    error: str = ""
-    key: str = ""
-    seen: bool = False
-    breed: str = ""
-    unknown: bool = False
-    sure: str = ""
-    bars: list[tuple[str, str, float]] = field(default_factory=list)
-    photo: Thumbnail | None = None
-    looked: Thumbnail | None = None
-    exact: bool = True
-    nearest: list[Neighbour] = field(default_factory=list)
 
 
 @router.get("/", include_in_schema=False)
@@ -103,38 +66,40 @@ async def _shown(site: Site, request: Request, template: str, form: Form) -> Res
         uploads = form.uploads + fetched
         found = await site.service.answers(uploads)
         pairs = zip(uploads, found, strict=True)
-        cards = [await run_in_threadpool(make_card, upload, one) for upload, one in pairs]
+        cards = [await run_in_threadpool(_card, upload, one) for upload, one in pairs]
     return site.page(request, template, cards=cards, urls=urls)
 
 
-def make_card(upload: Upload, found: Answered) -> Card:
+def _card(upload: Upload, found: Answered) -> dict[str, Any]:
     """Make a card of an answer: read the photo again, small, and lay over it where the network looked."""
     answer, model, evidence = found.answer, found.model, found.answer.evidence
     if answer.probabilities is None:
-        return Card(upload.name, answer.error)
+        return {"name": upload.name, "error": answer.error}
     order = np.argsort(-answer.probabilities, kind="stable")[:BEST]
     shares = [(model.classes[i], float(answer.probabilities[i])) for i in order]
-    card = Card(
-        upload.name,
-        key=answer.key,
-        seen=model.has_seen(answer.key),
-        breed=shares[0][0],
-        unknown=answer.unknown,
-        sure=certainty(shares[0][1]),
-        bars=[(name, certainty(share), round(100 * share, 2)) for name, share in shares],
-    )
     try:
         shown = picture(upload.read(), _LONGEST)
     except PhotoError as error:
-        return Card(upload.name, str(error))
-    card.photo = Thumbnail.of(shown)
+        return {"name": upload.name, "error": str(error)}
+    card = {
+        "name": upload.name,
+        "error": "",
+        "key": answer.key,
+        "seen": model.has_seen(answer.key),
+        "breed": shares[0][0],
+        "unknown": answer.unknown,
+        "sure": certainty(shares[0][1]),
+        "bars": [(name, certainty(share), round(100 * share, 2)) for name, share in shares],
+        "photo": Thumbnail.of(shown),
+        "looked": None,
+        "nearest": [],
+    }
     if isinstance(evidence, Evidence):
         explanation = evidence.explanation
         cells = explanation.speaks_for(explanation.answer)
-        pixels = np.asarray(shown)
-        card.looked = Thumbnail.of(overlay(pixels, cells, model.config.resize, size=model.config.size))
-        card.exact = explanation.kind == EXACT
-        card.nearest = evidence.nearest
+        looked = overlay(np.asarray(shown), cells, model.config.resize, size=model.config.size)
+        exact = explanation.kind == EXACT  # else the cells add up to the score in a first approximation only
+        card |= {"looked": Thumbnail.of(looked), "exact": exact, "nearest": evidence.nearest}
     return card
 
 
