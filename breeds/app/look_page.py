@@ -372,7 +372,7 @@ async def looked(request: Request, key: str) -> Response:
     """Give the picture of where the network looked at a photo of the store, for a class or between two."""
     site = site_of(request)
     asked = read_query(request.scope["query_string"], ("for", "rather"))
-    if not site.state.now.path(key):
+    if site.state.now.row(key) is None:
         raise RefusedError(404, "No photo has that key.")
     try:
         data = await run_in_threadpool(site.state.now.read, key)
