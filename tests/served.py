@@ -18,11 +18,10 @@ import httpx
 import numpy as np
 from conftest import ROOT
 
-from breeds.app.server import guarded, listen, make_app, make_server
-from breeds.app.service import MOST_WAITING, InferenceService
+from breeds.app.server import Guard, listen, make_app, make_server
+from breeds.app.service import MOST_WAITING, InferenceService, Uploads
 from breeds.app.site import Secrets, Site
 from breeds.app.state import AppState
-from breeds.app.uploads import Uploads
 from breeds.backbones.resolve import open_network
 
 MODEL, STORE = "models/photos.safetensors", "features/photos.h5"
@@ -124,7 +123,7 @@ def serving_here(
     site = Site(state, service, Uploads(most_bytes), Secrets(token), fetch)
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
-    server = make_server(guarded(make_app(site), "127.0.0.1", port))
+    server = make_server(Guard(make_app(site), "127.0.0.1", port))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     service.start()
     thread.start()

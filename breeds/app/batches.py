@@ -152,11 +152,6 @@ class Batches:
         future.set_result(made)
 
 
-def has_unlabelled(now: Snapshot) -> bool:
-    """Say whether the store has photos that came without a label."""
-    return now.store is not None and "" in now.store.table.label.names
-
-
 def one_case(now: Snapshot, key: str) -> Case | None:
     """Return what is to be said of any photo of the store; None if the store does not know it."""
     row = now.row(key)

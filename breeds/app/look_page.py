@@ -15,10 +15,9 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from breeds.app.service import Answered, why_unexplained
+from breeds.app.service import Answered, RefusedError, why_unexplained
 from breeds.app.site import site_of
 from breeds.app.state import AppState, read_as
-from breeds.app.uploads import RefusedError
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.evaluation import answer_test_photos, measure
 from breeds.features import Store
@@ -373,7 +372,7 @@ async def looked(request: Request, key: str) -> Response:
     """Give the picture of where the network looked at a photo of the store, for a class or between two."""
     site = site_of(request)
     asked = read_query(request.scope["query_string"], ("for", "rather"))
-    if not site.state.now.path(key):
+    if site.state.now.row(key) is None:
         raise RefusedError(404, "No photo has that key.")
     try:
         data = await run_in_threadpool(site.state.now.read, key)

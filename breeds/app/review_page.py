@@ -12,12 +12,11 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, has_unlabelled, mark_of
+from breeds.app.batches import SAYINGS, Case, ElsewhereError, Seen, mark_of
 from breeds.app.look_page import looked_address
-from breeds.app.service import why_unexplained
+from breeds.app.service import MOST_FILES, Form, RefusedError, why_unexplained
 from breeds.app.site import Site, site_of
 from breeds.app.state import Trained
-from breeds.app.uploads import MOST_FILES, Form, RefusedError
 from breeds.errors import BreedsError, PhotoError, attempt
 from breeds.review import Refused, Taught
 from breeds.text import certainty
@@ -34,17 +33,32 @@ _DONE_SHOWN = 50
 
 
 @router.get("/review")
-def review(request: Request, said: int | None = None, trained: int | None = None, after: int = 0) -> Response:
-    """Show the next of the labels to check."""
-    return _next(request, "check", said, trained, after)
-
-
 @router.get("/review/next")
-def label_next(
-    request: Request, said: int | None = None, trained: int | None = None, after: int = 0
-) -> Response:
-    """Show the next of the photos to label."""
-    return _next(request, "label", said, trained, after)
+def review(request: Request, said: int | None = None, trained: int | None = None, after: int = 0) -> Response:
+    """Show the next of the labels to check, or of the photos to label."""
+    name = "label" if request.url.path == _BATCHES["label"] else "check"
+    site = site_of(request)
+    now = site.state.refresh()
+    note = _note(site, said)
+    if now.store is None:
+        return _page(site, request, name, None, note=note)
+    found = site.review.batches[name].get(site.review.skipped, _PATIENCE, after)
+    cases = [] if found is None else found.open(now, site.review.skipped)
+    if found is None or (not cases and not found.fits(now)):
+        return _page(site, request, name, None, note=note, working=True, trained=trained)
+    return _page(
+        site,
+        request,
+        name,
+        cases[0] if cases else None,
+        note=note,
+        problem=found.problem,
+        trained=trained,
+        number=found.number,
+        place=len(found.cases) - len(cases) + 1,
+        total=len(found.cases),
+        following=cases[1].item if len(cases) > 1 else None,
+    )
 
 
 @router.get("/review/{key}")
@@ -137,32 +151,6 @@ def _to(path: str, **query: int | None) -> Response:
     return RedirectResponse(f"{path}?{asked}" if asked else path, 303)
 
 
-def _next(request: Request, name: str, said: int | None, trained: int | None, after: int) -> Response:
-    site = site_of(request)
-    now = site.state.refresh()
-    review = site.review
-    note = _note(site, said)
-    if now.store is None:
-        return _page(site, request, name, None, note=note)
-    found = review.batches[name].get(review.skipped, _PATIENCE, after)
-    cases = [] if found is None else found.open(now, review.skipped)
-    if found is None or (not cases and not found.fits(now)):
-        return _page(site, request, name, None, note=note, working=True, trained=trained)
-    return _page(
-        site,
-        request,
-        name,
-        cases[0] if cases else None,
-        note=note,
-        problem=found.problem,
-        trained=trained,
-        number=found.number,
-        place=len(found.cases) - len(cases) + 1,
-        total=len(found.cases),
-        following=cases[1].item if len(cases) > 1 else None,
-    )
-
-
 def _page(
     site: Site, request: Request, back: str, case: Case | None, status: int = 200, **values: Any
 ) -> Response:
@@ -188,7 +176,7 @@ def _page(
         trainings=state.trainings,
         done=review.done[: -_DONE_SHOWN - 1 : -1],
         counts=Counter(one.saying for one in review.done),
-        has_unlabelled=has_unlabelled(state.now),
+        has_unlabelled=state.now.store is not None and "" in state.now.store.table.label.names,
     )
 
 

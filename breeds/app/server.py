@@ -15,7 +15,6 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode
 
 import h11
@@ -29,10 +28,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breeds import __version__
-from breeds.app import api, look_page, review_page, site, try_page
-from breeds.app.service import BusyError
-from breeds.app.site import LeftError, Secrets, Site, is_same
-from breeds.app.uploads import RefusedError, too_large
+from breeds.app import look_page, review_page, site, try_page
+from breeds.app.service import RefusedError
+from breeds.app.site import LeftError, Site, is_same
 from breeds.errors import BreedsError
 from breeds.report.answers import plain_json
 from breeds.text import say
@@ -69,19 +67,12 @@ def make_app(parts: Site) -> FastAPI:
     )
     app.state.site, app.state.look = parts, look_page.Look(parts.state)
     parts.pages = [try_page.PAGE, look_page.PAGE, *review_page.PAGES]
-    for module in (api, site, try_page, look_page, review_page):
+    for module in (site, try_page, look_page, review_page):
         app.include_router(module.router)
-    ours = (RefusedError, BusyError, BreedsError, LeftError)
+    ours = (RefusedError, BreedsError, LeftError)
     for kind in (*ours, ClientDisconnect, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _problem)
     return app
-
-
-def guarded(app: FastAPI, host: str, port: int) -> ASGIApp:
-    """Return the application behind its guard, as it is served at a host and a port."""
-    parts: Site = app.state.site
-    names = () if host in ("127.0.0.1", "::1", "localhost") else (socket.gethostname(), socket.getfqdn())
-    return Guard(app, host, names, parts.known, parts.uploads.most_bytes + _AROUND, port)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -101,8 +92,6 @@ def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
     match error:
         case RefusedError():
             return error.status, error.sentence, error.headers
-        case BusyError():
-            return 503, str(error), {"retry-after": str(error.seconds)}
         case BreedsError():
             return 503, str(error), {}
         case LeftError() | ClientDisconnect():
@@ -122,33 +111,20 @@ def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 
 class Guard:
-    """The ASGI application around the application.
+    """The application as it is served at a host and a port: what may not pass does not come to it."""
 
-    Parameters
-    ----------
-    app
-        What serves the requests that pass.
-    host
-        The host that it was told to serve on.
-    names
-        Further names of this machine by which it may be called.
-    known
-        What requests have to bring.
-    most_bytes
-        How many bytes a body may have.
-    port
-        Where it serves: a browser sends the cookies of a host to every port of it.
-    """
-
-    def __init__(
-        self, app: ASGIApp, host: str, names: Iterable[str], known: Secrets, most_bytes: int, port: int = 0
-    ) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        parts: Site = app.state.site
         self._app = app
-        self._names = {"localhost", host.lower(), *(name.lower() for name in names)}
+        self._names = {"localhost", host.lower()}
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         self._loopback = is_loopback(host)
-        self._known = known
-        self._most_bytes = most_bytes
-        self._cookie = f"breeds-{port}"
+        self._known = parts.known
+        self._most_bytes = parts.uploads.most_bytes + _AROUND
+        megabytes = self._most_bytes // 10**6
+        self._too_large = f"The request is larger than {megabytes} MB; send fewer photos at once."
+        self._cookie = f"breeds-{port}"  # a browser sends the cookies of a host to every port of it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -161,7 +137,7 @@ class Guard:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._most_bytes:
-                raise RefusedError(413, too_large(self._most_bytes))
+                raise RefusedError(413, self._too_large)
             return message
 
         async def strict(message: Message) -> None:
@@ -198,7 +174,7 @@ class Guard:
         if request.method not in _SAFE:
             _check_origin(request)
         if int(request.headers.get("content-length", 0)) > self._most_bytes:
-            raise RefusedError(413, too_large(self._most_bytes))
+            raise RefusedError(413, self._too_large)
         return None
 
     def _check_host(self, host: str) -> None:

@@ -19,9 +19,8 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from breeds.app.batches import Review
-from breeds.app.service import InferenceService
+from breeds.app.service import Form, InferenceService, RefusedError, Upload, Uploads
 from breeds.app.state import AppState
-from breeds.app.uploads import Form, RefusedError, Upload, Uploads
 from breeds.errors import PhotoError
 from breeds.photos import picture
 from breeds.report.photos import LONGEST, Thumbnail

@@ -57,19 +57,12 @@ class Snapshot:
         row = int(self.store.table.key.rows_of(Keys.of([key]))[0])
         return None if row < 0 else row
 
-    def path(self, key: str) -> str:
-        """Return where a photo of the store is, "" if the store does not know it."""
-        row = self.row(key)
-        if row is None or self.store is None:
-            return ""
-        return os.path.join(self.store.table.root, self.store.table.path[row])
-
     def read(self, key: str) -> bytes:
         """Return the bytes of a photo of the store, as `read_as` does."""
-        path = self.path(key)
-        if not path:
+        row = self.row(key)
+        if row is None or self.store is None:
             raise PhotoError("the store has no such photo")
-        return read_as(key, path)
+        return read_as(key, os.path.join(self.store.table.root, self.store.table.path[row]))
 
     @cached_property
     def _training(self) -> TrainingPhotos:

@@ -49,7 +49,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: common.leave(0))  # at once: what computes is left
     arguments = parser().parse_args()
-    from breeds.app.server import guarded, is_loopback, listen, make_app, make_server
+    from breeds.app.server import Guard, is_loopback, listen, make_app, make_server
 
     if not is_loopback(arguments.host):
         if not arguments.token:
@@ -60,10 +60,9 @@ def main() -> int:
         say(f"others who reach {arguments.host} and know the token can use this, see the photos and change "
             f"what can be changed; what is sent is not encrypted", file=sys.stderr)  # fmt: skip
     model_path = arguments.model or common.newest(common.MODELS, "*.safetensors", command("train"))
-    from breeds.app.service import InferenceService
+    from breeds.app.service import InferenceService, Uploads
     from breeds.app.site import Secrets, Site
     from breeds.app.state import AppState
-    from breeds.app.uploads import Uploads
 
     listening = listen(arguments.host, arguments.port)
     state = AppState(model_path, arguments.store)
@@ -73,7 +72,7 @@ def main() -> int:
     fetch = None if arguments.no_network else _fetch
     site = Site(state, service, Uploads(arguments.max_upload), Secrets(arguments.token or ""), fetch)
     port = listening.getsockname()[1]
-    server = make_server(guarded(make_app(site), arguments.host, port))
+    server = make_server(Guard(make_app(site), arguments.host, port))
     warm = service.start()
 
     def prepare() -> None:

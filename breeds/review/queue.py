@@ -19,8 +19,6 @@ from breeds.heads.model import Model, check_stores
 from breeds.heads.scikit import alone
 from breeds.text import certainty, visible
 
-#: Why a photo is in the queue, in the order of the queue.
-KINDS = ("doubt", "mistake", "twins", "uncertain")
 #: Of unlabelled photos, so many times as many as are asked for are taken by their margin, and chosen from for
 #: diversity.
 CANDIDATES = 10
@@ -35,7 +33,7 @@ class Item:
     Attributes
     ----------
     kind
-        One of `KINDS`, or "unlabelled".
+        "doubt", "mistake", "twins" or "uncertain", in this order in the queue; or "unlabelled".
     key, path
         Which photo; the path starts from the store's root.
     label
@@ -141,6 +139,7 @@ class _Answers:
             given = model.probabilities(store.features(np.array(judged.rows)[test]))
             self.answers[test] = 0
             self.answers[test[:, None], [number[name] for name in model.classes]] = given
+        self.of_label = self.answers[np.arange(len(self.targets)), self.targets]
 
     def items(self) -> Iterator[Item]:
         """Yield all that may be asked, in order; a photo may come more than once."""
@@ -168,9 +167,8 @@ class _Answers:
             yield self._item("mistake", i, reason, suggestion, probability)
 
     def _twins(self) -> Iterator[Item]:
-        of_label = self.answers[np.arange(len(self.targets)), self.targets]
         for pair in self.pairs:
-            i, j = sorted(pair, key=lambda at: of_label[at])
+            i, j = sorted(pair, key=lambda at: self.of_label[at])
             probability = float(self.answers[i, self.targets[j]])
             reason = f"labelled {self._shown(i)}; {self._of_twin(j)}"
             yield self._item("twins", i, reason, self.labels[j], probability, twin=j)
@@ -208,15 +206,14 @@ class _Answers:
 
     def _uncertain(self) -> Iterator[Item]:
         """By the margin; those whose answer is not their label have come before."""
-        of_label = self.answers[np.arange(len(self.targets)), self.targets]
         others = self.answers.copy()
         others[np.arange(len(self.targets)), self.targets] = -1
         next_best = others.argmax(axis=1)
-        margin = of_label - others.max(axis=1)
+        margin = self.of_label - others.max(axis=1)
         for i in np.argsort(margin, kind="stable").tolist():
             suggestion, probability = self.classes[next_best[i]], float(others[i, next_best[i]])
             reason = (
-                f"labelled {self._shown(i)}, which gets {certainty(of_label[i])}; it may be "
+                f"labelled {self._shown(i)}, which gets {certainty(self.of_label[i])}; it may be "
                 f"{_likely(suggestion, probability)}"
             )
             yield self._item("uncertain", i, reason, suggestion, probability)

@@ -41,9 +41,8 @@ from served import (
     serving_here,
 )
 
-from breeds.app.service import Answered, InferenceService
+from breeds.app.service import Answered, InferenceService, RefusedError, Upload
 from breeds.app.site import Secrets
-from breeds.app.uploads import RefusedError, Upload
 from breeds.errors import BreedsError
 from breeds.features import Store
 from breeds.heads.model import Model
