@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 FORMAT = "breeds store 1"
 #: Rows of features that have a digest together (128 kB of Xception's): any few are compared without the rest.
 BLOCK_ROWS = 16
-#: Rows of features that are compared at a time (2 MB of Xception's), and that are written at a time.
-READ_ROWS, WRITE_ROWS = 256, 2048
+#: Rows of features that are compared, and written, at a time (2 MB of Xception's).
+ROWS_AT_ONCE = 256
 # Rows of a column's chunk, and of a column in memory at a time.
 _CHUNK_ROWS, _COLUMN_ROWS = 1024, 65536
 # Bytes of a chunk of text, unless a single text is longer.
@@ -237,8 +237,8 @@ def write_features(
         digests of those.
     """
     digests, target = bytearray(known), None
-    for first in range(start, rows, WRITE_ROWS):
-        block = np.ascontiguousarray(features[first : min(first + WRITE_ROWS, rows)], dtype=np.float32)
+    for first in range(start, rows, ROWS_AT_ONCE):
+        block = np.ascontiguousarray(features[first : min(first + ROWS_AT_ONCE, rows)], dtype=np.float32)
         if target is None:
             target = _sized(group, rows, block.shape[1])
         target[first : first + len(block)] = block
@@ -282,7 +282,7 @@ def checked(
     source = hdf5.features_of(group)
     known = read_digests(group, len(source), sha256)
     blocks = np.arange(-(-len(source) // BLOCK_ROWS)) if rows is None else np.unique(rows // BLOCK_ROWS)
-    most = READ_ROWS // BLOCK_ROWS
+    most = ROWS_AT_ONCE // BLOCK_ROWS
     for run in np.split(blocks, np.flatnonzero(np.diff(blocks) != 1) + 1):
         for part in (run[start : start + most] for start in range(0, len(run), most)):
             first = int(part[0]) * BLOCK_ROWS

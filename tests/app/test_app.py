@@ -18,10 +18,11 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -568,8 +569,17 @@ def uploaded(*paths: Path) -> list[Upload]:
     return found
 
 
+T = TypeVar("T")
+
+
+def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a thread of its own: the browser's tests leave a loop running in pytest's."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 def answered(service: InferenceService, photos: list[Upload]) -> list[Answered]:
-    return asyncio.run(service.answers(photos))
+    return in_a_loop(service.answers(photos))
 
 
 def test_the_model_is_exchanged_while_it_runs(service: InferenceService, app_place: Path) -> None:
@@ -642,10 +652,10 @@ def test_a_photo_of_the_store_is_explained_once_until_the_model_changes(app_plac
         both = await asyncio.gather(*(service.explained("key", photo) for _ in range(2)))
         assert both[0] is both[1] and both[0].explanation is not None
 
-    asyncio.run(twice())
+    in_a_loop(twice())
     assert gate.computed == 1
     service.use(Model.load(app_place / MODEL))
-    asyncio.run(twice())
+    in_a_loop(twice())
     assert gate.computed == 2
     service.close()
 

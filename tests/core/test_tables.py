@@ -198,7 +198,7 @@ import re, sys
 from pathlib import Path
 from breeds.heads.model import Model
 from breeds.features import Store
-from breeds import tables
+from breeds.export import parquet as tables
 tables.GROUP_BYTES = 2**18
 store, model = Store(Path(sys.argv[1])), Model.load(Path(sys.argv[2]))
 print(tables.export_features(store, Path(sys.argv[3]), model))
